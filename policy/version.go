@@ -1,0 +1,81 @@
+package policy
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+)
+
+const digestPrefix = "sha256:"
+
+// Digest is a SHA-256 sum. Its zero value stands for "none".
+type Digest [sha256.Size]byte
+
+// DigestOf returns the digest of b.
+func DigestOf(b []byte) Digest { return sha256.Sum256(b) }
+
+// ParseDigest reads what [Digest.String] writes, and nothing else.
+func ParseDigest(s string) (Digest, error) {
+	var d Digest
+	digits, ok := strings.CutPrefix(s, digestPrefix)
+	if !ok || len(digits) != 2*len(d) || strings.ToLower(digits) != digits {
+		return d, Errorf(BadRequest, "digest %.100q is not \"sha256:\" and 64 lower-case hexadecimal digits", s)
+	}
+	if _, err := hex.Decode(d[:], []byte(digits)); err != nil {
+		return Digest{}, Errorf(BadRequest, "digest %.100q is not \"sha256:\" and 64 lower-case hexadecimal digits", s)
+	}
+	if d.IsZero() {
+		return d, Errorf(BadRequest, "digest is all zeros, which stands for none")
+	}
+	return d, nil
+}
+
+// String returns "sha256:" and 64 hexadecimal digits, or "-" for none.
+func (d Digest) String() string {
+	if d.IsZero() {
+		return "-"
+	}
+	return digestPrefix + d.Hex()
+}
+
+// Hex returns the 64 hexadecimal digits alone.
+func (d Digest) Hex() string { return hex.EncodeToString(d[:]) }
+
+// IsZero reports whether d stands for none.
+func (d Digest) IsZero() bool { return d == Digest{} }
+
+// MarshalText writes the digest as [Digest.String] does.
+func (d Digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText reads what [Digest.MarshalText] writes.
+func (d *Digest) UnmarshalText(text []byte) error {
+	if string(text) == "-" {
+		*d = Digest{}
+		return nil
+	}
+	parsed, err := ParseDigest(string(text))
+	if err != nil {
+		return err
+	}
+	*d = parsed
+	return nil
+}
+
+// Version names one release of one namespace.
+type Version struct {
+	// Namespace that was released.
+	Namespace Namespace `json:"namespace"`
+	// Epoch above the revision: it is raised when a domain is rebuilt.
+	Epoch uint64 `json:"epoch"`
+	// Revision within the epoch, from 1. It is 0 where a folder decides that
+	// nobody released.
+	Revision uint64 `json:"revision"`
+	// Digest of the release's text; of the bundle where nobody released it.
+	Digest Digest `json:"digest"`
+}
+
+// Compare orders two versions of one namespace by epoch, then revision.
+func (v Version) Compare(w Version) int {
+	return cmp.Or(cmp.Compare(v.Epoch, w.Epoch), cmp.Compare(v.Revision, w.Revision))
+}
