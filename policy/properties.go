@@ -41,11 +41,11 @@ func ReadProperties(object Composite) (Properties, error) {
 }
 
 func newProperties(object Value) (Properties, error) {
-	p := Properties{object: object}
-	if fault := p.check(object, 0); fault != nil {
+	size, fault := check(object, 0)
+	if fault != nil {
 		return Properties{}, &Error{Kind: BadRequest, Message: fault.Error()}
 	}
-	return p, nil
+	return Properties{object: object, size: size}, nil
 }
 
 // fault says what is wrong with a value; the path to it is put together, the
@@ -63,40 +63,63 @@ func (f *fault) Error() string {
 	return strings.TrimPrefix(b.String(), ".") + " " + f.text
 }
 
-// check walks v, adds up its size and finds its first fault.
-func (p *Properties) check(v Value, depth int) *fault {
+// check walks v and returns its size, or its first fault.
+func check(v Value, depth int) (size int, _ *fault) {
 	if depth > maxDepth {
-		return &fault{text: fmt.Sprintf("is nested deeper than %d levels", maxDepth)}
+		return 0, &fault{text: fmt.Sprintf("is nested deeper than %d levels", maxDepth)}
 	}
 	switch v.typ {
 	case Absent:
-		return &fault{text: v.fault}
-	case Null, Bool, Number:
-		p.size += 8 + len(v.text)
-	case String:
-		p.size += 2 + len(v.text)
+		return 0, &fault{text: v.fault}
 	case Array:
-		p.size += 2
 		for i := range v.Len() {
-			if f := p.check(v.Index(i), depth+1); f != nil {
+			n, f := check(v.Index(i), depth+1)
+			if f != nil {
 				f.path = append(f.path, "["+strconv.Itoa(i)+"]")
-				return f
+				return 0, f
 			}
+			size += 1 + n
 		}
+		return size + 2, nil
 	case Object:
-		p.size += 2
-		for name := range v.Names() {
-			p.size += 4 + len(name)
-			if !utf8.ValidString(name) {
-				return &fault{text: "has a member whose name is not valid UTF-8"}
-			}
-			if f := p.check(v.Get(name), depth+1); f != nil {
-				f.path = append(f.path, "."+name)
-				return f
-			}
+		// A Go map is walked directly: an iterator would allocate.
+		m, ok := v.ref.(map[string]any)
+		if !ok {
+			return checkComposite(v, depth)
 		}
+		for name, member := range m {
+			n, f := checkMember(name, goValue(member), depth)
+			if f != nil {
+				return 0, f
+			}
+			size += n
+		}
+		return size + 2, nil
 	}
-	return nil
+	return 8 + len(v.text), nil
+}
+
+func checkComposite(v Value, depth int) (size int, _ *fault) {
+	for name := range v.Names() {
+		n, f := checkMember(name, v.Get(name), depth)
+		if f != nil {
+			return 0, f
+		}
+		size += n
+	}
+	return size + 2, nil
+}
+
+func checkMember(name string, v Value, depth int) (size int, _ *fault) {
+	if !utf8.ValidString(name) {
+		return 0, &fault{text: "has a member whose name is not valid UTF-8"}
+	}
+	n, f := check(v, depth+1)
+	if f != nil {
+		f.path = append(f.path, "."+name)
+		return 0, f
+	}
+	return n + len(name) + 4, nil
 }
 
 // Value returns the properties as an object.
