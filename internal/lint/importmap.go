@@ -1,0 +1,137 @@
+package lint
+
+// Modules from outside, by the prefix of their import paths.
+const (
+	opa        = "github.com/open-policy-agent/opa"
+	grpc       = "google.golang.org/grpc"
+	protobuf   = "google.golang.org/protobuf"
+	rpcStatus  = "google.golang.org/genproto/googleapis/rpc"
+	natsClient = "github.com/nats-io/nats.go"
+	natsServer = "github.com/nats-io/nats-server"
+	natsJWT    = "github.com/nats-io/jwt"
+	natsKeys   = "github.com/nats-io/nkeys"
+	nats       = "github.com/nats-io" // all of the above four
+	prometheus = "github.com/prometheus"
+	cobra      = "github.com/spf13/cobra"
+	pflag      = "github.com/spf13/pflag"
+	lru        = "github.com/hashicorp/golang-lru/v2"
+	note       = "golang.org/x/mod/sumdb/note"
+	modFile    = "golang.org/x/mod/modfile"
+	xsync      = "golang.org/x/sync"
+	xsys       = "golang.org/x/sys"
+	rate       = "golang.org/x/time/rate"
+	term       = "golang.org/x/term"
+	jsonText   = "github.com/go-json-experiment/json"
+	yaml       = "go.yaml.in/yaml/v3"
+	testscript = "github.com/rogpeppe/go-internal"
+	goCmp      = "github.com/google/go-cmp"
+)
+
+// ImportMap is the house: which package may import which. A package that is not
+// here may not exist, and a row may be here before its package is.
+//
+// To let a package import more, change its row in the commit that needs it, and
+// say in the commit why.
+var ImportMap = Map{
+	Rules: []Rule{
+		// The vocabulary. Standard library only: every door speaks it, and none
+		// makes the others link its libraries.
+		{Package: "policy"},
+
+		// The only door to OPA.
+		{Package: "policy/rego",
+			Inside:  []string{"policy"},
+			Outside: []string{opa},
+			Never:   []string{nats, grpc, prometheus, cobra}},
+
+		// Bytes and signatures; no Rego, no network.
+		{Package: "bundles",
+			Inside:  []string{"policy"},
+			Outside: []string{note, jsonText, yaml},
+			Never:   []string{opa, nats, grpc, prometheus, cobra, "net", "net/http"}},
+
+		// Where trust is decided, once for servers and clients, whatever carries
+		// the releases.
+		{Package: "bundles/live",
+			Inside:  []string{"bundles", "policy", "policy/rego"},
+			Outside: []string{xsync},
+			Never:   []string{nats, grpc, prometheus, cobra}},
+
+		// The NATS side; it decides nothing.
+		{Package: "bundles/jetstream",
+			Inside:  []string{"bundles", "policy"},
+			Outside: []string{natsClient, xsync},
+			Never:   []string{opa, natsServer, grpc, prometheus, cobra}},
+
+		{Package: "proto/microwall/v1",
+			Outside: []string{grpc, protobuf}},
+
+		{Package: "pdp",
+			Inside:  []string{"bundles", "bundles/jetstream", "bundles/live", "policy", "policy/rego"},
+			Outside: []string{xsync},
+			Never:   []string{natsServer, grpc, prometheus, cobra}},
+		{Package: "pdp/grpcapi",
+			Inside:  []string{"bundles", "internal/wire", "pdp", "policy", "proto/microwall/v1"},
+			Outside: []string{grpc, protobuf, rpcStatus, xsync},
+			Never:   []string{natsServer, prometheus, cobra}},
+
+		{Package: "clients/cache",
+			Inside:  []string{"policy"},
+			Outside: []string{lru, xsync},
+			Never:   []string{opa, nats, grpc, prometheus, cobra}},
+		{Package: "clients/embedded",
+			Inside:  []string{"bundles", "bundles/jetstream", "bundles/live", "clients/cache", "policy", "policy/rego"},
+			Outside: []string{natsClient, xsync},
+			Never:   []string{natsServer, grpc, prometheus, cobra}},
+		{Package: "clients/remote",
+			Inside:  []string{"clients/cache", "internal/filewatch", "internal/wire", "policy", "proto/microwall/v1"},
+			Outside: []string{grpc, protobuf, rpcStatus, xsync},
+			Never:   []string{opa, nats, prometheus, cobra}},
+
+		// The wire and the vocabulary, translated once for server and client.
+		{Package: "internal/wire",
+			Inside:  []string{"policy", "proto/microwall/v1"},
+			Outside: []string{grpc, protobuf, rpcStatus},
+			Never:   []string{opa, nats, prometheus, cobra}},
+
+		// What `microwall push` does: it verifies before it signs.
+		{Package: "internal/pap",
+			Inside:  []string{"bundles", "clients/remote", "internal/wire", "policy", "proto/microwall/v1"},
+			Outside: []string{grpc, protobuf, note},
+			Never:   []string{nats, prometheus, cobra}},
+
+		{Package: "internal/filewatch"},
+
+		// The only home of the NATS server, whose log lines it hands on.
+		{Package: "internal/natsserver",
+			Inside:  []string{"policy"},
+			Outside: []string{natsServer, natsJWT, natsKeys, xsys, "log/slog"},
+			Never:   []string{opa, grpc, prometheus, cobra}},
+
+		{Package: "internal/bench/...",
+			Inside:  []string{"bundles/...", "clients/...", "examples/...", "internal/natsserver", "internal/pap", "internal/wire", "pdp/...", "policy/...", "proto/..."},
+			Outside: []string{opa, grpc, protobuf, natsClient, note, xsync},
+			Process: true},
+		{Package: "internal/lint",
+			Outside: []string{modFile}},
+
+		{Package: "examples/...",
+			Inside:  []string{"clients/...", "examples/...", "policy"},
+			Outside: []string{grpc},
+			Never:   []string{natsServer},
+			Process: true},
+
+		// The one binary: it alone starts servers, reads flags and environment,
+		// and owns logging, metrics and signals. It knows no OPA.
+		{Package: "cmd/microwall",
+			Inside: []string{"bundles/...", "clients/...", "examples/boutique", "internal/filewatch", "internal/natsserver",
+				"internal/pap", "internal/wire", "pdp/...", "policy/...", "proto/microwall/v1"},
+			Outside: []string{cobra, pflag, grpc, protobuf, natsClient, prometheus, note, yaml, xsync, rate, term},
+			Process: true},
+	},
+
+	// The tests of a package may use all that the repository uses, but NATS
+	// servers come from internal/natsserver, as they do for everyone.
+	Tests: []string{opa, grpc, protobuf, rpcStatus, natsClient, natsJWT, natsKeys, prometheus, cobra, lru, note, modFile,
+		xsync, jsonText, yaml, testscript, goCmp},
+}
