@@ -1,0 +1,362 @@
+package live
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/microwall/microwall/bundles"
+	"github.com/microwall/microwall/policy"
+	"github.com/microwall/microwall/policy/rego"
+)
+
+// Config of a [Live] state. Trust is required.
+type Config struct {
+	// Trust says who may sign what.
+	Trust *bundles.Trust
+	// Namespaces that are decided here; their guardrails are loaded with
+	// them. Nil is every namespace of the domain.
+	Namespaces []policy.Namespace
+	// Dir is where the last good releases are kept. It belongs to this
+	// process alone. "" keeps none.
+	Dir string
+	// Bundles limits what is unpacked.
+	Bundles bundles.Limits
+	// Policy limits evaluations.
+	Policy rego.Options
+	// Events is told what happens; nil tells nobody.
+	Events func(Event)
+	// Now is the clock; nil is time.Now.
+	Now func() time.Time
+}
+
+// Live holds the newest verified release of each namespace and hands out
+// snapshots of them. It is safe for concurrent use.
+type Live struct {
+	config Config
+	keep   *keep
+	events sync.Mutex // one event at a time
+	disk   sync.Mutex // one release is written at a time
+
+	mu      sync.Mutex // guards what follows; never held while compiling
+	trust   *bundles.Trust
+	held    map[policy.Namespace]*held
+	refused map[policy.Namespace]error
+	synced  bool
+
+	snapshot atomic.Pointer[Snapshot]
+}
+
+// held is a release that was verified and compiled.
+type held struct {
+	signed  *bundles.Signed
+	program *rego.Program // nil if retired
+	since   time.Time
+}
+
+// New returns a state that decides by the last good releases in config.Dir,
+// each verified and compiled again; one that fails is an event and is left out.
+// ctx bounds the loading. The error is about the configuration: a trust file
+// older than the one of an earlier run, or a directory that cannot be used.
+func New(ctx context.Context, config Config) (*Live, error) {
+	if config.Trust == nil {
+		return nil, policy.Errorf(policy.BadRequest, "no trust file: nothing is accepted without one")
+	}
+	if config.Events == nil {
+		config.Events = func(Event) {}
+	}
+	if config.Now == nil {
+		config.Now = time.Now
+	}
+	for _, n := range config.Namespaces {
+		if _, err := policy.ParseNamespace(string(n)); err != nil {
+			return nil, err
+		}
+		if n.Domain() != config.Trust.Domain() {
+			return nil, policy.Errorf(policy.BadRequest, "namespace %s is not in the domain %s of the trust file", n, config.Trust.Domain())
+		}
+	}
+	keep, err := openKeep(config.Dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := keep.trust(config.Trust); err != nil {
+		return nil, err
+	}
+	l := &Live{
+		config:  config,
+		keep:    keep,
+		trust:   config.Trust,
+		held:    make(map[policy.Namespace]*held),
+		refused: make(map[policy.Namespace]error),
+	}
+	l.swap()
+	return l, l.load(ctx)
+}
+
+// Snapshot returns what decides now. It never blocks.
+func (l *Live) Snapshot() *Snapshot { return l.snapshot.Load() }
+
+// Trust returns the trust file in force.
+func (l *Live) Trust() *bundles.Trust {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.trust
+}
+
+// Namespaces returns the namespaces to be followed: the configured ones and
+// their guardrails, sorted. Nil is every namespace of the domain.
+func (l *Live) Namespaces() []policy.Namespace {
+	if l.config.Namespaces == nil {
+		return nil
+	}
+	trust := l.Trust()
+	all := make(map[policy.Namespace]bool)
+	for _, n := range l.config.Namespaces {
+		all[n] = true
+		for _, g := range trust.Guardrails(n) {
+			all[g] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
+}
+
+// Synced says that every followed namespace has been asked for: from now on one
+// that is not there has no release, where before it was only not loaded yet.
+func (l *Live) Synced() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.synced {
+		l.synced = true
+		l.swap()
+	}
+}
+
+// Fetch gets the packed bundle of a release that was found worth having.
+type Fetch func(ctx context.Context) ([]byte, error)
+
+// Candidate is a release that was verified and compiled, and may be activated.
+type Candidate struct {
+	signed  *bundles.Signed
+	bundle  *bundles.Bundle // nil if retired
+	program *rego.Program
+	packed  []byte
+	trust   *bundles.Trust
+	arrived time.Time
+}
+
+// Signed returns the verified release.
+func (c *Candidate) Signed() *bundles.Signed { return c.signed }
+
+// Bundle returns the verified bundle, nil if the release retires its namespace.
+func (c *Candidate) Bundle() *bundles.Bundle { return c.bundle }
+
+// Packed returns the bytes that the bundle was unpacked from.
+func (c *Candidate) Packed() []byte { return c.packed }
+
+// Offer takes a signed release from wherever it comes: it is verified, and
+// decides if it is newer than what is held. One that is held already is no
+// error. ctx bounds the fetch; a refusal changes nothing.
+func (l *Live) Offer(ctx context.Context, note []byte, fetch Fetch) error {
+	c, err := l.prepare(ctx, note, fetch)
+	if err == nil {
+		err = l.Activate(c)
+	}
+	if err == nil || errors.Is(err, bundles.ErrSame) {
+		return nil
+	}
+	if ctx.Err() == nil {
+		l.refuse(namespaceOf(c, err), err)
+	}
+	return err
+}
+
+// Prepare does the first half of [Live.Offer] and changes nothing: it verifies,
+// fetches and compiles beside what decides. A release that is held already is
+// [bundles.ErrSame].
+func (l *Live) Prepare(ctx context.Context, note []byte, fetch Fetch) (*Candidate, error) {
+	c, err := l.prepare(ctx, note, fetch)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// prepare returns as much of a candidate as it got to know beside an error.
+func (l *Live) prepare(ctx context.Context, note []byte, fetch Fetch) (*Candidate, error) {
+	c := &Candidate{arrived: l.config.Now(), trust: l.Trust()}
+	var err error
+	if c.signed, err = c.trust.Open(note); err != nil {
+		return c, err
+	}
+	if err := l.follows(c.signed); err != nil {
+		return c, err
+	}
+	return c, l.open(ctx, c, fetch)
+}
+
+// follows reports whether a release may replace what is held.
+func (l *Live) follows(next *bundles.Signed) error {
+	n := next.Release().Namespace
+	if wanted := l.Namespaces(); wanted != nil && !slices.Contains(wanted, n) {
+		return policy.Errorf(policy.BadRequest, "namespace %s is not followed here", n)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return bundles.Follow(l.heldSigned(n), next)
+}
+
+func (l *Live) heldSigned(n policy.Namespace) *bundles.Signed {
+	if h := l.held[n]; h != nil {
+		return h.signed
+	}
+	return nil
+}
+
+// open fetches and compiles what a verified release speaks of.
+func (l *Live) open(ctx context.Context, c *Candidate, fetch Fetch) error {
+	r := c.signed.Release()
+	if r.Canary != 0 || !r.Patch.IsZero() {
+		return policy.Errorf(policy.BadRequest, "release %d of %s is a canary or a patch, which this version does not know; upgrade it, or release without", r.Revision, r.Namespace)
+	}
+	if r.Retired() {
+		return nil
+	}
+	var err error
+	if c.packed, err = fetch(ctx); err != nil {
+		return fmt.Errorf("bundle of release %d of %s: %w", r.Revision, r.Namespace, err)
+	}
+	if c.bundle, err = c.signed.Unpack(bytes.NewReader(c.packed), l.config.Bundles); err != nil {
+		return err
+	}
+	if n := c.bundle.Namespace(); n != "" && n != r.Namespace {
+		return policy.Errorf(policy.BadRequest, "release %d of %s carries a bundle that names the namespace %s in its .manifest", r.Revision, r.Namespace, n)
+	}
+	c.program, err = rego.Compile(ctx, sourceOf(c.bundle), l.config.Policy)
+	return err
+}
+
+// sourceOf returns what of a bundle is compiled to decide.
+func sourceOf(b *bundles.Bundle) rego.Source {
+	src := rego.Source{Data: b.Data()}
+	for _, m := range b.Modules() {
+		src.Modules = append(src.Modules, rego.Module(m))
+	}
+	return src
+}
+
+// Activate does the second half of [Live.Offer]: the candidate decides from now
+// on, unless something newer came first. Then it is kept on disk; if that
+// fails, it decides all the same, and the failure is an event.
+func (l *Live) Activate(c *Candidate) error {
+	if err := l.activate(c); err != nil {
+		return err
+	}
+	l.tell(Activated{Version: c.signed.Version(), Bundle: c.signed.Release().Bundle, Took: l.config.Now().Sub(c.arrived)})
+	if err := l.store(c); err != nil {
+		l.tell(NotKept{Version: c.signed.Version(), Err: err})
+	}
+	return nil
+}
+
+// store keeps an activated release on disk, unless a newer one has been
+// activated meanwhile and may already be kept.
+func (l *Live) store(c *Candidate) error {
+	l.disk.Lock()
+	defer l.disk.Unlock()
+	l.mu.Lock()
+	newest := l.heldSigned(c.signed.Release().Namespace)
+	l.mu.Unlock()
+	if newest != c.signed {
+		return nil
+	}
+	return l.keep.write(c.signed, c.packed)
+}
+
+func (l *Live) activate(c *Candidate) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.trust != c.trust {
+		// The trust file changed while this was compiled.
+		signed, err := l.trust.Open(c.signed.Note())
+		if err != nil {
+			return err
+		}
+		c.signed, c.trust = signed, l.trust
+	}
+	n := c.signed.Release().Namespace
+	if err := bundles.Follow(l.heldSigned(n), c.signed); err != nil {
+		return err
+	}
+	l.held[n] = &held{signed: c.signed, program: c.program, since: l.config.Now()}
+	delete(l.refused, n)
+	l.swap()
+	return nil
+}
+
+// swap makes a snapshot of what is held. l.mu must be held, or l be new.
+func (l *Live) swap() {
+	units := make(map[policy.Namespace]unit, len(l.held))
+	for n, h := range l.held {
+		units[n] = unit{version: h.signed.Version(), program: h.program}
+	}
+	refused := maps.Clone(l.refused)
+	synced, domain, wanted := l.synced, l.trust.Domain(), l.config.Namespaces
+	l.snapshot.Store(newSnapshot(units, l.trust.Guardrails, func(n policy.Namespace) error {
+		switch {
+		case n.Domain() != domain:
+			return policy.Errorf(policy.NotFound, "namespace %s is not in the domain %s that is decided here", n, domain)
+		case wanted != nil && !slices.Contains(wanted, n):
+			return policy.Errorf(policy.BadRequest, "namespace %s is not one of those that this client was configured to decide", n)
+		case refused[n] != nil:
+			return policy.Errorf(policy.Unavailable, "no release of namespace %s could be loaded: %w", n, refused[n])
+		case !synced:
+			return policy.Errorf(policy.Unavailable, "namespace %s is not loaded yet; ask again", n)
+		}
+		return unknown(n)
+	}))
+}
+
+// maxRefused bounds how many namespaces that are not held are remembered as
+// refused: their names may come from whoever can reach the head subject.
+const maxRefused = 1024
+
+// refuse records why a release was not accepted.
+func (l *Live) refuse(n policy.Namespace, err error) {
+	if n != "" && !isOld(err) {
+		l.mu.Lock()
+		if l.held[n] != nil || len(l.refused) < maxRefused {
+			l.refused[n] = err
+		}
+		if l.held[n] == nil {
+			l.swap() // the reason is part of what a request is told
+		}
+		l.mu.Unlock()
+	}
+	l.tell(Refused{Namespace: n, Err: err})
+}
+
+func (l *Live) tell(e Event) {
+	l.events.Lock()
+	defer l.events.Unlock()
+	l.config.Events(e)
+}
+
+// namespaceOf returns the namespace that a refused release was meant for, as
+// far as it is known. Of one that did not open it is the release's own claim.
+func namespaceOf(c *Candidate, err error) policy.Namespace {
+	if c.signed != nil {
+		return c.signed.Release().Namespace
+	}
+	var unverified *bundles.UnverifiedError
+	if errors.As(err, &unverified) {
+		return unverified.Release.Namespace
+	}
+	return ""
+}

@@ -1,0 +1,127 @@
+package live
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/microwall/microwall/policy"
+	"github.com/microwall/microwall/policy/rego"
+)
+
+// Path is what decides the requests of one namespace: its guardrails and its
+// own policy. It is immutable and safe for concurrent use.
+type Path struct {
+	namespace  policy.Namespace
+	guardrails []guardrail // the outermost first
+	own        *rego.Program
+	versions   []policy.Version
+	readsTime  bool
+	fault      error
+}
+
+type guardrail struct {
+	namespace policy.Namespace
+	program   *rego.Program
+}
+
+// Versions returns the versions that decide, guardrails from the outermost in,
+// then the namespace. It must not be changed.
+func (p *Path) Versions() []policy.Version { return p.versions }
+
+// ReadsTime reports whether any policy on the path may read input.time.
+func (p *Path) ReadsTime() bool { return p.readsTime }
+
+// Decide asks the namespace's policy, and every guardrail for what binds it.
+//
+// Denied: every deny message on the path, and no obligations. Allowed: the
+// reasons of the namespace, and the obligations of all; one that two of them
+// give different values is an error. An error of any policy on the path is an
+// error of the decision, of kind policy.Failed, or ctx's if ctx ended.
+func (p *Path) Decide(ctx context.Context, in *rego.Input) (policy.Decision, error) {
+	own, err := p.own.Evaluate(ctx, in)
+	if err != nil {
+		return policy.Decision{}, inNamespace(p.namespace, err)
+	}
+	var reasons []policy.Reason
+	merged := obligations{}
+	denied := !own.Allow
+	for _, g := range p.guardrails {
+		out, err := g.program.EvaluateGuardrail(ctx, in)
+		if err != nil {
+			return policy.Decision{}, inNamespace(g.namespace, err)
+		}
+		reasons = appendReasons(reasons, g.namespace, out.Deny)
+		merged = append(merged, obligation{g.namespace, out.Obligations})
+	}
+	reasons = appendReasons(reasons, p.namespace, own.Deny)
+	if denied || len(reasons) > 0 {
+		return policy.Decision{Reasons: reasons, Versions: p.versions}, nil
+	}
+	all, err := append(merged, obligation{p.namespace, own.Obligations}).merge()
+	if err != nil {
+		return policy.Decision{}, err
+	}
+	return policy.Decision{
+		Allowed:     true,
+		Reasons:     appendReasons(nil, p.namespace, own.Reasons),
+		Obligations: all,
+		Versions:    p.versions,
+	}, nil
+}
+
+// inNamespace says in which namespace an error happened, and keeps its kind.
+func inNamespace(n policy.Namespace, err error) error { return fmt.Errorf("namespace %s: %w", n, err) }
+
+// appendReasons keeps reasons sorted: an ancestor's name sorts before those
+// below it, and each outcome is sorted.
+func appendReasons(to []policy.Reason, n policy.Namespace, texts []string) []policy.Reason {
+	for _, text := range texts {
+		to = append(to, policy.Reason{Namespace: n, Text: text})
+	}
+	return to
+}
+
+type obligation struct {
+	from policy.Namespace
+	all  policy.Properties
+}
+
+type obligations []obligation
+
+// merge puts the obligations of a path together.
+func (os obligations) merge() (policy.Properties, error) {
+	var only policy.Properties
+	givers := 0
+	for _, o := range os {
+		if o.all.Len() > 0 {
+			only, givers = o.all, givers+1
+		}
+	}
+	if givers < 2 {
+		return only, nil
+	}
+	all := make(map[string]any)
+	from := make(map[string]policy.Namespace)
+	for _, o := range os {
+		for name := range o.all.Value().Names() {
+			value, _ := o.all.Get(name)
+			if other, ok := all[name]; ok {
+				if string(value.AppendJSON(nil)) != spelled(other) {
+					return policy.Properties{}, policy.Errorf(policy.Failed, "obligation %q has different values in namespaces %s and %s; give one of them another name", name, from[name], o.from)
+				}
+				continue
+			}
+			all[name], from[name] = value.Any(), o.from
+		}
+	}
+	return policy.NewProperties(all)
+}
+
+func spelled(v any) string {
+	p, err := policy.NewProperties(map[string]any{"": v})
+	if err != nil {
+		return ""
+	}
+	member, _ := p.Get("")
+	return string(member.AppendJSON(nil))
+}

@@ -1,0 +1,104 @@
+package live
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/microwall/microwall/policy"
+	"github.com/microwall/microwall/policy/rego"
+)
+
+// Snapshot is one immutable state of the namespaces that a process decides
+// with. It is safe for concurrent use.
+type Snapshot struct {
+	paths map[policy.Namespace]*Path
+	// missing explains a namespace that has no path.
+	missing func(policy.Namespace) error
+}
+
+// Source hands out the newest snapshot. It never blocks and never returns nil.
+type Source interface {
+	Snapshot() *Snapshot
+}
+
+// Path returns what decides requests in a namespace. The error says why nothing
+// does: of kind policy.NotFound if it has no release or was retired,
+// policy.Unavailable if it, or a guardrail above it, is not loaded.
+func (s *Snapshot) Path(n policy.Namespace) (*Path, error) {
+	p, ok := s.paths[n]
+	if !ok {
+		return nil, s.missing(n)
+	}
+	if p.fault != nil {
+		return nil, p.fault
+	}
+	return p, nil
+}
+
+// Versions returns the versions of all namespaces that decide, sorted by
+// namespace.
+func (s *Snapshot) Versions() []policy.Version {
+	var all []policy.Version
+	for _, p := range s.paths {
+		if p.fault == nil {
+			all = append(all, p.versions[len(p.versions)-1])
+		}
+	}
+	slices.SortFunc(all, func(a, b policy.Version) int { return compare(a.Namespace, b.Namespace) })
+	return all
+}
+
+// unit is one namespace with its policy, nil if it is retired.
+type unit struct {
+	version policy.Version
+	program *rego.Program
+}
+
+// newSnapshot works out the path of every unit. guardrails returns the
+// ancestors of a namespace that bind it, the outermost first.
+func newSnapshot(units map[policy.Namespace]unit, guardrails func(policy.Namespace) []policy.Namespace, missing func(policy.Namespace) error) *Snapshot {
+	s := &Snapshot{paths: make(map[policy.Namespace]*Path, len(units)), missing: missing}
+	for n, u := range units {
+		s.paths[n] = newPath(n, u, units, guardrails(n))
+	}
+	return s
+}
+
+func newPath(n policy.Namespace, own unit, units map[policy.Namespace]unit, guardrails []policy.Namespace) *Path {
+	p := &Path{namespace: n, own: own.program}
+	if own.program == nil {
+		p.fault = policy.Errorf(policy.NotFound, "namespace %s was retired by its release %d; push to it to bring it back", n, own.version.Revision)
+		return p
+	}
+	p.readsTime = own.program.ReadsTime()
+	for _, above := range guardrails {
+		g, ok := units[above]
+		if !ok || g.program == nil {
+			p.fault = policy.Errorf(policy.Unavailable, "namespace %s cannot be decided without its guardrail %s, which is not loaded; push the guardrail, or take it out of the trust file", n, above)
+			return p
+		}
+		p.guardrails = append(p.guardrails, guardrail{above, g.program})
+		p.versions = append(p.versions, g.version)
+		p.readsTime = p.readsTime || g.program.ReadsTime()
+	}
+	p.versions = slices.Clip(append(p.versions, own.version))
+	return p
+}
+
+// unknown is the error for a namespace that nobody has released.
+func unknown(n policy.Namespace) error {
+	return policy.Errorf(policy.NotFound, "namespace %s has no release; push one: microwall push DIR --namespace %s", n, n)
+}
+
+func compare(a, b policy.Namespace) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// String lists the versions, for messages.
+func (s *Snapshot) String() string { return fmt.Sprint(s.Versions()) }

@@ -1,0 +1,73 @@
+package wire
+
+import (
+	"github.com/microwall/microwall/policy"
+	microwallv1 "github.com/microwall/microwall/proto/microwall/v1"
+)
+
+// DecisionProto writes a decision, without its versions. An obligation that
+// protobuf cannot carry exactly is an error of kind policy.Failed.
+func DecisionProto(d *policy.Decision) (*microwallv1.Decision, error) {
+	obligations, err := PropertiesProto(d.Obligations)
+	if err != nil {
+		return nil, policy.Errorf(policy.Failed, "obligations%s", err)
+	}
+	m := &microwallv1.Decision{Allowed: d.Allowed, Obligations: obligations}
+	for _, r := range d.Reasons {
+		m.Reasons = append(m.Reasons, &microwallv1.Reason{Namespace: string(r.Namespace), Text: r.Text})
+	}
+	return m, nil
+}
+
+// Decision reads a decision and the versions that go with it. No decision is
+// one that denies.
+func Decision(m *microwallv1.Decision, versions []policy.Version) (policy.Decision, error) {
+	obligations, err := Properties(m.GetObligations())
+	if err != nil {
+		return policy.Decision{}, under("obligations", err)
+	}
+	d := policy.Decision{Allowed: m.GetAllowed(), Obligations: obligations, Versions: versions}
+	for _, r := range m.GetReasons() {
+		d.Reasons = append(d.Reasons, policy.Reason{Namespace: policy.Namespace(r.GetNamespace()), Text: r.GetText()})
+	}
+	return d, nil
+}
+
+// VersionProto writes a version.
+func VersionProto(v policy.Version) *microwallv1.Version {
+	return &microwallv1.Version{Namespace: string(v.Namespace), Epoch: v.Epoch, Revision: v.Revision, Digest: v.Digest.String()}
+}
+
+// VersionsProto writes versions.
+func VersionsProto(vs []policy.Version) []*microwallv1.Version {
+	ms := make([]*microwallv1.Version, len(vs))
+	for i, v := range vs {
+		ms[i] = VersionProto(v)
+	}
+	return ms
+}
+
+// Version reads a version.
+func Version(m *microwallv1.Version) (policy.Version, error) {
+	n, err := policy.ParseNamespace(m.GetNamespace())
+	if err != nil {
+		return policy.Version{}, err
+	}
+	digest, err := policy.ParseDigest(m.GetDigest())
+	if err != nil {
+		return policy.Version{}, err
+	}
+	return policy.Version{Namespace: n, Epoch: m.GetEpoch(), Revision: m.GetRevision(), Digest: digest}, nil
+}
+
+// Versions reads versions.
+func Versions(ms []*microwallv1.Version) ([]policy.Version, error) {
+	vs := make([]policy.Version, len(ms))
+	for i, m := range ms {
+		var err error
+		if vs[i], err = Version(m); err != nil {
+			return nil, err
+		}
+	}
+	return vs, nil
+}
