@@ -1,0 +1,308 @@
+// Package natsserver runs a NATS server with JetStream inside this process, so
+// that one binary is enough. It is the only package that imports nats-server.
+//
+// What it promises:
+//
+//   - What JetStream has acknowledged is on disk: every write is synced before
+//     it is acknowledged (sync_interval: always). Start fails rather than run
+//     without that.
+//   - One server per directory: a second one, in this process or in another, is
+//     refused. The lock is the operating system's and ends with the process,
+//     however that ends.
+//   - The store is bounded well below the free space of its volume, because a
+//     full disk does not make JetStream refuse: it stops answering until it is
+//     started again. See [Config.MaxBytes].
+//   - It handles no signals, writes no log and never ends the process: log
+//     lines go to a callback, failures are returned.
+//
+// The server has no accounts and no passwords: whoever reaches its port may
+// read and write. That costs availability, never a wrong decision, because
+// nothing that it delivers is believed without a signature; and it listens on
+// the loopback interface unless told otherwise.
+package natsserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/microwall/microwall/policy"
+)
+
+// DefaultPort is the port that NATS clients expect.
+const DefaultPort = server.DEFAULT_PORT
+
+// AnyPort as [Config.Port] lets the operating system pick one.
+const AnyPort = server.RANDOM_PORT
+
+// maxMemory bounds JetStream's memory streams. They hold one small message per
+// namespace or client.
+const maxMemory = 256 << 20
+
+// Config says how a server runs. Only StoreDir is required.
+type Config struct {
+	// Host is the address to listen on. Empty is 127.0.0.1.
+	Host string
+	// Port to listen on. Zero is [DefaultPort]; [AnyPort] picks a free one.
+	Port int
+	// StoreDir is the directory that holds the streams. It is made, readable
+	// by its owner only, if it does not exist.
+	StoreDir string
+	// MaxBytes bounds the streams on disk, all of them together. Zero is half
+	// of what the volume could give them at the moment of the start: its free
+	// space and what is in StoreDir already. A restart with a lower bound loses
+	// nothing; only new writes are refused while the store is above it.
+	MaxBytes int64
+	// Log, if not nil, receives the server's log lines. It is called from many
+	// goroutines and must not block.
+	Log func(level slog.Level, text string)
+}
+
+// Server is a running server. It must be shut down.
+type Server struct {
+	nats     *server.Server
+	lock     *os.File
+	maxBytes int64
+	shutdown sync.Once
+}
+
+// Start runs a server and returns once it accepts connections and JetStream has
+// recovered what is in the directory. It returns an error if the port is in
+// use, if the directory cannot be used or is used by another server, and if ctx
+// ends first.
+func Start(ctx context.Context, c Config) (*Server, error) {
+	if c.StoreDir == "" {
+		return nil, policy.Errorf(policy.BadRequest, "the NATS server has no directory to store streams in; name one")
+	}
+	if c.Host == "" {
+		c.Host = "127.0.0.1"
+	}
+	if c.Port == 0 {
+		c.Port = DefaultPort
+	}
+	if ctx.Err() != nil {
+		return nil, notReady(ctx, c)
+	}
+	// The lock first: whoever holds the directory may be in the middle of a
+	// write.
+	lock, err := lockDir(c.StoreDir)
+	if err != nil {
+		return nil, err
+	}
+	s, err := start(ctx, c, lock)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// start owns the lock: it is released when start fails, and else with the
+// server.
+func start(ctx context.Context, c Config, lock *os.File) (_ *Server, err error) {
+	release := true
+	defer func() {
+		if release {
+			lock.Close()
+		}
+	}()
+
+	if c.MaxBytes == 0 {
+		if c.MaxBytes, err = defaultMaxBytes(c.StoreDir); err != nil {
+			return nil, err
+		}
+	}
+	if c.MaxBytes < 0 {
+		return nil, policy.Errorf(policy.BadRequest, "the NATS store is bounded to %d bytes; give it a positive bound, or 0 for half of the free disk", c.MaxBytes)
+	}
+	if err := checkPort(c.Host, c.Port); err != nil {
+		return nil, err
+	}
+
+	log := &logger{emit: c.Log, fatal: make(chan string, 1)}
+	ns, err := server.NewServer(&server.Options{
+		Host:               c.Host,
+		Port:               c.Port,
+		JetStream:          true,
+		StoreDir:           c.StoreDir,
+		JetStreamMaxMemory: maxMemory,
+		JetStreamMaxStore:  c.MaxBytes,
+		SyncAlways:         true,
+		NoSigs:             true,
+	})
+	if err != nil {
+		return nil, policy.Errorf(policy.Internal, "the NATS server refuses its configuration: %w", err)
+	}
+	ns.SetLoggerV2(log, false, false, false)
+	s := &Server{nats: ns, lock: lock, maxBytes: c.MaxBytes}
+
+	// Start returns when the store is recovered and the port is open. It takes
+	// no context, so what is abandoned cleans up after itself.
+	started := make(chan struct{})
+	go func() {
+		defer close(started)
+		ns.Start()
+	}()
+	select {
+	case <-started:
+	case <-ctx.Done():
+		release = false
+		go func() {
+			<-started
+			s.Shutdown()
+		}()
+		return nil, notReady(ctx, c)
+	}
+	if err := s.healthy(log, c); err != nil {
+		release = false
+		s.Shutdown()
+		return nil, err
+	}
+	release = false
+	return s, nil
+}
+
+func notReady(ctx context.Context, c Config) error {
+	return policy.Errorf(policy.Unavailable, "the NATS server was not ready in time (%w) with its store in %s; a large store takes longer to recover, allow it more time", context.Cause(ctx), c.StoreDir)
+}
+
+// healthy checks what Start of nats-server only logs.
+func (s *Server) healthy(log *logger, c Config) error {
+	select {
+	case text := <-log.fatal:
+		return policy.Errorf(policy.Unavailable, "the NATS server did not start on %s with its store in %s: %s", net.JoinHostPort(c.Host, strconv.Itoa(c.Port)), c.StoreDir, text)
+	default:
+	}
+	js := s.nats.JetStreamConfig()
+	switch {
+	case s.nats.Addr() == nil:
+		return policy.Errorf(policy.Internal, "the NATS server started without listening on %s", net.JoinHostPort(c.Host, strconv.Itoa(c.Port)))
+	case js == nil:
+		return policy.Errorf(policy.Internal, "the NATS server started without JetStream; its store is in %s", c.StoreDir)
+	case !js.SyncAlways:
+		return policy.Errorf(policy.Internal, "the NATS server would acknowledge writes before they are on disk")
+	}
+	return nil
+}
+
+// URL is where clients connect.
+func (s *Server) URL() string { return s.nats.ClientURL() }
+
+// MaxBytes is the bound of the streams on disk, all of them together.
+func (s *Server) MaxBytes() int64 { return s.maxBytes }
+
+// Shutdown closes all connections and the store, and returns when that is done.
+// It may be called more than once.
+func (s *Server) Shutdown() {
+	s.shutdown.Do(func() {
+		s.nats.Shutdown()
+		s.nats.WaitForShutdown()
+		s.lock.Close()
+	})
+}
+
+// lockDir makes the directory if need be and takes its lock.
+func lockDir(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, policy.Errorf(policy.Internal, "the NATS store cannot be made in %s: %w; choose a directory that can be written", dir, err)
+	}
+	path := filepath.Join(dir, "microwall.lock")
+	lock, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, policy.Errorf(policy.Internal, "the NATS store in %s cannot be written: %w; choose a directory that can be", dir, err)
+	}
+	if err := tryLock(lock); err != nil {
+		lock.Close()
+		return nil, policy.Errorf(policy.Unavailable, "the NATS store in %s is in use by another process (%w); stop that one, or choose another directory", dir, err)
+	}
+	return lock, nil
+}
+
+// checkPort finds out whether the port is free, for the sake of a clear error:
+// nats-server itself only logs it.
+func checkPort(host string, port int) error {
+	if port == AnyPort {
+		port = 0
+	}
+	address := net.JoinHostPort(host, strconv.Itoa(port))
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return policy.Errorf(policy.Unavailable, "the NATS server cannot listen on %s: %w; free the port, or choose another address", address, err)
+	}
+	return l.Close()
+}
+
+// defaultMaxBytes is half of what the volume of dir has free or has given to
+// dir already, so that a restart computes the same bound.
+func defaultMaxBytes(dir string) (int64, error) {
+	free, err := freeBytes(dir)
+	if err != nil {
+		return 0, policy.Errorf(policy.Internal, "the free space of %s cannot be determined: %w; set a bound for the store", dir, err)
+	}
+	var used int64
+	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		used += info.Size()
+		return nil
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, policy.Errorf(policy.Internal, "the NATS store in %s cannot be read: %w", dir, err)
+	}
+	if bound := (free + used) / 2; bound > 0 {
+		return bound, nil
+	}
+	return 0, policy.Errorf(policy.Exhausted, "the volume of %s is full; free some space", dir)
+}
+
+// logger hands nats-server's log on. Its Fatalf does not end the process: what
+// it says is what Start returns.
+type logger struct {
+	emit  func(slog.Level, string)
+	fatal chan string
+}
+
+var _ server.Logger = (*logger)(nil)
+
+func (l *logger) log(level slog.Level, format string, args []any) {
+	if l.emit != nil {
+		l.emit(level, fmt.Sprintf(format, args...))
+	}
+}
+
+// Noticef implements [server.Logger].
+func (l *logger) Noticef(format string, args ...any) { l.log(slog.LevelInfo, format, args) }
+
+// Warnf implements [server.Logger].
+func (l *logger) Warnf(format string, args ...any) { l.log(slog.LevelWarn, format, args) }
+
+// Errorf implements [server.Logger].
+func (l *logger) Errorf(format string, args ...any) { l.log(slog.LevelError, format, args) }
+
+// Debugf implements [server.Logger].
+func (l *logger) Debugf(format string, args ...any) { l.log(slog.LevelDebug, format, args) }
+
+// Tracef implements [server.Logger].
+func (l *logger) Tracef(format string, args ...any) { l.log(slog.LevelDebug-4, format, args) }
+
+// Fatalf implements [server.Logger]: the first one is kept for Start.
+func (l *logger) Fatalf(format string, args ...any) {
+	l.log(slog.LevelError, format, args)
+	select {
+	case l.fatal <- fmt.Sprintf(format, args...):
+	default:
+	}
+}
