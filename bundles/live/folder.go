@@ -31,7 +31,7 @@ func NewLocal(ctx context.Context, all map[policy.Namespace]*bundles.Bundle, gua
 }
 
 func localUnit(ctx context.Context, n policy.Namespace, b *bundles.Bundle, o rego.Options) (unit, error) {
-	p, err := rego.Compile(ctx, sourceOf(b), o)
+	p, err := rego.Compile(ctx, SourceOf(b), o)
 	return unit{version: policy.Version{Namespace: n, Digest: b.Digest()}, program: p}, err
 }
 

@@ -238,17 +238,8 @@ func (l *Live) open(ctx context.Context, c *Candidate, fetch Fetch) error {
 	if n := c.bundle.Namespace(); n != "" && n != r.Namespace {
 		return policy.Errorf(policy.BadRequest, "release %d of %s carries a bundle that names the namespace %s in its .manifest", r.Revision, r.Namespace, n)
 	}
-	c.program, err = rego.Compile(ctx, sourceOf(c.bundle), l.config.Policy)
+	c.program, err = rego.Compile(ctx, SourceOf(c.bundle), l.config.Policy)
 	return err
-}
-
-// sourceOf returns what of a bundle is compiled to decide.
-func sourceOf(b *bundles.Bundle) rego.Source {
-	src := rego.Source{Data: b.Data()}
-	for _, m := range b.Modules() {
-		src.Modules = append(src.Modules, rego.Module(m))
-	}
-	return src
 }
 
 // Activate does the second half of [Live.Offer]: the candidate decides from now

@@ -1,0 +1,38 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+)
+
+// The groups of commands in the help.
+const (
+	groupServe  = "serve"
+	groupAuthor = "author"
+	groupAsk    = "ask"
+)
+
+func newRoot(w world) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "microwall",
+		Short: "A Policy Decision Point for microservices",
+		Long: `Microwall decides who may call what: every team puts its own wall around its
+own service, writes it in Rego, and pushes it from CI.
+
+Exit codes: 0 yes or done, 1 no (a denial, a finding, a failed test), 2 error.`,
+		Example: `  microwall demo                          the whole story, in under a minute
+  microwall serve --dir policies --watch  decide by a folder, for development
+  microwall authorize --subject workload:spiffe://example/ns/default/sa/frontend \
+      --action AddItem --resource grpc:hipstershop.CartService --namespace boutique.cart`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.AddGroup(
+		&cobra.Group{ID: groupServe, Title: "Deciding:"},
+		&cobra.Group{ID: groupAuthor, Title: "Writing and releasing policies:"},
+		&cobra.Group{ID: groupAsk, Title: "Asking:"},
+	)
+	root.AddCommand(commands(w)...)
+	return root
+}

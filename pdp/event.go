@@ -1,0 +1,38 @@
+package pdp
+
+import (
+	"time"
+
+	"github.com/microwall/microwall/policy"
+)
+
+// Event is something that a [Service] or [Releases] did: one of [Decided],
+// [Pushed] and [PushRefused]. Events come from many goroutines at once and must
+// not block.
+type Event interface{ event() }
+
+// Decided is one decision, or the error that took its place.
+type Decided struct {
+	Request  policy.Request
+	Decision policy.Decision
+	Err      error
+	Took     time.Duration
+}
+
+// Pushed says that a release is durable and is the head.
+type Pushed struct {
+	Version policy.Version
+	Signers []string
+	Took    time.Duration
+}
+
+// PushRefused says that a release was not taken.
+type PushRefused struct {
+	// Namespace that it claims to be for, "" if that could not be read.
+	Namespace policy.Namespace
+	Err       error
+}
+
+func (Decided) event()     {}
+func (Pushed) event()      {}
+func (PushRefused) event() {}

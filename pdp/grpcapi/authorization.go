@@ -1,0 +1,87 @@
+package grpcapi
+
+import (
+	"context"
+	"maps"
+	"slices"
+
+	"github.com/microwall/microwall/internal/wire"
+	"github.com/microwall/microwall/policy"
+	microwallv1 "github.com/microwall/microwall/proto/microwall/v1"
+)
+
+type authorization struct {
+	microwallv1.UnimplementedAuthorizationServiceServer
+	decide policy.Authorizer
+	limits policy.Limits
+}
+
+func (a *authorization) Authorize(ctx context.Context, m *microwallv1.AuthorizeRequest) (*microwallv1.AuthorizeResponse, error) {
+	r, err := wire.Request(m)
+	if err != nil {
+		return nil, err
+	}
+	d, err := a.decide.Authorize(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	decision, err := wire.DecisionProto(&d)
+	if err != nil {
+		return nil, err
+	}
+	return &microwallv1.AuthorizeResponse{Decision: decision, Versions: wire.VersionsProto(d.Versions)}, nil
+}
+
+func (a *authorization) AuthorizeBatch(ctx context.Context, m *microwallv1.AuthorizeBatchRequest) (*microwallv1.AuthorizeBatchResponse, error) {
+	n := len(m.GetItems())
+	if err := a.limits.CheckBatch(n); err != nil {
+		return nil, err
+	}
+	answer := &microwallv1.AuthorizeBatchResponse{Results: make([]*microwallv1.BatchResult, n)}
+	// An item that cannot be read has its error; the others are asked.
+	var rs []policy.Request
+	var at []int
+	for i := range n {
+		r, err := wire.Request(wire.BatchItem(m, i))
+		if err != nil {
+			answer.Results[i] = failed(err)
+			continue
+		}
+		rs, at = append(rs, r), append(at, i)
+	}
+	versions := make(map[policy.Namespace]policy.Version)
+	if len(rs) > 0 {
+		results, err := a.decide.AuthorizeBatch(ctx, rs)
+		if err != nil {
+			return nil, err
+		}
+		for j, result := range results {
+			answer.Results[at[j]] = batchResult(&result)
+			for _, v := range result.Decision.Versions {
+				versions[v.Namespace] = v
+			}
+		}
+	}
+	for _, n := range slices.Sorted(maps.Keys(versions)) {
+		answer.Versions = append(answer.Versions, wire.VersionProto(versions[n]))
+	}
+	return answer, nil
+}
+
+func batchResult(r *policy.Result) *microwallv1.BatchResult {
+	if r.Err != nil {
+		return failed(r.Err)
+	}
+	d, err := wire.DecisionProto(&r.Decision)
+	if err != nil {
+		return failed(err)
+	}
+	return &microwallv1.BatchResult{Result: &microwallv1.BatchResult_Decision{Decision: d}}
+}
+
+func failed(err error) *microwallv1.BatchResult {
+	s := Status(err)
+	return &microwallv1.BatchResult{Result: &microwallv1.BatchResult_Error{
+		Error: &microwallv1.BatchError{Code: int32(s.Code()), Message: s.Message()},
+	}}
+}

@@ -1,0 +1,228 @@
+package pdp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/microwall/microwall/bundles"
+	"github.com/microwall/microwall/bundles/jetstream"
+	"github.com/microwall/microwall/bundles/live"
+	"github.com/microwall/microwall/policy"
+	"github.com/microwall/microwall/policy/rego"
+)
+
+// ReleasesConfig configures [Releases]. Live and Store are required.
+type ReleasesConfig struct {
+	// Live is the state that this process decides with.
+	Live *live.Live
+	// Store is where releases are made durable.
+	Store *jetstream.Store
+	// TestBudget is how long the tests of a bundle may take. Zero is 30 s.
+	TestBudget time.Duration
+	// Pushes is how many are compiled and tested at once. Zero is 2.
+	Pushes int
+	// Events is told what was taken and refused; nil tells nobody.
+	Events func(Event)
+	// Now is the clock; nil is time.Now.
+	Now func() time.Time
+}
+
+// Releases takes releases from authors and hands them out. It is safe for
+// concurrent use.
+type Releases struct {
+	config ReleasesConfig
+	slots  chan struct{}
+}
+
+// NewReleases returns the administration point over a store.
+func NewReleases(config ReleasesConfig) *Releases {
+	if config.TestBudget == 0 {
+		config.TestBudget = 30 * time.Second
+	}
+	if config.Pushes == 0 {
+		config.Pushes = 2
+	}
+	if config.Events == nil {
+		config.Events = func(Event) {}
+	}
+	if config.Now == nil {
+		config.Now = time.Now
+	}
+	return &Releases{config: config, slots: make(chan struct{}, config.Pushes)}
+}
+
+// Push takes a signed release. Its signatures, its epoch and its place after
+// the head are checked before fetch is asked for a byte of the bundle; then the
+// bundle is verified, compiled and its tests are run; then it is made durable.
+// When Push returns nil the release is the head and this process decides by it.
+//
+// Pushing the head once more is no error. Otherwise: policy.Denied if the keys
+// may not sign it, policy.Conflict if it does not follow the head, of which
+// somebody else may have made a new one meanwhile, policy.BadRequest if it does
+// not compile or its tests fail, policy.Exhausted if it is over a limit or the
+// store is full. After any error the head is what it was, unless the error is
+// policy.Unavailable or ctx's: then the caller reads the head to find out.
+func (r *Releases) Push(ctx context.Context, note []byte, fetch live.Fetch) (policy.Version, error) {
+	start := r.config.Now()
+	signed, err := r.push(ctx, note, fetch)
+	if err != nil {
+		r.config.Events(PushRefused{Namespace: claimed(signed, err), Err: err})
+		return policy.Version{}, err
+	}
+	r.config.Events(Pushed{Version: signed.Version(), Signers: signed.Signers(), Took: r.config.Now().Sub(start)})
+	return signed.Version(), nil
+}
+
+// claimed returns the namespace that a refused release names.
+func claimed(signed *bundles.Signed, err error) policy.Namespace {
+	var unverified *bundles.UnverifiedError
+	switch {
+	case signed != nil:
+		return signed.Release().Namespace
+	case errors.As(err, &unverified):
+		return unverified.Release.Namespace
+	}
+	return ""
+}
+
+func (r *Releases) push(ctx context.Context, note []byte, fetch live.Fetch) (*bundles.Signed, error) {
+	trust := r.config.Live.Trust()
+	signed, err := trust.Open(note)
+	if err != nil {
+		return nil, err
+	}
+	next := signed.Release()
+	if next.Epoch != trust.Epoch() {
+		return signed, policy.Errorf(policy.Conflict, "release has epoch %d, the trust file epoch %d; sign it with the newest trust file", next.Epoch, trust.Epoch())
+	}
+	after, err := r.place(ctx, trust, signed)
+	if errors.Is(err, bundles.ErrSame) {
+		return signed, nil
+	}
+	if err != nil {
+		return signed, err
+	}
+	select {
+	case r.slots <- struct{}{}:
+		defer func() { <-r.slots }()
+	case <-ctx.Done():
+		return signed, ctx.Err()
+	}
+	c, err := r.config.Live.Prepare(ctx, note, fetch)
+	if err != nil {
+		return signed, err
+	}
+	if err := r.test(ctx, c.Bundle()); err != nil {
+		return signed, err
+	}
+	if _, err := r.config.Store.Put(ctx, next.Namespace, signed.Note(), c.Packed(), after); err != nil {
+		return signed, err
+	}
+	// What is durable is the head even if a newer one came first here.
+	if err := r.config.Live.Activate(c); err != nil && policy.KindOf(err) != policy.Conflict {
+		return signed, err
+	}
+	return signed, nil
+}
+
+// place returns the store's sequence number of the head that a release follows.
+func (r *Releases) place(ctx context.Context, trust *bundles.Trust, next *bundles.Signed) (after uint64, err error) {
+	n := next.Release().Namespace
+	head, err := r.config.Store.Head(ctx, n)
+	switch {
+	case policy.KindOf(err) == policy.NotFound:
+		if !next.Release().Previous.IsZero() {
+			return 0, policy.Errorf(policy.Conflict, "release %d of %s follows %s, but the namespace has no release here; push again", next.Release().Revision, n, next.Release().Previous)
+		}
+		return 0, nil
+	case err != nil:
+		return 0, err
+	}
+	held, err := trust.Open(head.Note)
+	if err != nil {
+		return 0, fmt.Errorf("head of %s in the store does not open: %w", n, err)
+	}
+	if err := bundles.Follow(held, next); err != nil {
+		return 0, err
+	}
+	if h := held.Release(); next.Release().Epoch == h.Epoch && next.Release().Previous != held.Digest() {
+		return 0, policy.Errorf(policy.Conflict, "release %d of %s does not follow the head, which is release %d by %s; look at it, then push again", next.Release().Revision, n, h.Revision, orUnknown(h.Author))
+	}
+	return head.Seq, nil
+}
+
+func orUnknown(author string) string {
+	if author == "" {
+		return "an unnamed author"
+	}
+	return author
+}
+
+// test runs the bundle's own tests under the budget.
+func (r *Releases) test(ctx context.Context, b *bundles.Bundle) error {
+	if b == nil || len(b.Tests()) == 0 {
+		return nil
+	}
+	bounded, cancel := context.WithTimeout(ctx, r.config.TestBudget)
+	defer cancel()
+	report, err := rego.Test(bounded, live.SourceOf(b), rego.TestOptions{})
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case bounded.Err() != nil:
+		return policy.Errorf(policy.BadRequest, "tests of the bundle took over %s; make them do less", r.config.TestBudget)
+	default:
+		return err
+	}
+	if failed := report.Failed(); len(failed) > 0 {
+		f := failed[0]
+		return policy.Errorf(policy.BadRequest, "%d of %d tests of the bundle failed, first %s at %s:%d: %s", len(failed), len(report.Results), f.Name, f.File, f.Line, f.Failure)
+	}
+	return nil
+}
+
+// Get returns a signed release: the head if revision is 0. It is not verified.
+func (r *Releases) Get(ctx context.Context, n policy.Namespace, epoch, revision uint64) (jetstream.Head, error) {
+	if revision == 0 {
+		return r.config.Store.Head(ctx, n)
+	}
+	all, err := r.config.Store.History(ctx, n)
+	if err != nil {
+		return jetstream.Head{}, err
+	}
+	trust := r.config.Live.Trust()
+	i := slices.IndexFunc(all, func(h jetstream.Head) bool {
+		signed, err := trust.Open(h.Note)
+		return err == nil && signed.Release().Epoch == epoch && signed.Release().Revision == revision
+	})
+	if i < 0 {
+		return jetstream.Head{}, policy.Errorf(policy.NotFound, "release %d of namespace %s in epoch %d is not kept here; `microwall history %s` lists those that are", revision, n, epoch, n)
+	}
+	return all[i], nil
+}
+
+// List returns the signed releases of a namespace that are kept, newest first.
+// They are not verified. A namespace without any is policy.NotFound.
+func (r *Releases) List(ctx context.Context, n policy.Namespace) ([][]byte, error) {
+	all, err := r.config.Store.History(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	if len(all) == 0 {
+		return nil, policy.Errorf(policy.NotFound, "namespace %s has no release; push one: microwall push DIR --namespace %s", n, n)
+	}
+	notes := make([][]byte, len(all))
+	for i, h := range all {
+		notes[i] = h.Note
+	}
+	return notes, nil
+}
+
+// Bundle returns the packed bundle of a release. It is not verified.
+func (r *Releases) Bundle(ctx context.Context, h jetstream.Head) ([]byte, error) {
+	return r.config.Store.Bundle(ctx, h)
+}

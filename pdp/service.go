@@ -1,0 +1,130 @@
+package pdp
+
+import (
+	"context"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/microwall/microwall/bundles/live"
+	"github.com/microwall/microwall/policy"
+	"github.com/microwall/microwall/policy/rego"
+)
+
+// Config of a [Service]. Source is required; every other field may be zero.
+type Config struct {
+	// Source of the snapshots to decide by.
+	Source live.Source
+	// Limits on what is asked.
+	Limits policy.Limits
+	// Concurrency is how many requests are evaluated at once. Zero is twice
+	// the processors.
+	Concurrency int
+	// Queue is how many requests may wait for their turn; more are refused at
+	// once. Zero is 4,096.
+	Queue int
+	// Events is told of every decision; nil tells nobody.
+	Events func(Event)
+	// Now is the clock; nil is time.Now.
+	Now func() time.Time
+}
+
+// Service decides requests by the newest snapshot of its source. It is safe for
+// concurrent use.
+type Service struct {
+	config  Config
+	slots   chan struct{}
+	waiting atomic.Int64
+}
+
+var _ policy.Authorizer = (*Service)(nil)
+
+// New returns a service.
+func New(config Config) *Service {
+	if config.Concurrency == 0 {
+		config.Concurrency = 2 * runtime.GOMAXPROCS(0)
+	}
+	if config.Queue == 0 {
+		config.Queue = 4096
+	}
+	if config.Events == nil {
+		config.Events = func(Event) {}
+	}
+	if config.Now == nil {
+		config.Now = time.Now
+	}
+	return &Service{config: config, slots: make(chan struct{}, config.Concurrency)}
+}
+
+// Authorize decides one request. An error of kind policy.Exhausted means that
+// too many wait already.
+func (s *Service) Authorize(ctx context.Context, r policy.Request) (policy.Decision, error) {
+	release, err := s.admit(ctx)
+	if err != nil {
+		return policy.Decision{}, err
+	}
+	defer release()
+	return s.decide(ctx, s.config.Source.Snapshot(), r, s.config.Now())
+}
+
+// AuthorizeBatch decides requests one after the other by one snapshot and one
+// time stamp.
+func (s *Service) AuthorizeBatch(ctx context.Context, rs []policy.Request) ([]policy.Result, error) {
+	if err := s.config.Limits.CheckBatch(len(rs)); err != nil {
+		return nil, err
+	}
+	release, err := s.admit(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	snapshot, now := s.config.Source.Snapshot(), s.config.Now()
+	results := make([]policy.Result, len(rs))
+	for i, r := range rs {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		results[i].Decision, results[i].Err = s.decide(ctx, snapshot, r, now)
+	}
+	return results, nil
+}
+
+func (s *Service) decide(ctx context.Context, snapshot *live.Snapshot, r policy.Request, at time.Time) (policy.Decision, error) {
+	start := s.config.Now()
+	d, err := decide(ctx, snapshot, s.config.Limits, &r, at)
+	s.config.Events(Decided{Request: r, Decision: d, Err: err, Took: s.config.Now().Sub(start)})
+	return d, err
+}
+
+func decide(ctx context.Context, snapshot *live.Snapshot, limits policy.Limits, r *policy.Request, at time.Time) (policy.Decision, error) {
+	if err := limits.Check(r); err != nil {
+		return policy.Decision{}, err
+	}
+	path, err := snapshot.Path(r.Namespace)
+	if err != nil {
+		return policy.Decision{}, err
+	}
+	return path.Decide(ctx, rego.NewInput(r, rego.NewStamp(at)))
+}
+
+// admit waits for a slot. Whoever finds the queue full is refused at once: a
+// caller that is told so can go elsewhere, one that waits cannot.
+func (s *Service) admit(ctx context.Context) (release func(), err error) {
+	release = func() { <-s.slots }
+	select {
+	case s.slots <- struct{}{}:
+		return release, nil
+	default:
+	}
+	if s.waiting.Add(1) > int64(s.config.Queue) {
+		s.waiting.Add(-1)
+		return nil, policy.Errorf(policy.Exhausted, "%d requests wait already; ask again later, or ask another PDP", s.config.Queue)
+	}
+	defer s.waiting.Add(-1)
+	select {
+	case s.slots <- struct{}{}:
+		return release, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
