@@ -138,8 +138,11 @@ func (f *folder) visit(p string, d fs.DirEntry, err error) error {
 	if r == ignored {
 		return nil
 	}
-	if !d.Type().IsRegular() {
-		return policy.Errorf(policy.BadRequest, "%s is no regular file but %s; a bundle holds no links: copy the file", p, d.Type())
+	switch {
+	case d.Type()&fs.ModeSymlink != 0:
+		return policy.Errorf(policy.BadRequest, "%s is a link; a bundle holds no links: copy the file", p)
+	case !d.Type().IsRegular(): // opening a pipe would wait for its other end
+		return notRegular(p)
 	}
 	content, err := f.read(p)
 	if err != nil {
@@ -164,6 +167,9 @@ func (f *folder) read(p string) ([]byte, error) {
 		return nil, policy.Errorf(policy.BadRequest, "cannot read %s: %w", p, err)
 	}
 	defer open.Close()
+	if info, err := open.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, notRegular(p)
+	}
 	content, err := io.ReadAll(io.LimitReader(open, f.left+1))
 	if err != nil {
 		return nil, policy.Errorf(policy.Internal, "cannot read %s: %w", p, err)
@@ -172,6 +178,10 @@ func (f *folder) read(p string) ([]byte, error) {
 		return nil, tooLarge(Limits{}.WithDefaults().Unpacked)
 	}
 	return content, nil
+}
+
+func notRegular(p string) error {
+	return policy.Errorf(policy.BadRequest, "%s is no regular file; put one in its place", p)
 }
 
 func tooLarge(most int64) error {

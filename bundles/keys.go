@@ -60,7 +60,7 @@ func ParseSigner(private string) (note.Signer, error) {
 		if strings.Count(private, "+") >= 2 && !strings.HasPrefix(private, "PRIVATE+KEY+") {
 			return nil, policy.Errorf(policy.BadRequest, "this is not a private key; it may be the public one that stands in trust.yaml")
 		}
-		return nil, policy.Errorf(policy.BadRequest, "the private key is damaged or of an unknown kind (%w); make one with \"microwall keygen\"", err)
+		return nil, policy.Errorf(policy.BadRequest, "the private key is damaged or of an unknown kind; make one with \"microwall keygen\"")
 	}
 	if err := checkKeyName(signer.Name()); err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"errors"
 	"io"
+	"math"
 
 	"github.com/microwall/microwall/policy"
 )
@@ -81,7 +82,7 @@ func gunzip(r *bufio.Reader, size int64) ([]byte, error) {
 	z.Multistream(false)
 	// One byte more than signed tells a larger bundle from one that fits, and
 	// lets the reader see the end, where gzip has its check sum.
-	most := size + 1
+	most := min(size, math.MaxInt64-1) + 1
 	tar := make([]byte, 0, min(most, 64<<10))
 	for {
 		if len(tar) == cap(tar) {
@@ -121,7 +122,7 @@ type limitedReader struct {
 }
 
 func (l *limitedReader) Read(p []byte) (int, error) {
-	if int64(len(p)) > l.left+1 {
+	if int64(len(p))-1 > l.left {
 		p = p[:l.left+1]
 	}
 	n, err := l.r.Read(p)

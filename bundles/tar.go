@@ -55,6 +55,9 @@ func checkPath(p string) error {
 		fault = "is no *.rego file"
 	case p[0] == '.' || strings.Contains(p, "/."):
 		fault = "is hidden"
+	case strings.Contains(p, regoSuffix+"/"):
+		// It could be the path of a file too, and then no folder holds both.
+		fault = "has a folder that is named like a *.rego file"
 	default:
 		if _, _, ok := splitPath(p); !ok {
 			fault = "is too long for a tar"

@@ -201,7 +201,7 @@ func (t *Trust) verify(signed []byte, text string, r Release) (signers []string,
 		}
 	}
 	if len(signers) < q.threshold {
-		return nil, fmt.Sprintf("%d of the keys that may sign %s have signed it, %d must; those of %s may: %s",
+		return nil, fmt.Sprintf("%d different keys of those that may sign %s have signed it, %d must; sign with the keys that the trust file lists for %s: %s",
 			len(signers), r.Namespace, q.threshold, listed, strings.Join(q.names, ", "))
 	}
 	if r.Epoch > t.epoch {
