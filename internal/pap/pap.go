@@ -1,0 +1,322 @@
+// Package pap is an author's side of the administration point: it makes
+// releases and hands them to a PDP.
+//
+// A server is not believed. Whatever a new release builds on (the head that it
+// follows, the old bundle that a rollback brings back) is opened and verified
+// against the author's own trust file before anything is signed.
+package pap
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+	"google.golang.org/grpc"
+
+	"github.com/microwall/microwall/bundles"
+	"github.com/microwall/microwall/internal/wire"
+	"github.com/microwall/microwall/policy"
+	microwallv1 "github.com/microwall/microwall/proto/microwall/v1"
+)
+
+// Client releases bundles through one PDP. It is safe for concurrent use.
+type Client struct {
+	server   string
+	policies microwallv1.PolicyServiceClient
+	trust    *bundles.Trust
+}
+
+// New returns a client that talks over conn to server, as it is called in
+// messages, and believes what trust opens.
+func New(conn grpc.ClientConnInterface, server string, trust *bundles.Trust) *Client {
+	return &Client{server: server, policies: microwallv1.NewPolicyServiceClient(conn), trust: trust}
+}
+
+// Draft is what an author wants to release. Everything else of the release is
+// worked out from the head.
+type Draft struct {
+	Namespace policy.Namespace
+	// Bundle to be released; nil retires the namespace.
+	Bundle *bundles.Bundle
+	// Signers of the release.
+	Signers []note.Signer
+	// The rest goes into the release as it is.
+	Created        time.Time
+	Author, Source string
+	MaxStaleness   time.Duration
+	WhenStale      bundles.WhenStale
+}
+
+// Result is what came of a draft.
+type Result struct {
+	// Release that is the head now.
+	Release *bundles.Signed
+	// Unchanged is true if the head said the same before, so that there was
+	// nothing to release.
+	Unchanged bool
+}
+
+// attempts bounds how often a push is sent whose fate could not be found out.
+const attempts = 3
+
+// Push releases a draft after the head. If somebody else releases at the same
+// time the error is of kind policy.Conflict and says who.
+func (c *Client) Push(ctx context.Context, d Draft) (Result, error) {
+	head, err := c.Head(ctx, d.Namespace)
+	if err != nil {
+		return Result{}, err
+	}
+	if same(head, d) {
+		return Result{Release: head, Unchanged: true}, nil
+	}
+	if d.Bundle == nil && head == nil {
+		return Result{}, policy.Errorf(policy.NotFound, "namespace %s has no release that could be retired", d.Namespace)
+	}
+	signed, err := c.sign(head, d)
+	if err != nil {
+		return Result{}, err
+	}
+	var packed []byte
+	if d.Bundle != nil {
+		packed = bundles.Pack(d.Bundle.Tar())
+	}
+	return c.deliver(ctx, head, signed, packed)
+}
+
+// same reports whether the head says already what a draft would say.
+func same(head *bundles.Signed, d Draft) bool {
+	if head == nil {
+		return false
+	}
+	h := head.Release()
+	if d.Bundle == nil {
+		return h.Retired()
+	}
+	staleness := d.MaxStaleness
+	if staleness == 0 {
+		staleness = bundles.DefaultMaxStaleness
+	}
+	return h.Bundle == d.Bundle.Digest() && h.MaxStaleness == staleness && h.WhenStale == d.WhenStale
+}
+
+// sign makes the release that follows head, and opens it like any other: what
+// the trust file does not open would be refused everywhere.
+func (c *Client) sign(head *bundles.Signed, d Draft) (*bundles.Signed, error) {
+	r := bundles.Release{
+		Namespace: d.Namespace, Epoch: c.trust.Epoch(), Revision: 1,
+		Created: d.Created, Author: d.Author, Source: d.Source, MaxStaleness: d.MaxStaleness, WhenStale: d.WhenStale,
+	}
+	if d.Bundle != nil {
+		r.Bundle, r.Size = d.Bundle.Digest(), int64(len(d.Bundle.Tar()))
+	}
+	if head != nil {
+		r.Previous = head.Digest()
+		if h := head.Release(); h.Epoch == r.Epoch {
+			r.Revision = h.Revision + 1
+		}
+	}
+	signedNote, err := bundles.Sign(r, d.Signers...)
+	if err != nil {
+		return nil, err
+	}
+	return c.trust.Open(signedNote)
+}
+
+// deliver sends a release until it is known to be the head, or not.
+func (c *Client) deliver(ctx context.Context, base, next *bundles.Signed, packed []byte) (Result, error) {
+	var err error
+	for range attempts {
+		if err = c.send(ctx, next.Note(), packed); err == nil {
+			return Result{Release: next}, nil
+		}
+		switch policy.KindOf(err) {
+		case policy.Conflict, policy.Unavailable, policy.Internal:
+		default:
+			return Result{}, err // it was not taken
+		}
+		// The answer may have been lost on its way: the head tells.
+		head, headErr := c.Head(ctx, next.Release().Namespace)
+		switch {
+		case headErr != nil:
+			return Result{}, fmt.Errorf("%w; whether it was taken is not known, as the head cannot be read (%w): push again when the server is back, which does no harm", err, headErr)
+		case head != nil && head.Digest() == next.Digest():
+			return Result{Release: next}, nil
+		case digest(head) != digest(base):
+			return Result{}, policy.Errorf(policy.Conflict, "somebody else released first: the head of %s is now %s; look at it (`microwall history %s`), then push again", next.Release().Namespace, describe(head), next.Release().Namespace)
+		}
+	}
+	return Result{}, err
+}
+
+func digest(s *bundles.Signed) policy.Digest {
+	if s == nil {
+		return policy.Digest{}
+	}
+	return s.Digest()
+}
+
+func describe(s *bundles.Signed) string {
+	if s == nil {
+		return "none"
+	}
+	r := s.Release()
+	text := fmt.Sprintf("release %d", r.Revision)
+	if r.Author != "" {
+		text += " by " + r.Author
+	}
+	if r.Source != "" {
+		text += " from " + r.Source
+	}
+	return text
+}
+
+// chunkSize of a bundle on its way.
+const chunkSize = 256 << 10
+
+// send hands over a release and its bundle once.
+func (c *Client) send(ctx context.Context, signedNote, packed []byte) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends the stream if this returns early
+	stream, err := c.policies.Push(ctx)
+	if err != nil {
+		return wire.Error(c.server, err)
+	}
+	err = stream.Send(&microwallv1.PushRequest{Part: &microwallv1.PushRequest_Release{Release: signedNote}})
+	for len(packed) > 0 && err == nil {
+		k := min(len(packed), chunkSize)
+		err = stream.Send(&microwallv1.PushRequest{Part: &microwallv1.PushRequest_Chunk{Chunk: packed[:k]}})
+		packed = packed[k:]
+	}
+	// io.EOF means that the server has answered already; the answer says why.
+	if err != nil && !errors.Is(err, io.EOF) {
+		return wire.Error(c.server, err)
+	}
+	_, err = stream.CloseAndRecv()
+	return wire.Error(c.server, err)
+}
+
+// Head returns the verified head of a namespace, nil if it has none.
+func (c *Client) Head(ctx context.Context, n policy.Namespace) (*bundles.Signed, error) {
+	answer, err := c.policies.GetRelease(ctx, &microwallv1.GetReleaseRequest{Namespace: string(n)})
+	if err = wire.Error(c.server, err); policy.KindOf(err) == policy.NotFound {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c.open(n, answer.GetRelease())
+}
+
+// open verifies what the server says is a release of n.
+func (c *Client) open(n policy.Namespace, signedNote []byte) (*bundles.Signed, error) {
+	signed, err := c.trust.Open(signedNote)
+	if err != nil {
+		return nil, fmt.Errorf("%s handed out a release that does not verify: %w", c.server, err)
+	}
+	if got := signed.Release().Namespace; got != n {
+		return nil, policy.Errorf(policy.Denied, "%s was asked for a release of %s and handed out one of %s", c.server, n, got)
+	}
+	return signed, nil
+}
+
+// Entry is one release of a history.
+type Entry struct {
+	// Signed is the release; nil if it does not verify any more, for instance
+	// because its author's key is gone from the trust file.
+	Signed *bundles.Signed
+	// Err says why it does not verify.
+	Err error
+}
+
+// History returns the releases of a namespace that the server keeps, newest
+// first. A namespace without any is policy.NotFound.
+func (c *Client) History(ctx context.Context, n policy.Namespace) ([]Entry, error) {
+	var all []Entry
+	token := ""
+	for {
+		page, err := c.policies.ListReleases(ctx, &microwallv1.ListReleasesRequest{Namespace: string(n), PageToken: token})
+		if err != nil {
+			return nil, wire.Error(c.server, err)
+		}
+		for _, signedNote := range page.GetReleases() {
+			signed, err := c.open(n, signedNote)
+			all = append(all, Entry{signed, err})
+		}
+		if token = page.GetNextPageToken(); token == "" {
+			return all, nil
+		}
+	}
+}
+
+// Rollback releases the bundle of an older release again. The draft's bundle,
+// staleness and, if it has none, source are taken from that release, which is
+// fetched and verified here. Epoch 0 is the newest epoch that has the revision.
+func (c *Client) Rollback(ctx context.Context, d Draft, epoch, revision uint64, limits bundles.Limits) (Result, error) {
+	old, err := c.find(ctx, d.Namespace, epoch, revision)
+	if err != nil {
+		return Result{}, err
+	}
+	r := old.Release()
+	if r.Retired() {
+		return Result{}, policy.Errorf(policy.BadRequest, "release %d retired %s; to do that again: microwall retire %s", revision, d.Namespace, d.Namespace)
+	}
+	packed, err := c.bundle(ctx, old, limits)
+	if err != nil {
+		return Result{}, err
+	}
+	if d.Bundle, err = old.Unpack(bytes.NewReader(packed), limits); err != nil {
+		return Result{}, fmt.Errorf("%s handed out a bundle that is not the one that release %d names: %w", c.server, revision, err)
+	}
+	d.MaxStaleness, d.WhenStale = r.MaxStaleness, r.WhenStale
+	if d.Source == "" {
+		d.Source = r.Source
+	}
+	return c.Push(ctx, d)
+}
+
+// find returns a verified release from the history.
+func (c *Client) find(ctx context.Context, n policy.Namespace, epoch, revision uint64) (*bundles.Signed, error) {
+	all, err := c.History(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range all {
+		if e.Signed == nil {
+			continue
+		}
+		if r := e.Signed.Release(); r.Revision == revision && (epoch == 0 || r.Epoch == epoch) {
+			return e.Signed, nil
+		}
+	}
+	return nil, policy.Errorf(policy.NotFound, "release %d of %s is not kept any more, or does not verify; push the commit that it was made from instead (`microwall history %s` lists what is kept)", revision, n, n)
+}
+
+// bundle fetches the packed bundle of a verified release.
+func (c *Client) bundle(ctx context.Context, of *bundles.Signed, limits bundles.Limits) ([]byte, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	r := of.Release()
+	stream, err := c.policies.GetBundle(ctx, &microwallv1.GetBundleRequest{Namespace: string(r.Namespace), Epoch: r.Epoch, Revision: r.Revision})
+	if err != nil {
+		return nil, wire.Error(c.server, err)
+	}
+	most := limits.WithDefaults().Packed
+	var packed []byte
+	for {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return packed, nil
+		}
+		if err != nil {
+			return nil, wire.Error(c.server, err)
+		}
+		if int64(len(packed)+len(m.GetChunk())) > most {
+			return nil, policy.Errorf(policy.Exhausted, "%s sends a packed bundle over the limit of %d bytes", c.server, most)
+		}
+		packed = append(packed, m.GetChunk()...)
+	}
+}
