@@ -130,9 +130,9 @@ func parsePublic(s string) (publicKey, error) {
 	if err := checkKeyName(verifier.Name()); err != nil {
 		return publicKey{}, err
 	}
-	encoded := s[strings.LastIndexByte(s[:len(verifier.Name())+1+8+1], '+')+1:]
-	public, err := base64.StdEncoding.DecodeString(encoded)
-	if err != nil || s != fmt.Sprintf("%s+%08x+%s", verifier.Name(), verifier.KeyHash(), base64.StdEncoding.EncodeToString(public)) {
+	name, hash := verifier.Name(), verifier.KeyHash()
+	public, err := base64.StdEncoding.DecodeString(s[len(name)+len("+01234567+"):])
+	if err != nil || s != fmt.Sprintf("%s+%08x+%s", name, hash, base64.StdEncoding.EncodeToString(public)) {
 		return publicKey{}, policy.Errorf(policy.BadRequest, "%.200q is not a public key as \"microwall keygen\" prints it: copy it again", s)
 	}
 	return publicKey{verifier, string(public)}, nil

@@ -150,7 +150,7 @@ func allocated(f func()) uint64 {
 func TestZipBombIsStoppedAtTheSignedSize(t *testing.T) {
 	b := read(t, folder("authz.rego", rego))
 	s := signedRelease(t, b, nil)
-	packed := bomb(t, 256<<20)
+	packed := bomb(t, 16<<20)
 	used := allocated(func() {
 		_, err := s.Unpack(bytes.NewReader(packed), bundles.Limits{})
 		wantErr(t, err, policy.BadRequest, "larger than the")
