@@ -18,8 +18,9 @@ import (
 type ReleasesConfig struct {
 	// Live is the state that this process decides with.
 	Live *live.Live
-	// Store is where releases are made durable.
-	Store *jetstream.Store
+	// Store returns where releases are made durable, nil as long as it has not
+	// been reached.
+	Store func() *jetstream.Store
 	// TestBudget is how long the tests of a bundle may take. Zero is 30 s.
 	TestBudget time.Duration
 	// Pushes is how many are compiled and tested at once. Zero is 2.
@@ -76,6 +77,13 @@ func (r *Releases) Push(ctx context.Context, note []byte, fetch live.Fetch) (pol
 	return signed.Version(), nil
 }
 
+func (r *Releases) store() (*jetstream.Store, error) {
+	if s := r.config.Store(); s != nil {
+		return s, nil
+	}
+	return nil, policy.Errorf(policy.Unavailable, "NATS has not been reached yet, so releases can neither be stored nor read; see that it runs, then try again")
+}
+
 // claimed returns the namespace that a refused release names.
 func claimed(signed *bundles.Signed, err error) policy.Namespace {
 	var unverified *bundles.UnverifiedError
@@ -98,7 +106,11 @@ func (r *Releases) push(ctx context.Context, note []byte, fetch live.Fetch) (*bu
 	if next.Epoch != trust.Epoch() {
 		return signed, policy.Errorf(policy.Conflict, "release has epoch %d, the trust file epoch %d; sign it with the newest trust file", next.Epoch, trust.Epoch())
 	}
-	after, err := r.place(ctx, trust, signed)
+	store, err := r.store()
+	if err != nil {
+		return signed, err
+	}
+	after, err := place(ctx, store, trust, signed)
 	if errors.Is(err, bundles.ErrSame) {
 		return signed, nil
 	}
@@ -118,7 +130,7 @@ func (r *Releases) push(ctx context.Context, note []byte, fetch live.Fetch) (*bu
 	if err := r.test(ctx, c.Bundle()); err != nil {
 		return signed, err
 	}
-	if _, err := r.config.Store.Put(ctx, next.Namespace, signed.Note(), c.Packed(), after); err != nil {
+	if _, err := store.Put(ctx, next.Namespace, signed.Note(), c.Packed(), after); err != nil {
 		return signed, err
 	}
 	// What is durable is the head even if a newer one came first here.
@@ -129,27 +141,36 @@ func (r *Releases) push(ctx context.Context, note []byte, fetch live.Fetch) (*bu
 }
 
 // place returns the store's sequence number of the head that a release follows.
-func (r *Releases) place(ctx context.Context, trust *bundles.Trust, next *bundles.Signed) (after uint64, err error) {
-	n := next.Release().Namespace
-	head, err := r.config.Store.Head(ctx, n)
-	switch {
-	case policy.KindOf(err) == policy.NotFound:
-		if !next.Release().Previous.IsZero() {
-			return 0, policy.Errorf(policy.Conflict, "release %d of %s follows %s, but the namespace has no release here; push again", next.Release().Revision, n, next.Release().Previous)
+// What the store has for a head counts only if it opens: something else may be
+// replaced, by a release that follows what this process holds.
+func place(ctx context.Context, store *jetstream.Store, trust *bundles.Trust, next *bundles.Signed) (after uint64, err error) {
+	r := next.Release()
+	head, err := store.Head(ctx, r.Namespace)
+	switch kind := policy.KindOf(err); {
+	case err == nil:
+	case kind == policy.NotFound:
+		if !r.Previous.IsZero() {
+			return 0, policy.Errorf(policy.Conflict, "release %d of %s follows %s, but the namespace has no release here; push again", r.Revision, r.Namespace, r.Previous)
 		}
 		return 0, nil
-	case err != nil:
+	case kind == policy.Failed:
+		return head.Seq, nil
+	default:
 		return 0, err
 	}
 	held, err := trust.Open(head.Note)
+	var unverified *bundles.UnverifiedError
+	if errors.As(err, &unverified) && unverified.Release.Epoch < r.Epoch {
+		return head.Seq, nil // a new epoch begins where the old one cannot be verified any more
+	}
 	if err != nil {
-		return 0, fmt.Errorf("head of %s in the store does not open: %w", n, err)
+		return 0, fmt.Errorf("head of %s in the store does not open; put its key back into the trust file, or raise the epoch there: %w", r.Namespace, err)
 	}
 	if err := bundles.Follow(held, next); err != nil {
 		return 0, err
 	}
-	if h := held.Release(); next.Release().Epoch == h.Epoch && next.Release().Previous != held.Digest() {
-		return 0, policy.Errorf(policy.Conflict, "release %d of %s does not follow the head, which is release %d by %s; look at it, then push again", next.Release().Revision, n, h.Revision, orUnknown(h.Author))
+	if h := held.Release(); r.Epoch == h.Epoch && r.Previous != held.Digest() {
+		return 0, policy.Errorf(policy.Conflict, "release %d of %s does not follow the head, which is release %d by %s; look at it, then push again", r.Revision, r.Namespace, h.Revision, orUnknown(h.Author))
 	}
 	return head.Seq, nil
 }
@@ -187,10 +208,14 @@ func (r *Releases) test(ctx context.Context, b *bundles.Bundle) error {
 
 // Get returns a signed release: the head if revision is 0. It is not verified.
 func (r *Releases) Get(ctx context.Context, n policy.Namespace, epoch, revision uint64) (jetstream.Head, error) {
-	if revision == 0 {
-		return r.config.Store.Head(ctx, n)
+	store, err := r.store()
+	if err != nil {
+		return jetstream.Head{}, err
 	}
-	all, err := r.config.Store.History(ctx, n)
+	if revision == 0 {
+		return store.Head(ctx, n)
+	}
+	all, err := store.History(ctx, n)
 	if err != nil {
 		return jetstream.Head{}, err
 	}
@@ -208,7 +233,11 @@ func (r *Releases) Get(ctx context.Context, n policy.Namespace, epoch, revision 
 // List returns the signed releases of a namespace that are kept, newest first.
 // They are not verified. A namespace without any is policy.NotFound.
 func (r *Releases) List(ctx context.Context, n policy.Namespace) ([][]byte, error) {
-	all, err := r.config.Store.History(ctx, n)
+	store, err := r.store()
+	if err != nil {
+		return nil, err
+	}
+	all, err := store.History(ctx, n)
 	if err != nil {
 		return nil, err
 	}
@@ -224,5 +253,9 @@ func (r *Releases) List(ctx context.Context, n policy.Namespace) ([][]byte, erro
 
 // Bundle returns the packed bundle of a release. It is not verified.
 func (r *Releases) Bundle(ctx context.Context, h jetstream.Head) ([]byte, error) {
-	return r.config.Store.Bundle(ctx, h)
+	store, err := r.store()
+	if err != nil {
+		return nil, err
+	}
+	return store.Bundle(ctx, h)
 }

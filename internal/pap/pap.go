@@ -199,7 +199,8 @@ func (c *Client) send(ctx context.Context, signedNote, packed []byte) error {
 	return wire.Error(c.server, err)
 }
 
-// Head returns the verified head of a namespace, nil if it has none.
+// Head returns the verified head of a namespace, nil if it has none, or only one
+// of an earlier epoch that does not verify any more.
 func (c *Client) Head(ctx context.Context, n policy.Namespace) (*bundles.Signed, error) {
 	answer, err := c.policies.GetRelease(ctx, &microwallv1.GetReleaseRequest{Namespace: string(n)})
 	if err = wire.Error(c.server, err); policy.KindOf(err) == policy.NotFound {
@@ -208,7 +209,12 @@ func (c *Client) Head(ctx context.Context, n policy.Namespace) (*bundles.Signed,
 	if err != nil {
 		return nil, err
 	}
-	return c.open(n, answer.GetRelease())
+	signed, err := c.open(n, answer.GetRelease())
+	var unverified *bundles.UnverifiedError
+	if errors.As(err, &unverified) && unverified.Release.Epoch < c.trust.Epoch() {
+		return nil, nil // a new epoch begins, whatever was before it
+	}
+	return signed, err
 }
 
 // open verifies what the server says is a release of n.

@@ -1,0 +1,271 @@
+package embedded
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/microwall/microwall/bundles"
+	"github.com/microwall/microwall/bundles/jetstream"
+	"github.com/microwall/microwall/bundles/live"
+	"github.com/microwall/microwall/clients/cache"
+	"github.com/microwall/microwall/internal/filewatch"
+	"github.com/microwall/microwall/policy"
+	"github.com/microwall/microwall/policy/rego"
+)
+
+// Config of a [Client]. NATS, TrustFile and Namespaces are required.
+type Config struct {
+	// NATS is the URL of the NATS server, or several of one cluster with
+	// commas between.
+	NATS string
+	// TrustFile is the path of trust.yaml. It is read again when it changes.
+	TrustFile string
+	// Namespaces that this client decides, usually the service's one. Their
+	// guardrails are followed with them.
+	Namespaces []policy.Namespace
+	// Dir is where the last good releases are kept for a start without NATS.
+	// It belongs to this client alone. "" keeps none.
+	Dir string
+	// Limits on requests.
+	Limits policy.Limits
+	// Policy limits evaluations.
+	Policy rego.Options
+	// Cache bounds the decision cache.
+	Cache cache.Config
+	// OnRelease is told what happens to releases, OnNATS what happens on the
+	// connection. They must not block. Nil tells nobody.
+	OnRelease func(live.Event)
+	OnNATS    func(jetstream.Event)
+	// Now is the clock; nil is time.Now.
+	Now func() time.Time
+}
+
+// Client decides in-process. It is safe for concurrent use.
+type Client struct {
+	config Config
+	live   *live.Live
+	cache  *cache.Cache
+	keys   sync.Pool
+
+	stop   context.CancelFunc
+	work   sync.WaitGroup
+	once   sync.Once
+	synced chan struct{} // closed when NATS was asked for every namespace
+	// trustChanged has room for one: it says that there is something to look at.
+	trustChanged chan struct{}
+
+	mu   sync.Mutex
+	conn *nats.Conn
+}
+
+var _ policy.Authorizer = (*Client)(nil)
+
+// trustInterval is how often the trust file is looked at.
+const trustInterval = 2 * time.Second
+
+// New returns a client that decides. It returns at once if releases of all
+// namespaces and their guardrails are on disk; otherwise when NATS was asked
+// for each of them, whether there is one or not. If ctx ends before that, New
+// fails and leaves nothing behind. The client lives until [Client.Close].
+func New(ctx context.Context, config Config) (*Client, error) {
+	if len(config.Namespaces) == 0 {
+		return nil, policy.Errorf(policy.BadRequest, "no namespace: name those that this client decides in Config.Namespaces")
+	}
+	if config.NATS == "" {
+		return nil, policy.Errorf(policy.BadRequest, "no NATS server: name one in Config.NATS, for instance nats://127.0.0.1:4222")
+	}
+	if config.Now == nil {
+		config.Now = time.Now
+	}
+	seen := filewatch.Look(config.TrustFile)
+	trust, err := bundles.LoadTrust(config.TrustFile)
+	if err != nil {
+		return nil, err
+	}
+	state, err := live.New(ctx, live.Config{
+		Trust: trust, Namespaces: config.Namespaces, Dir: config.Dir,
+		Policy: config.Policy, Events: config.OnRelease, Now: config.Now,
+	})
+	if err != nil {
+		return nil, err
+	}
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	c := &Client{
+		config: config, live: state, cache: cache.New(config.Cache), stop: stop, synced: make(chan struct{}), trustChanged: make(chan struct{}, 1),
+		keys: sync.Pool{New: func() any { return new([]byte) }},
+	}
+	failed := make(chan error, 1)
+	c.work.Go(func() {
+		if err := c.follow(running); err != nil && running.Err() == nil {
+			failed <- err
+		}
+	})
+	c.work.Go(func() { c.watchTrust(running, seen) })
+	if c.complete() {
+		return c, nil
+	}
+	select {
+	case <-c.synced:
+		return c, nil
+	case err = <-failed:
+	case <-ctx.Done():
+		err = policy.Errorf(policy.Unavailable, "no releases of %v on disk, and NATS at %s was not reached: %w", config.Namespaces, config.NATS, context.Cause(ctx))
+	}
+	c.Close()
+	return nil, err
+}
+
+// complete reports whether every namespace decides already.
+func (c *Client) complete() bool {
+	s := c.live.Snapshot()
+	for _, n := range c.config.Namespaces {
+		if _, err := s.Path(n); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// follow brings releases from NATS until ctx ends.
+func (c *Client) follow(ctx context.Context) error {
+	conn, err := jetstream.Connect(ctx, c.config.NATS, jetstream.ConnectOptions{Name: "microwall-embedded", Events: c.config.OnNATS})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	c.mu.Lock()
+	c.conn = conn
+	c.mu.Unlock()
+	// Another trust file may name other guardrails; then other namespaces are
+	// to be followed.
+	for ctx.Err() == nil {
+		if err := c.followThese(ctx, conn, c.live.Namespaces()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// followThese follows namespaces until others are to be followed or ctx ends.
+func (c *Client) followThese(ctx context.Context, conn *nats.Conn, these []policy.Namespace) error {
+	f, err := jetstream.NewFollower(jetstream.FollowConfig{
+		Conn: conn, Domain: c.live.Trust().Domain(), Namespaces: these, Offer: c.offer, Events: c.config.OnNATS,
+	})
+	if err != nil {
+		return err
+	}
+	round, end := context.WithCancel(ctx)
+	defer end()
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() {
+		synced := f.Synced()
+		for {
+			select {
+			case <-synced:
+				synced = nil
+				c.live.Synced()
+				c.once.Do(func() { close(c.synced) })
+			case <-c.trustChanged:
+				if !slices.Equal(these, c.live.Namespaces()) {
+					end()
+				}
+			case <-round.Done():
+				return
+			}
+		}
+	})
+	err = f.Run(round)
+	end()
+	if round.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func (c *Client) offer(ctx context.Context, note []byte, fetch func(context.Context) ([]byte, error)) error {
+	return c.live.Offer(ctx, note, fetch)
+}
+
+// watchTrust puts a changed trust file in force. One that cannot be read or is
+// older is refused; what was in force stays.
+func (c *Client) watchTrust(ctx context.Context, seen string) {
+	ticker := time.NewTicker(trustInterval)
+	defer ticker.Stop()
+	filewatch.Run(ctx, []string{c.config.TrustFile}, seen, ticker.C, func() {
+		trust, err := bundles.LoadTrust(c.config.TrustFile)
+		if err == nil {
+			err = c.live.SetTrust(trust)
+		}
+		if err == nil {
+			select {
+			case c.trustChanged <- struct{}{}:
+			default: // a look is due already
+			}
+		}
+		if err != nil && c.config.OnRelease != nil {
+			c.config.OnRelease(live.Refused{Err: fmt.Errorf("trust file: %w", err)})
+		}
+	})
+}
+
+// Close stops following and waits until nothing of the client runs any more.
+// What was decided by it stays valid.
+func (c *Client) Close() {
+	c.stop()
+	c.work.Wait()
+}
+
+// Authorize decides one request by the newest releases, or hands out the
+// decision that they made for the same request before. It never waits for a
+// release.
+func (c *Client) Authorize(ctx context.Context, r policy.Request) (policy.Decision, error) {
+	return c.decide(ctx, c.live.Snapshot(), &r, c.config.Now())
+}
+
+// AuthorizeBatch decides requests by one snapshot and one time stamp.
+func (c *Client) AuthorizeBatch(ctx context.Context, rs []policy.Request) ([]policy.Result, error) {
+	if err := c.config.Limits.CheckBatch(len(rs)); err != nil {
+		return nil, err
+	}
+	snapshot, now := c.live.Snapshot(), c.config.Now()
+	results := make([]policy.Result, len(rs))
+	for i := range rs {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		results[i].Decision, results[i].Err = c.decide(ctx, snapshot, &rs[i], now)
+	}
+	return results, nil
+}
+
+func (c *Client) decide(ctx context.Context, snapshot *live.Snapshot, r *policy.Request, at time.Time) (policy.Decision, error) {
+	if err := c.config.Limits.Check(r); err != nil {
+		return policy.Decision{}, err
+	}
+	path, err := snapshot.Path(r.Namespace)
+	if err != nil {
+		return policy.Decision{}, err
+	}
+	if path.ReadsTime() {
+		return path.Decide(ctx, rego.NewInput(r, rego.NewStamp(at)))
+	}
+	// The key is made of the versions that are going to decide, before they do.
+	key := c.keys.Get().(*[]byte)
+	defer c.keys.Put(key)
+	*key = cache.AppendKey((*key)[:0], path.Versions(), r)
+	if d, ok := c.cache.Get(*key); ok {
+		return d, nil
+	}
+	d, err := path.Decide(ctx, rego.NewInput(r, rego.NewStamp(at)))
+	if err != nil {
+		return policy.Decision{}, err
+	}
+	c.cache.Put(*key, d)
+	return d, nil
+}

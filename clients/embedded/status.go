@@ -1,0 +1,31 @@
+package embedded
+
+import (
+	"github.com/microwall/microwall/bundles/live"
+	"github.com/microwall/microwall/clients/cache"
+)
+
+// Status is what a client is at.
+type Status struct {
+	// Connected is true while there is a connection to NATS.
+	Connected bool
+	// TrustVersion is the version of the trust file in force.
+	TrustVersion uint64
+	// Namespaces that are held, guardrails among them, sorted.
+	Namespaces []live.Status
+	// Cache counts hits and misses.
+	Cache cache.Stats
+}
+
+// Status returns what the client is at.
+func (c *Client) Status() Status {
+	c.mu.Lock()
+	conn := c.conn
+	c.mu.Unlock()
+	return Status{
+		Connected:    conn != nil && conn.IsConnected(),
+		TrustVersion: c.live.Trust().Version(),
+		Namespaces:   c.live.Status(),
+		Cache:        c.cache.Stats(),
+	}
+}
