@@ -3,6 +3,7 @@ package bundles_test
 import (
 	"archive/tar"
 	"bytes"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -187,36 +188,53 @@ func TestCallersCannotReorderABundlesModules(t *testing.T) {
 	}
 }
 
-// FuzzParseBundle: what Parse accepts is, encoded again from what it says of
-// it, the same bytes.
+// checkParse holds Parse against its promise: what it accepts is, built again
+// from what an independent reader sees of it, the same bytes.
+func checkParse(t *testing.T, archive []byte) {
+	b, err := bundles.Parse(archive)
+	if err != nil {
+		if k := policy.KindOf(err); k != policy.BadRequest && k != policy.Exhausted {
+			t.Errorf("%v has kind %v", err, k)
+		}
+		return
+	}
+	files := entries(t, archive)
+	var content []string
+	for name, text := range files {
+		content = append(content, name, text)
+	}
+	again := read(t, folder(content...))
+	if !bytes.Equal(again.Tar(), archive) {
+		t.Errorf("built again, it is\n%q, was\n%q", again.Tar(), archive)
+	}
+	if len(files) != 2+len(b.Modules())+len(b.Tests()) || files["data.json"] != string(b.Data()) || again.Namespace() != b.Namespace() {
+		t.Error("Parse and archive/tar disagree")
+	}
+}
+
 func FuzzParseBundle(f *testing.F) {
 	f.Add(writeTar(f, manifestEntry, dataEntry, authzEntry))
 	f.Add(writeTar(f, entry{".manifest", `{"metadata":{"microwall":{"namespace":"a.b"},"x":[1.0,"\n"]},"rego_version":1,"revision":"r","roots":["a","b"]}`, nil},
 		entry{"data.json", `{"a":[{"b":-0}],"é":"\u0007"}`, nil}, authzEntry, entry{"b/c_test.rego", "", nil}))
 	f.Add(writeTar(f, manifestEntry, dataEntry, entry{strings.Repeat("deep/", 20) + "lib.rego", "", nil}))
 	f.Add([]byte(nil))
-	f.Fuzz(func(t *testing.T, archive []byte) {
-		b, err := bundles.Parse(archive)
-		if err != nil {
-			if k := policy.KindOf(err); k != policy.BadRequest && k != policy.Exhausted {
-				t.Errorf("%v has kind %v", err, k)
-			}
-			return
+	f.Fuzz(checkParse)
+}
+
+// FuzzParseEntries reaches what lies behind the headers' check sums.
+func FuzzParseEntries(f *testing.F) {
+	f.Add(manifestJSON, `{"a":[{"b":-0}],"é":"\u0007"}`, "lib/a.rego", rego, 0, byte(0))
+	f.Add(`{"metadata":{"microwall":{"namespace":"a.b"},"x":[1.0,"\n"]},"rego_version":1,"revision":"r","roots":["a","b"]}`, "{}", strings.Repeat("deep/", 20)+"lib.rego", "", 512, byte(1))
+	f.Fuzz(func(t *testing.T, manifest, data, path, source string, at int, flip byte) {
+		h := &tar.Header{Typeflag: tar.TypeReg, Name: path, Format: tar.FormatUSTAR}
+		if strings.HasSuffix(path, "/") || tar.NewWriter(io.Discard).WriteHeader(h) != nil {
+			return // archive/tar has no such file
 		}
-		// An independent reader sees the same files, and from them the
-		// same bundle is built.
-		files := entries(t, archive)
-		fsys := folder()
-		for name, content := range files {
-			fsys[name] = folder(name, content)[name]
+		archive := writeTar(t, entry{".manifest", manifest, nil}, entry{"data.json", data, nil}, entry{path, source, nil})
+		if at >= 0 && at < len(archive) {
+			archive[at] ^= flip
 		}
-		again := read(t, fsys)
-		if !bytes.Equal(again.Tar(), archive) {
-			t.Errorf("built again, it is\n%q, was\n%q", again.Tar(), archive)
-		}
-		if len(files) != 2+len(b.Modules())+len(b.Tests()) || files["data.json"] != string(b.Data()) || again.Namespace() != b.Namespace() {
-			t.Error("Parse and archive/tar disagree")
-		}
+		checkParse(t, archive)
 	})
 }
 

@@ -3,6 +3,7 @@ package bundles_test
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"io"
 	"io/fs"
 	"os"
@@ -139,7 +140,7 @@ func entries(t testing.TB, archive []byte) map[string]string {
 	found := map[string]string{}
 	for r := tar.NewReader(bytes.NewReader(archive)); ; {
 		h, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return found
 		}
 		if err != nil {

@@ -31,14 +31,14 @@ func parseJSON(file string, src []byte) (*node, error) {
 	d := jsontext.NewDecoder(bytes.NewBuffer(src))
 	n, err := parseNode(d, file)
 	if err == nil {
-		if _, err = d.ReadToken(); err == io.EOF {
+		if _, err = d.ReadToken(); errors.Is(err, io.EOF) {
 			return n, nil
 		}
 		if err == nil {
 			err = errors.New("something follows the document")
 		}
 	}
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	return nil, policy.Errorf(policy.BadRequest, "%s is not JSON as it must be: %w", file, err)

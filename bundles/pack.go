@@ -54,8 +54,7 @@ func unpack(packed io.Reader, size int64, digest policy.Digest, l Limits) ([]byt
 	buffered := bufio.NewReader(limited)
 	tar, err := gunzip(buffered, size)
 	if err != nil {
-		var own *policy.Error
-		if errors.As(err, &own) {
+		if own, ok := errors.AsType[*policy.Error](err); ok {
 			return nil, own
 		}
 		if limited.err != nil {
@@ -74,7 +73,7 @@ func unpack(packed io.Reader, size int64, digest policy.Digest, l Limits) ([]byt
 func gunzip(r *bufio.Reader, size int64) ([]byte, error) {
 	z, err := gzip.NewReader(r)
 	if err != nil {
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
 		return nil, err
@@ -95,7 +94,7 @@ func gunzip(r *bufio.Reader, size int64) ([]byte, error) {
 		if int64(len(tar)) > size {
 			return nil, policy.Errorf(policy.BadRequest, "bundle is larger than the %d bytes that were signed; it is not the bundle of this release", size)
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -158,11 +158,11 @@ func TestReleasesThatAreNone(t *testing.T) {
 }
 
 func TestReleaseTextsThatAreNotTheOneSpelling(t *testing.T) {
-	swap := func(old, new string) string {
+	swap := func(old, by string) string {
 		if !strings.Contains(fullText, old) {
 			t.Fatalf("no %q in the text", old)
 		}
-		return strings.Replace(fullText, old, new, 1)
+		return strings.Replace(fullText, old, by, 1)
 	}
 	for _, c := range []struct{ attack, text, says string }{
 		{"empty", "", "begins with"},

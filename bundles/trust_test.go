@@ -268,11 +268,11 @@ func TestTrustFilesThatAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	good := trustFile(1, "{boutique: {signers: [a]}}", a, b, same, again)
-	swap := func(old, new string) string {
+	swap := func(old, by string) string {
 		if !strings.Contains(good, old) {
 			t.Fatalf("no %q in the file", old)
 		}
-		return strings.Replace(good, old, new, 1)
+		return strings.Replace(good, old, by, 1)
 	}
 	namespaces := func(n string) string { return swap("{boutique: {signers: [a]}}", n) }
 	for _, c := range []struct{ name, file, says string }{

@@ -2,6 +2,7 @@ package bundles
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -46,12 +47,12 @@ func ParseTrust(file []byte) (*Trust, error) {
 	}
 	d := yaml.NewDecoder(bytes.NewReader(file))
 	var doc yaml.Node
-	if err := d.Decode(&doc); err == io.EOF {
+	if err := d.Decode(&doc); errors.Is(err, io.EOF) {
 		return nil, policy.Errorf(policy.BadRequest, "trust file is empty; \"microwall keygen\" prints the lines that begin one")
 	} else if err != nil {
 		return nil, policy.Errorf(policy.BadRequest, "trust file is not YAML: %w", err)
 	}
-	if err := d.Decode(new(yaml.Node)); err != io.EOF {
+	if err := d.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return nil, policy.Errorf(policy.BadRequest, "trust file has something after its first document; keep one document")
 	}
 	t := &Trust{digest: policy.DigestOf(file)}
