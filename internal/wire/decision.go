@@ -1,34 +1,45 @@
 package wire
 
 import (
+	"unicode/utf8"
+
 	"github.com/microwall/microwall/policy"
 	microwallv1 "github.com/microwall/microwall/proto/microwall/v1"
 )
 
-// DecisionProto writes a decision, without its versions. An obligation that
-// protobuf cannot carry exactly is an error of kind policy.Failed.
+// DecisionProto writes a decision, without its versions. An obligation or a
+// reason that protobuf cannot carry as it is, is an error of kind
+// policy.Failed.
 func DecisionProto(d *policy.Decision) (*microwallv1.Decision, error) {
 	obligations, err := PropertiesProto(d.Obligations)
 	if err != nil {
-		return nil, policy.Errorf(policy.Failed, "obligations%s", err)
+		return nil, policy.Errorf(policy.Failed, "%w; mend the policy", under("obligations", err))
 	}
 	m := &microwallv1.Decision{Allowed: d.Allowed, Obligations: obligations}
 	for _, r := range d.Reasons {
+		// Left to protobuf, this would spoil a whole batch.
+		if !utf8.ValidString(r.Text) {
+			return nil, policy.Errorf(policy.Failed, "namespace %s: reason %.100q is not valid UTF-8; mend the policy", r.Namespace, r.Text)
+		}
 		m.Reasons = append(m.Reasons, &microwallv1.Reason{Namespace: string(r.Namespace), Text: r.Text})
 	}
 	return m, nil
 }
 
-// Decision reads a decision and the versions that go with it. No decision is
-// one that denies.
+// Decision reads a decision and the versions that go with it. No message is a
+// decision that denies.
 func Decision(m *microwallv1.Decision, versions []policy.Version) (policy.Decision, error) {
 	obligations, err := Properties(m.GetObligations())
 	if err != nil {
 		return policy.Decision{}, under("obligations", err)
 	}
 	d := policy.Decision{Allowed: m.GetAllowed(), Obligations: obligations, Versions: versions}
-	for _, r := range m.GetReasons() {
-		d.Reasons = append(d.Reasons, policy.Reason{Namespace: policy.Namespace(r.GetNamespace()), Text: r.GetText()})
+	for i, r := range m.GetReasons() {
+		n, err := policy.ParseNamespace(r.GetNamespace())
+		if err != nil {
+			return policy.Decision{}, policy.Errorf(policy.BadRequest, "reasons[%d]: %w", i, err)
+		}
+		d.Reasons = append(d.Reasons, policy.Reason{Namespace: n, Text: r.GetText()})
 	}
 	return d, nil
 }

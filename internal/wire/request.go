@@ -63,36 +63,24 @@ func RequestProto(r *policy.Request) (*microwallv1.AuthorizeRequest, error) {
 }
 
 // under puts the path of the field before an error that names the path inside
-// it.
+// it. Names and numbers in there are as long as the sender wanted, and every
+// item of a batch may repeat them, so the middle of a long text is left out.
 func under(path string, err error) error {
 	text := strings.TrimPrefix(err.Error(), ".")
 	if !strings.HasPrefix(text, " ") { // the fault is inside, not the field itself
 		text = "." + text
 	}
-	return policy.Errorf(policy.KindOf(err), "%s%s", path, text)
+	return policy.Errorf(policy.KindOf(err), "%s%s", path, shorten(text))
 }
 
-// BatchItem returns item i of a batch with the batch's defaults put in where
-// the item leaves a field out. A default is taken whole.
-func BatchItem(m *microwallv1.AuthorizeBatchRequest, i int) *microwallv1.AuthorizeRequest {
-	item := m.GetItems()[i]
-	whole := &microwallv1.AuthorizeRequest{
-		Namespace: item.GetNamespace(), Subject: item.GetSubject(), Action: item.GetAction(), Resource: item.GetResource(), Context: item.GetContext(),
+// maxFault is how much of a fault's text is told at most, in bytes.
+const maxFault = 600
+
+// shorten leaves out the middle of a long text: paths are at its start, what is
+// wrong and what to do at its end.
+func shorten(text string) string {
+	if len(text) <= maxFault {
+		return text
 	}
-	if whole.Namespace == "" {
-		whole.Namespace = m.GetNamespace()
-	}
-	if whole.Subject == nil {
-		whole.Subject = m.GetSubject()
-	}
-	if whole.Action == nil {
-		whole.Action = m.GetAction()
-	}
-	if whole.Resource == nil {
-		whole.Resource = m.GetResource()
-	}
-	if whole.Context == nil {
-		whole.Context = m.GetContext()
-	}
-	return whole
+	return strings.ToValidUTF8(text[:maxFault/2], "") + "..." + strings.ToValidUTF8(text[len(text)-maxFault/2:], "")
 }
