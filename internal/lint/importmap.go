@@ -80,11 +80,12 @@ var ImportMap = Map{
 			Outside: []string{lru, xsync},
 			Never:   []string{opa, nats, grpc, prometheus, cobra}},
 		{Package: "clients/embedded",
-			Inside:  []string{"bundles", "bundles/jetstream", "bundles/live", "clients/cache", "policy", "policy/rego"},
+			Inside: []string{"bundles", "bundles/jetstream", "bundles/live", "clients/cache", "internal/filewatch", "policy",
+				"policy/rego"},
 			Outside: []string{natsClient, xsync},
 			Never:   []string{natsServer, grpc, prometheus, cobra}},
 		{Package: "clients/remote",
-			Inside:  []string{"clients/cache", "internal/filewatch", "internal/wire", "policy", "proto/microwall/v1"},
+			Inside:  []string{"clients/cache", "internal/dial", "internal/wire", "policy", "proto/microwall/v1"},
 			Outside: []string{grpc, protobuf, rpcStatus, xsync},
 			Never:   []string{opa, nats, prometheus, cobra}},
 
@@ -94,9 +95,29 @@ var ImportMap = Map{
 			Outside: []string{grpc, protobuf, rpcStatus},
 			Never:   []string{opa, nats, prometheus, cobra}},
 
+		// AuthZEN's JSON and the vocabulary.
+		{Package: "internal/authzen",
+			Inside:  []string{"policy"},
+			Outside: []string{jsonText},
+			Never:   []string{opa, nats, grpc, prometheus, cobra}},
+
+		// decisions.yaml, a policy's tests through the whole path.
+		{Package: "internal/decisions",
+			Inside:  []string{"bundles", "bundles/live", "internal/authzen", "policy", "policy/rego"},
+			Outside: []string{jsonText, yaml},
+			Never:   []string{nats, grpc, prometheus, cobra}},
+
+		// How a client reaches a PDP, and certificates that follow their files.
+		{Package: "internal/dial",
+			Inside:  []string{"internal/filewatch", "internal/tlsfiles", "policy"},
+			Outside: []string{grpc},
+			Never:   []string{opa, nats, prometheus, cobra}},
+		{Package: "internal/tlsfiles",
+			Inside: []string{"internal/filewatch", "policy"}},
+
 		// What `microwall push` does: it verifies before it signs.
 		{Package: "internal/pap",
-			Inside:  []string{"bundles", "clients/remote", "internal/wire", "policy", "proto/microwall/v1"},
+			Inside:  []string{"bundles", "clients/remote", "internal/dial", "internal/wire", "policy", "proto/microwall/v1"},
 			Outside: []string{grpc, protobuf, note},
 			Never:   []string{nats, prometheus, cobra}},
 
@@ -112,6 +133,12 @@ var ImportMap = Map{
 			Inside:  []string{"bundles/...", "clients/...", "examples/...", "internal/natsserver", "internal/pap", "internal/wire", "pdp/...", "policy/...", "proto/..."},
 			Outside: []string{opa, grpc, protobuf, natsClient, note, xsync},
 			Process: true},
+		// What tests share: no rule lets a package that ships import it.
+		{Package: "internal/testkit",
+			Inside: []string{"bundles/...", "clients/...", "internal/dial", "internal/natsserver", "internal/pap", "internal/tlsfiles",
+				"internal/wire", "pdp/...", "policy/...", "proto/microwall/v1"},
+			Outside: []string{grpc, natsClient, note}},
+
 		{Package: "internal/lint",
 			Outside: []string{modFile}},
 
@@ -124,8 +151,9 @@ var ImportMap = Map{
 		// The one binary: it alone starts servers, reads flags and environment,
 		// and owns logging, metrics and signals. It knows no OPA.
 		{Package: "cmd/microwall",
-			Inside: []string{"bundles/...", "clients/...", "examples/boutique", "internal/filewatch", "internal/natsserver",
-				"internal/pap", "internal/wire", "pdp/...", "policy/...", "proto/microwall/v1"},
+			Inside: []string{"bundles/...", "clients/...", "examples/boutique", "internal/authzen", "internal/decisions", "internal/dial",
+				"internal/filewatch", "internal/natsserver", "internal/pap", "internal/tlsfiles", "internal/wire", "pdp/...",
+				"policy/...", "proto/microwall/v1"},
 			Outside: []string{cobra, pflag, grpc, protobuf, natsClient, prometheus, note, yaml, xsync, rate, term},
 			Process: true},
 	},

@@ -8,7 +8,8 @@ import (
 )
 
 // Sleeps returns where the tests of a module name time.Sleep, a sentence each.
-// A test that sleeps is slow on a fast machine and wrong on a slow one.
+// A test that sleeps is slow on a fast machine and wrong on a slow one. A file
+// that imports testing belongs to the tests, whatever its name.
 func Sleeps(fsys fs.FS) ([]string, error) {
 	files, err := goFiles(fsys)
 	if err != nil {
@@ -16,18 +17,21 @@ func Sleeps(fsys fs.FS) ([]string, error) {
 	}
 	var found []string
 	for _, f := range files {
-		if !f.test {
-			continue
-		}
+		test := f.test
 		known := "" // the name that the file knows package time by
 		for i, spec := range f.tree.Imports {
 			switch {
+			case f.importPath(i) == "testing":
+				test = true
 			case f.importPath(i) != "time":
 			case spec.Name != nil:
 				known = spec.Name.Name
 			default:
 				known = path.Base(f.importPath(i))
 			}
+		}
+		if !test {
+			continue
 		}
 		if known == "." {
 			found = append(found, fmt.Sprintf("%s: imports time by a dot: write time.Name", f.name))

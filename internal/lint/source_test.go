@@ -28,6 +28,7 @@ func TestASleepIsFound(t *testing.T) {
 		{"another name", "a/a_test.go", `package a; import clock "time"; func f() { clock.Sleep(1) }`, []string{"time.Sleep in a test"}},
 		{"no name", "a/a_test.go", `package a; import . "time"; func f() { Sleep(1) }`, []string{"imports time by a dot"}},
 		{"an injected clock", "a/a_test.go", `package a; import "time"; func f(c interface{ Sleep(time.Duration) }) { c.Sleep(time.Second) }`, nil},
+		{"what tests share", "a/a.go", `package a; import ("testing"; "time"); func f(*testing.T) { time.Sleep(1) }`, []string{"time.Sleep in a test"}},
 		{"no test", "a/a.go", `package a; import "time"; func f() { time.Sleep(1) }`, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
