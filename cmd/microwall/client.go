@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os/user"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/mod/sumdb/note"
+	"google.golang.org/grpc"
+
+	"github.com/microwall/microwall/bundles"
+	"github.com/microwall/microwall/bundles/live"
+	"github.com/microwall/microwall/internal/dial"
+	"github.com/microwall/microwall/internal/pap"
+	"github.com/microwall/microwall/policy"
+)
+
+// clientFlags are those of every command that talks to a PDP. Each has an
+// environment variable, which the flag overrides.
+type clientFlags struct {
+	dial    dial.Config
+	timeout time.Duration
+}
+
+func (f *clientFlags) add(cmd *cobra.Command, w world) {
+	fs := cmd.Flags()
+	fs.StringVar(&f.dial.Server, "server", orDefault(w.getenv("MICROWALL_SERVER"), defaultGRPC), "address of the PDP (MICROWALL_SERVER)")
+	fs.StringVar(&f.dial.CA, "ca", w.getenv("MICROWALL_CA"), "CA certificates that the PDP's certificate is checked with (MICROWALL_CA)")
+	fs.StringVar(&f.dial.Cert, "cert", w.getenv("MICROWALL_CERT"), "client certificate (MICROWALL_CERT)")
+	fs.StringVar(&f.dial.CertKey, "cert-key", w.getenv("MICROWALL_CERT_KEY"), "key of the client certificate (MICROWALL_CERT_KEY)")
+	fs.DurationVar(&f.timeout, "timeout", time.Minute, "time for the whole command")
+}
+
+func (f *clientFlags) connect() (*grpc.ClientConn, error) { return dial.Dial(f.dial) }
+
+// trustFlag is where an author's or a client's trust file is.
+func trustFlag(cmd *cobra.Command, w world, to *string) {
+	path := orDefault(w.getenv("MICROWALL_TRUST"), filepath.Join(defaultDataDir, live.TrustFile))
+	cmd.Flags().StringVar(to, "trust", path, "trust file (MICROWALL_TRUST)")
+}
+
+func orDefault(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
+
+// releaseFlags are those of every command that makes a release.
+type releaseFlags struct {
+	clientFlags
+	output
+	trust          string
+	key            string
+	author, source string
+}
+
+func (f *releaseFlags) add(cmd *cobra.Command, w world) {
+	f.clientFlags.add(cmd, w)
+	f.flag(cmd, formatJSON)
+	trustFlag(cmd, w, &f.trust)
+	fs := cmd.Flags()
+	fs.StringVar(&f.key, "key", "", "file of the private key, or - for stdin (default: the key itself in MICROWALL_KEY)")
+	fs.StringVar(&f.author, "author", "", "who releases (default: the user of this machine)")
+	fs.StringVar(&f.source, "source", "", "where this comes from, for instance a git commit")
+}
+
+// signer returns the key to sign with.
+func (f *releaseFlags) signer(w world) (note.Signer, error) {
+	switch {
+	case f.key == "-":
+		raw, err := io.ReadAll(io.LimitReader(w.stdin, 4096))
+		if err != nil {
+			return nil, fmt.Errorf("read the key from stdin: %w", err)
+		}
+		return bundles.ParseSigner(strings.TrimSpace(string(raw)))
+	case f.key != "":
+		return bundles.LoadSigner(f.key)
+	case w.getenv("MICROWALL_KEY") != "":
+		return bundles.ParseSigner(strings.TrimSpace(w.getenv("MICROWALL_KEY")))
+	}
+	return nil, policy.Errorf(policy.BadRequest, "no key to sign with: pass --key FILE, or put the key into MICROWALL_KEY; `microwall keygen NAME` makes one")
+}
+
+// draft returns what is the same in every release of this command.
+func (f *releaseFlags) draft(w world, n policy.Namespace) (pap.Draft, error) {
+	signer, err := f.signer(w)
+	if err != nil {
+		return pap.Draft{}, err
+	}
+	author := f.author
+	if author == "" {
+		if u, err := user.Current(); err == nil {
+			author = u.Username
+		}
+	}
+	return pap.Draft{Namespace: n, Signers: []note.Signer{signer}, Created: time.Now(), Author: author, Source: f.source}, nil
+}
+
+// release connects, lets do release, and prints what came of it.
+func (f *releaseFlags) release(ctx context.Context, w world, n policy.Namespace, do func(context.Context, *pap.Client, pap.Draft) (pap.Result, error)) error {
+	trust, err := bundles.LoadTrust(f.trust)
+	if err != nil {
+		return err
+	}
+	d, err := f.draft(w, n)
+	if err != nil {
+		return err
+	}
+	conn, err := f.connect()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(ctx, f.timeout)
+	defer cancel()
+	result, err := do(ctx, pap.New(conn, f.dial.Server, trust), d)
+	if err != nil {
+		return err
+	}
+	return f.print(w, result)
+}
+
+// released is what is printed of a release.
+type released struct {
+	Namespace policy.Namespace `json:"namespace"`
+	Epoch     uint64           `json:"epoch"`
+	Revision  uint64           `json:"revision"`
+	Digest    policy.Digest    `json:"digest"`
+	Bundle    policy.Digest    `json:"bundle"`
+	Unchanged bool             `json:"unchanged"`
+}
+
+func (f *releaseFlags) print(w world, result pap.Result) error {
+	r := result.Release.Release()
+	if f.format == formatJSON {
+		return writeJSON(w.stdout, released{r.Namespace, r.Epoch, r.Revision, result.Release.Digest(), r.Bundle, result.Unchanged})
+	}
+	verb := "released"
+	switch {
+	case result.Unchanged:
+		verb = "unchanged at"
+	case r.Retired():
+		verb = "retired by"
+	}
+	_, err := fmt.Fprintf(w.stdout, "%s: %s revision %d (epoch %d)\nrelease %s\nbundle  %s\n", r.Namespace, verb, r.Revision, r.Epoch, result.Release.Digest(), r.Bundle)
+	return err
+}

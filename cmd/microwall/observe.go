@@ -1,0 +1,163 @@
+package main
+
+import (
+	"log/slog"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/microwall/microwall/bundles/jetstream"
+	"github.com/microwall/microwall/bundles/live"
+	"github.com/microwall/microwall/pdp"
+	"github.com/microwall/microwall/pdp/grpcapi"
+	"github.com/microwall/microwall/policy"
+)
+
+// observer makes logs and metrics of the events that packages report.
+type observer struct {
+	log       *slog.Logger
+	registry  *prometheus.Registry
+	decisions *prometheus.CounterVec
+	seconds   prometheus.Histogram
+	revision  *prometheus.GaugeVec
+	refused   *prometheus.CounterVec
+	pushes    *prometheus.CounterVec
+	calls     *prometheus.CounterVec
+}
+
+func newObserver(log *slog.Logger) *observer {
+	o := &observer{
+		log:      log,
+		registry: prometheus.NewRegistry(),
+		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "microwall_decisions_total", Help: "Decisions by namespace and outcome: allowed, denied, or the kind of error.",
+		}, []string{"namespace", "outcome"}),
+		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "microwall_decision_seconds", Help: "Time that a decision took, without the call around it.",
+			Buckets: prometheus.ExponentialBuckets(2e-6, 4, 10),
+		}),
+		revision: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "microwall_release_revision", Help: "Revision of the release that decides.",
+		}, []string{"namespace", "epoch"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "microwall_releases_refused_total", Help: "Releases that were offered and refused, by kind of error.",
+		}, []string{"kind"}),
+		pushes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "microwall_pushes_total", Help: "Pushes by outcome: released, or the kind of error.",
+		}, []string{"outcome"}),
+		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "microwall_calls_failed_total", Help: "gRPC calls that ended with an error, by method and status code.",
+		}, []string{"method", "code"}),
+	}
+	o.registry.MustRegister(o.decisions, o.seconds, o.revision, o.refused, o.pushes, o.calls,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return o
+}
+
+func (o *observer) pdp(e pdp.Event) {
+	switch e := e.(type) {
+	case pdp.Decided:
+		// A namespace that decided is one that exists: a label for every name
+		// that somebody asks for would let strangers fill the memory.
+		namespace := ""
+		if len(e.Decision.Versions) > 0 {
+			namespace = string(e.Request.Namespace)
+		}
+		outcome := "denied"
+		switch {
+		case e.Err != nil:
+			outcome = policy.KindOf(e.Err).String()
+		case e.Decision.Allowed:
+			outcome = "allowed"
+		}
+		o.decisions.WithLabelValues(namespace, outcome).Inc()
+		o.seconds.Observe(e.Took.Seconds())
+		if policy.KindOf(e.Err) == policy.Failed {
+			o.log.Error("policy failed", "namespace", e.Request.Namespace, "error", e.Err)
+		}
+	case pdp.Pushed:
+		o.pushes.WithLabelValues("released").Inc()
+		o.log.Info("released", "namespace", e.Version.Namespace, "epoch", e.Version.Epoch, "revision", e.Version.Revision, "digest", e.Version.Digest, "signers", e.Signers, "took", e.Took)
+	case pdp.PushRefused:
+		o.pushes.WithLabelValues(policy.KindOf(e.Err).String()).Inc()
+		o.log.Warn("push refused", "namespace", e.Namespace, "error", e.Err)
+	}
+}
+
+func (o *observer) live(e live.Event) {
+	switch e := e.(type) {
+	case live.Activated:
+		o.revision.WithLabelValues(string(e.Version.Namespace), strconv.FormatUint(e.Version.Epoch, 10)).Set(float64(e.Version.Revision))
+		o.log.Info("activated", "namespace", e.Version.Namespace, "epoch", e.Version.Epoch, "revision", e.Version.Revision, "digest", e.Version.Digest, "bundle", e.Bundle, "from_disk", e.FromDisk, "took", e.Took)
+	case live.Refused:
+		o.refused.WithLabelValues(policy.KindOf(e.Err).String()).Inc()
+		o.log.Warn("release refused; the last good one keeps deciding", "namespace", e.Namespace, "error", e.Err)
+	case live.NotKept:
+		o.log.Error("release decides, but could not be kept on disk: make room, or a restart without NATS goes back", "namespace", e.Version.Namespace, "revision", e.Version.Revision, "error", e.Err)
+	case live.TrustChanged:
+		o.log.Info("trust file taken over", "version", e.Version, "dropped", e.Dropped)
+	}
+}
+
+func (o *observer) nats(e jetstream.Event) {
+	switch e := e.(type) {
+	case jetstream.Connected:
+		o.log.Info("connected to NATS", "url", e.URL)
+	case jetstream.Disconnected:
+		if e.Err != nil {
+			o.log.Warn("connection to NATS lost; deciding on by what is here", "error", e.Err)
+		}
+	case jetstream.BrokerError:
+		o.log.Warn("NATS", "error", e.Err)
+	case jetstream.AskFailed:
+		o.log.Warn("head could not be asked for; asking again", "namespace", e.Namespace, "error", e.Err)
+	case jetstream.SlowConsumer:
+		o.log.Warn("messages were dropped; asking for all heads again", "subject", e.Subject, "dropped", e.Dropped)
+	case jetstream.Ignored:
+		o.log.Warn("message ignored", "subject", e.Subject, "error", e.Err)
+	}
+}
+
+// call logs what a caller is not told.
+func (o *observer) call(e grpcapi.CallFailed) {
+	status := grpcapi.Status(e.Err)
+	o.calls.WithLabelValues(e.Method, status.Code().String()).Inc()
+	if policy.KindOf(e.Err) == policy.Internal && !policy.Ended(e.Err) {
+		o.log.Error("call failed", "method", e.Method, "peer", e.Peer, "code", status.Code(), "error", e.Err)
+	}
+}
+
+// readiness is what /readyz says.
+type readiness struct {
+	ready    func() bool
+	stopping atomic.Bool
+}
+
+// newHTTP serves what probes and Prometheus ask for, and nothing else: it may
+// leave loopback.
+func newHTTP(r *readiness, o *observer) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { say(w, http.StatusOK, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		switch {
+		case r.stopping.Load():
+			say(w, http.StatusServiceUnavailable, "stopping")
+		case !r.ready():
+			say(w, http.StatusServiceUnavailable, "not loaded yet: NATS was not reached, and no release is on disk")
+		default:
+			say(w, http.StatusOK, "ok")
+		}
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(o.registry, promhttp.HandlerOpts{}))
+	return mux
+}
+
+func say(w http.ResponseWriter, code int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(code)
+	_, _ = w.Write([]byte(text + "\n")) // whoever asked is gone
+}

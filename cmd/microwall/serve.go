@@ -1,0 +1,253 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/microwall/microwall/bundles"
+	"github.com/microwall/microwall/bundles/live"
+	"github.com/microwall/microwall/internal/tlsfiles"
+	"github.com/microwall/microwall/pdp"
+	"github.com/microwall/microwall/pdp/grpcapi"
+	"github.com/microwall/microwall/policy"
+	"github.com/microwall/microwall/policy/rego"
+)
+
+// serveFlags are the flags of `microwall serve`.
+type serveFlags struct {
+	grpcAddr, httpAddr        string
+	natsAddr, natsURL         string
+	dataDir, trust            string
+	dir                       string
+	watch                     bool
+	allowPlaintext            bool
+	tlsCert, tlsKey, clientCA string
+	logFormat                 string
+	limits                    policy.Limits
+	bundles                   bundles.Limits
+	policy                    rego.Options
+	queue                     int
+}
+
+const (
+	defaultGRPC    = "127.0.0.1:7070"
+	defaultHTTP    = "127.0.0.1:7071"
+	defaultNATS    = "127.0.0.1:4222"
+	defaultDataDir = ".microwall"
+
+	// shutdownGrace is how long calls that were taken may still run.
+	shutdownGrace = 10 * time.Second
+)
+
+func newServe(w world) *cobra.Command {
+	var f serveFlags
+	cmd := &cobra.Command{
+		Use:     "serve",
+		GroupID: groupServe,
+		Short:   "Run the Policy Decision Point",
+		Long: `Run the Policy Decision Point (PDP): decide over gRPC, take releases, and hand
+them to every client over NATS.
+
+By default a NATS server runs inside this process and keeps releases under
+--data-dir; --nats URL uses servers that run elsewhere instead. Nothing is
+accepted without a trust file, which says whose signatures are believed.
+
+With --dir it decides by a folder with one folder of policies a namespace,
+without NATS, keys or signatures: for development only.`,
+		Example: `  microwall serve
+  microwall serve --dir policies --watch
+  microwall serve --grpc-addr 0.0.0.0:7070 --tls-cert tls.crt --tls-key tls.key --client-ca ca.crt`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), w, f) },
+	}
+	fs := cmd.Flags()
+	fs.StringVar(&f.grpcAddr, "grpc-addr", defaultGRPC, "address of the gRPC API")
+	fs.StringVar(&f.httpAddr, "http-addr", defaultHTTP, "address of /healthz, /readyz and /metrics")
+	fs.StringVar(&f.natsAddr, "nats-addr", defaultNATS, "address of the NATS server inside this process")
+	fs.StringVar(&f.natsURL, "nats", "", "URL of NATS servers that run elsewhere, instead of one inside this process")
+	fs.StringVar(&f.dataDir, "data-dir", defaultDataDir, "folder of releases and of the NATS server's streams")
+	fs.StringVar(&f.trust, "trust", "", "trust file (default trust.yaml in --data-dir)")
+	fs.StringVar(&f.dir, "dir", "", "development: decide by this folder, one folder a namespace, unsigned")
+	fs.BoolVar(&f.watch, "watch", false, "with --dir: take changes over as they are saved")
+	fs.BoolVar(&f.allowPlaintext, "allow-plaintext", false, "let gRPC leave loopback without TLS, for a mesh that encrypts")
+	fs.StringVar(&f.tlsCert, "tls-cert", "", "certificate of the gRPC API, read again when it changes")
+	fs.StringVar(&f.tlsKey, "tls-key", "", "key of the certificate")
+	fs.StringVar(&f.clientCA, "client-ca", "", "ask clients for a certificate that one of these CAs has signed")
+	fs.StringVar(&f.logFormat, "log-format", formatText, "text or json")
+	fs.IntVar(&f.limits.RequestBytes, "max-request-bytes", 0, "size of a request at most (default 1 MiB)")
+	fs.IntVar(&f.limits.BatchItems, "max-batch", 0, "requests in a batch at most (default 1000)")
+	fs.IntVar(&f.limits.CallPath, "max-call-path", 0, "elements of context.call_path at most (default 32)")
+	fs.Int64Var(&f.bundles.Packed, "max-bundle-bytes", 0, "size of a packed bundle at most (default 128 MiB)")
+	fs.Int64Var(&f.bundles.Unpacked, "max-unpacked-bytes", 0, "size of an unpacked bundle at most (default 512 MiB)")
+	fs.DurationVar(&f.policy.Budget, "decision-budget", 0, "time that one policy may take for one request (default 1s)")
+	fs.IntVar(&f.queue, "max-queue", 0, "requests that may wait for their turn (default 4096)")
+	return cmd
+}
+
+// check refuses flags that contradict each other or the rules of safety.
+func (f *serveFlags) check() error {
+	switch {
+	case f.watch && f.dir == "":
+		return policy.Errorf(policy.BadRequest, "--watch goes with --dir: without it releases come by push")
+	case f.dir != "" && f.natsURL != "":
+		return policy.Errorf(policy.BadRequest, "--dir decides by unsigned folders and never runs beside NATS; drop one of --dir and --nats")
+	case (f.tlsCert == "") != (f.tlsKey == ""):
+		return policy.Errorf(policy.BadRequest, "--tls-cert and --tls-key go together")
+	case f.clientCA != "" && f.tlsCert == "":
+		return policy.Errorf(policy.BadRequest, "--client-ca needs --tls-cert and --tls-key: client certificates exist only in TLS")
+	case f.logFormat != formatText && f.logFormat != formatJSON:
+		return policy.Errorf(policy.BadRequest, "--log-format is %q; it is text or json", f.logFormat)
+	case !isLoopback(f.grpcAddr) && f.tlsCert == "" && !f.allowPlaintext:
+		return policy.Errorf(policy.BadRequest, "--grpc-addr %s leaves this machine without TLS: anybody on the way could change decisions; pass --tls-cert and --tls-key, or --allow-plaintext behind a mesh that encrypts", f.grpcAddr)
+	case !isLoopback(f.natsAddr) && f.dir == "" && f.natsURL == "":
+		return policy.Errorf(policy.BadRequest, "--nats-addr %s leaves this machine; the NATS server inside this process has neither TLS nor accounts: keep it on loopback, or run NATS yourself and pass --nats", f.natsAddr)
+	}
+	for flag, value := range map[string]int64{
+		"--max-request-bytes": int64(f.limits.RequestBytes), "--max-batch": int64(f.limits.BatchItems), "--max-call-path": int64(f.limits.CallPath),
+		"--max-bundle-bytes": f.bundles.Packed, "--max-unpacked-bytes": f.bundles.Unpacked, "--decision-budget": int64(f.policy.Budget), "--max-queue": int64(f.queue),
+	} {
+		if value < 0 {
+			return policy.Errorf(policy.BadRequest, "%s is negative; 0 is the default", flag)
+		}
+	}
+	return nil
+}
+
+// isLoopback reports whether an address to listen on is reached from this
+// machine alone. Names other than localhost are not looked up.
+func isLoopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// serve runs until ctx ends, and then finishes what it has taken.
+func serve(ctx context.Context, w world, f serveFlags) (err error) {
+	if err := f.check(); err != nil {
+		return err
+	}
+	if f.trust == "" {
+		f.trust = filepath.Join(f.dataDir, live.TrustFile)
+	}
+	o := newObserver(newLogger(w.stderr, f.logFormat))
+	grpcListener, err := listen("--grpc-addr", f.grpcAddr)
+	if err != nil {
+		return err
+	}
+	defer grpcListener.Close()
+	httpListener, err := listen("--http-addr", f.httpAddr)
+	if err != nil {
+		return err
+	}
+	defer httpListener.Close()
+
+	// What runs beside the servers outlives ctx: calls that were taken are
+	// finished by it.
+	background, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	var work sync.WaitGroup
+	defer func() {
+		stop(nil)
+		work.Wait()
+	}()
+	start := startNode
+	if f.dir != "" {
+		start = startFolder
+	}
+	n, err := start(background, f, o, func(run func(context.Context) error) {
+		work.Go(func() {
+			if err := run(background); err != nil && background.Err() == nil {
+				stop(err)
+			}
+		})
+	})
+	if err != nil {
+		return err
+	}
+	defer n.close()
+
+	config := grpcapi.Config{
+		Decide:   pdp.New(pdp.Config{Source: n.source, Limits: f.limits, Queue: f.queue, Events: o.pdp}),
+		Releases: n.releases, Limits: f.limits, Bundles: f.bundles,
+		ClientCertificates: !isLoopback(f.grpcAddr),
+		Events:             o.call,
+	}
+	if f.tlsCert != "" {
+		t, err := tlsfiles.Server(tlsfiles.ServerConfig{Cert: f.tlsCert, Key: f.tlsKey, ClientCA: f.clientCA, Events: o.tls})
+		if err != nil {
+			return err
+		}
+		config.Credentials = credentials.NewTLS(t)
+	}
+	server := grpcapi.New(config)
+	ready := &readiness{ready: n.ready}
+	web := &http.Server{Handler: newHTTP(ready, o), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+
+	failed := make(chan error, 2)
+	work.Go(func() { failed <- server.Serve(grpcListener) })
+	work.Go(func() {
+		if err := web.Serve(httpListener); !errors.Is(err, http.ErrServerClosed) {
+			failed <- err
+		}
+	})
+	o.log.Info("ready", "grpc", grpcListener.Addr().String(), "http", httpListener.Addr().String(), "nats", n.nats, "tls", f.tlsCert != "")
+	select {
+	case <-ctx.Done():
+		o.log.Info("stopping: finishing the calls that were taken")
+	case err = <-failed:
+	case <-background.Done():
+		err = context.Cause(background)
+	}
+	ready.stopping.Store(true)
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
+	defer cancel()
+	server.Shutdown(grace)
+	return errors.Join(err, web.Shutdown(grace))
+}
+
+// listen opens a port.
+func listen(flag, addr string) (net.Listener, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, policy.Errorf(policy.BadRequest, "%s %s cannot be listened on: %w; choose another with %s, or end what uses it", flag, addr, err, flag)
+	}
+	return l, nil
+}
+
+// node is what a server decides with.
+type node struct {
+	source   live.Source
+	releases *pdp.Releases // nil where folders decide
+	nats     string        // where clients find NATS, "" if they do not
+	ready    func() bool
+	close    func()
+}
+
+// startFolder decides by a folder.
+func startFolder(ctx context.Context, f serveFlags, o *observer, run func(func(context.Context) error)) (*node, error) {
+	o.log.Warn("DEVELOPMENT: deciding by unsigned files; whoever can write to the folder decides who may do what. Never in production", "dir", f.dir)
+	folder, err := watchFolder(ctx, f, o, run)
+	if err != nil {
+		return nil, fmt.Errorf("--dir %s: %w", f.dir, err)
+	}
+	return &node{source: folder, ready: func() bool { return true }, close: func() {}}, nil
+}
+
+func newLogger(w interface{ Write([]byte) (int, error) }, format string) *slog.Logger {
+	if format == formatJSON {
+		return slog.New(slog.NewJSONHandler(w, nil))
+	}
+	return slog.New(slog.NewTextHandler(w, nil))
+}
