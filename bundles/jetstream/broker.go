@@ -1,0 +1,259 @@
+package jetstream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	js "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/microwall/microwall/policy"
+)
+
+const (
+	// attemptTimeout bounds one request. A stream whose leader is lost has
+	// another after 5 to 7 s; a broker answers in milliseconds otherwise.
+	attemptTimeout = 5 * time.Second
+	// readTimeout and putTimeout bound what has no deadline of its own.
+	readTimeout = 15 * time.Second
+	putTimeout  = 30 * time.Second
+)
+
+// Error codes of JetStream that nats.go has no names for.
+const (
+	codeAccountResources js.ErrorCode = 10002
+	codeClusterNotAvail  js.ErrorCode = 10008
+	codeInsufficient     js.ErrorCode = 10023
+	codeStorageResources js.ErrorCode = 10047
+	// codeStoreFailed is the answer of a full stream and of a write-once
+	// subject that holds a message.
+	codeStoreFailed js.ErrorCode = 10077
+)
+
+// errLost is why a request was given up whose connection is gone: its answer
+// cannot come any more.
+var errLost = errors.New("the connection to the broker was lost")
+
+// errAbsent says that a subject holds no message.
+var errAbsent = errors.New("no message")
+
+// stored is a message of a stream.
+type stored struct {
+	seq  uint64
+	data []byte
+	time time.Time
+}
+
+// bounded returns ctx with a deadline, its own or one of after from now.
+func bounded(ctx context.Context, after time.Duration) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, after)
+}
+
+// attempt makes one request, with a time limit of its own, and gives it up when
+// the connection is lost.
+func attempt(ctx context.Context, nc *nats.Conn, request func(context.Context) error) error {
+	bound, cancel := context.WithTimeoutCause(ctx, attemptTimeout, nats.ErrTimeout)
+	defer cancel()
+	lose, lost := context.WithCancelCause(bound)
+	status := nc.StatusChanged(nats.RECONNECTING, nats.DISCONNECTED, nats.CLOSED)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		select {
+		case <-status:
+			lost(errLost)
+		case <-lose.Done():
+		}
+	}()
+	err := request(lose)
+	if err != nil && lose.Err() != nil {
+		err = context.Cause(lose)
+	}
+	lost(nil)
+	<-watched
+	nc.RemoveStatusListener(status)
+	return err
+}
+
+// transient reports whether another attempt may do better.
+func transient(err error) bool {
+	for _, e := range []error{
+		errLost, nats.ErrTimeout, nats.ErrNoResponders, nats.ErrDisconnected, nats.ErrReconnectBufExceeded,
+		nats.ErrConnectionReconnecting, js.ErrNoStreamResponse,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return code(err) == codeClusterNotAvail
+}
+
+// code returns JetStream's error code, or 0.
+func code(err error) js.ErrorCode {
+	var api *js.APIError
+	if errors.As(err, &api) {
+		return api.ErrorCode
+	}
+	return 0
+}
+
+// unanswered is the error when ctx ended before the broker did what it should.
+func unanswered(ctx context.Context, last error) error {
+	if last == nil {
+		last = errors.New("no answer")
+	}
+	hint := "see that it runs and can be reached"
+	if errors.Is(last, nats.ErrNoResponders) || errors.Is(last, js.ErrNoStreamResponse) {
+		hint = "see that JetStream is on in this account, and that the streams are there"
+	}
+	return policy.Errorf(policy.Unavailable, "the NATS broker did not answer in time (%w; last: %v); %s", ctx.Err(), last, hint)
+}
+
+// refused is the error for what the broker answered.
+func refused(what string, err error) error {
+	var p *policy.Error
+	switch {
+	case errors.As(err, &p):
+		return err
+	case errors.Is(err, nats.ErrConnectionClosed):
+		return policy.Errorf(policy.Unavailable, "%s: %w; this process is shutting down", what, err)
+	case errors.Is(err, js.ErrStreamNotFound):
+		return policy.Errorf(policy.Unavailable, "%s: %w; the streams were removed: restart the service, which makes them, and push again", what, err)
+	case errors.Is(err, js.ErrJetStreamNotEnabled), errors.Is(err, js.ErrJetStreamNotEnabledForAccount):
+		return policy.Errorf(policy.Unavailable, "%s: %w; turn JetStream on in the broker and in this account", what, err)
+	case full(err):
+		return policy.Errorf(policy.Exhausted, "%s: the broker's storage is full (%w); raise its bound, or remove what is not needed, and push again", what, err)
+	case errors.Is(err, nats.ErrMaxPayload):
+		return policy.Errorf(policy.Exhausted, "%s: %w; the broker must take messages of 1 MiB (max_payload)", what, err)
+	}
+	return policy.Errorf(policy.Internal, "%s: %w", what, err)
+}
+
+func full(err error) bool {
+	switch code(err) {
+	case codeAccountResources, codeInsufficient, codeStorageResources, codeStoreFailed:
+		return true
+	}
+	return false
+}
+
+// pause waits before attempt n+1, or returns the error of a ctx that ended.
+func pause(ctx context.Context, n int) error {
+	t := time.NewTimer(backoff(n, 2*time.Second))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+// persist makes a request again and again until it is answered for good or ctx
+// ends.
+func persist(ctx context.Context, nc *nats.Conn, what string, request func(context.Context) error) error {
+	for n := 0; ; n++ {
+		err := attempt(ctx, nc, request)
+		switch {
+		case err == nil, errors.Is(err, errAbsent):
+			return err
+		case ctx.Err() != nil:
+			return unanswered(ctx, err)
+		case !transient(err):
+			return refused(what, err)
+		}
+		if pause(ctx, n) != nil {
+			return unanswered(ctx, err)
+		}
+	}
+}
+
+// read asks the leader of a stream for a message (STREAM.MSG.GET, which unlike
+// a direct get no replica answers). The query names a subject and says which of
+// its messages.
+func read(ctx context.Context, nc *nats.Conn, stream string, query map[string]any) (stored, error) {
+	ctx, cancel := bounded(ctx, readTimeout)
+	defer cancel()
+	request, err := json.Marshal(query)
+	if err != nil {
+		return stored{}, err
+	}
+	var found stored
+	err = persist(ctx, nc, "cannot read the stream "+stream, func(ctx context.Context) error {
+		m, err := nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, request)
+		if err != nil {
+			return err
+		}
+		var answer struct {
+			Error   *js.APIError `json:"error"`
+			Message *struct {
+				Seq  uint64    `json:"seq"`
+				Data []byte    `json:"data"`
+				Time time.Time `json:"time"`
+			} `json:"message"`
+		}
+		if err := json.Unmarshal(m.Data, &answer); err != nil {
+			return err
+		}
+		switch {
+		case answer.Error != nil && answer.Error.ErrorCode == js.JSErrCodeMessageNotFound:
+			return errAbsent
+		case answer.Error != nil:
+			return answer.Error
+		case answer.Message == nil:
+			return errors.New("the broker's answer holds no message")
+		}
+		found = stored{seq: answer.Message.Seq, data: answer.Message.Data, time: answer.Message.Time}
+		return nil
+	})
+	return found, err
+}
+
+// readLast returns the newest message of a subject, or errAbsent.
+func readLast(ctx context.Context, nc *nats.Conn, stream, subject string) (stored, error) {
+	return read(ctx, nc, stream, map[string]any{"last_by_subj": subject})
+}
+
+// readNext returns the first message of a subject from a sequence number on, or
+// errAbsent.
+func readNext(ctx context.Context, nc *nats.Conn, stream, subject string, from uint64) (stored, error) {
+	return read(ctx, nc, stream, map[string]any{"seq": from, "next_by_subj": subject})
+}
+
+// directGet asks any replica for the newest message of a subject, once. It may
+// be an old one, and errAbsent may be wrong for a moment.
+func directGet(ctx context.Context, nc *nats.Conn, stream, subject string) (stored, error) {
+	var found stored
+	err := attempt(ctx, nc, func(ctx context.Context) error {
+		m, err := nc.RequestWithContext(ctx, "$JS.API.DIRECT.GET."+stream+"."+subject, nil)
+		if err != nil {
+			return err
+		}
+		switch status := m.Header.Get("Status"); status {
+		case "":
+			found = stored{seq: sequence(m), data: m.Data}
+			return nil
+		case "404":
+			return errAbsent
+		default:
+			return errors.New("the broker refuses the question: " + status + " " + m.Header.Get("Description"))
+		}
+	})
+	return found, err
+}
+
+// sequence returns the number that the broker gave a message that it has
+// stored, or 0.
+func sequence(m *nats.Msg) uint64 {
+	seq, err := strconv.ParseUint(m.Header.Get(js.SequenceHeader), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return seq
+}

@@ -1,0 +1,127 @@
+package jetstream
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"math/rand/v2"
+	neturl "net/url"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/microwall/microwall/policy"
+)
+
+// ConnectOptions say how to connect. The zero value is usable.
+type ConnectOptions struct {
+	// Name of this client in the broker's own reports. Empty is "microwall".
+	Name string
+	// Credentials is the path of a NATS credentials file. Empty is none.
+	Credentials string
+	// TLS, if not nil, is insisted on: a broker without TLS is refused. Nil
+	// uses TLS where the broker or the URL asks for it, with the system's roots.
+	TLS *tls.Config
+	// InboxPrefix is the subject below which answers are received, for brokers
+	// that give each client its own. Empty is "_INBOX".
+	InboxPrefix string
+	// Events is told about the connection; nil tells nobody.
+	Events func(Event)
+}
+
+// Connect connects to the broker at url (a comma separates several of one
+// cluster). It returns a usable connection even if no broker is there yet; the
+// connection is then made when one is, and made again whenever it is lost. It
+// tries each URL once, for two seconds at most, before it returns; ctx may cut
+// that short. The caller closes the connection.
+//
+// A connection made here sends nothing later than when it was asked to: what is
+// published while there is no connection fails at once, instead of reaching the
+// broker when its author has already been told that it did not.
+func Connect(ctx context.Context, url string, o ConnectOptions) (*nats.Conn, error) {
+	if o.Name == "" {
+		o.Name = "microwall"
+	}
+	events := o.Events
+	if events == nil {
+		events = func(Event) {}
+	}
+	connected := func(nc *nats.Conn) { events(Connected{URL: nc.ConnectedUrlRedacted()}) }
+	options := []nats.Option{
+		nats.Name(o.Name),
+		nats.MaxReconnects(-1),
+		nats.RetryOnFailedConnect(true),
+		nats.CustomReconnectDelay(func(attempts int) time.Duration { return backoff(attempts-1, 5*time.Second) }),
+		nats.ReconnectBufSize(-1),
+		nats.Timeout(2 * time.Second),
+		nats.PingInterval(15 * time.Second),
+		nats.MaxPingsOutstanding(2),
+		nats.IgnoreAuthErrorAbort(),
+		nats.ConnectHandler(connected),
+		nats.ReconnectHandler(connected),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { events(Disconnected{Err: err}) }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { events(BrokerError{Err: err}) }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			// Whoever subscribed reports what was dropped.
+			if !errors.Is(err, nats.ErrSlowConsumer) {
+				events(BrokerError{Err: err})
+			}
+		}),
+	}
+	if o.InboxPrefix != "" {
+		options = append(options, nats.CustomInboxPrefix(o.InboxPrefix))
+	}
+	if o.Credentials != "" {
+		options = append(options, nats.UserCredentials(o.Credentials))
+	}
+	if o.TLS != nil {
+		options = append(options, nats.Secure(o.TLS.Clone()))
+	}
+
+	type result struct {
+		nc  *nats.Conn
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		nc, err := nats.Connect(url, options...)
+		done <- result{nc, err}
+	}()
+	select {
+	case r := <-done:
+		if r.err != nil {
+			// A URL that cannot be read is not repeated: it may hold a password.
+			if bad := (*neturl.Error)(nil); errors.As(r.err, &bad) {
+				return nil, policy.Errorf(policy.BadRequest, "the URL of NATS cannot be read: %w; it has the form nats://HOST:PORT", bad.Err)
+			}
+			return nil, policy.Errorf(policy.BadRequest, "cannot connect to NATS: %w; look at the URL, which has the form nats://HOST:PORT, and at the credentials", r.err)
+		}
+		return r.nc, nil
+	case <-ctx.Done():
+		go func() {
+			if r := <-done; r.nc != nil {
+				r.nc.Close()
+			}
+		}()
+		return nil, policy.Errorf(policy.Unavailable, "gave up connecting to NATS: %w", context.Cause(ctx))
+	}
+}
+
+// backoff returns how long to wait after the nth failure in a row, counted from
+// zero: 100 ms, doubled each time up to the given limit, and half more or less,
+// so that many clients do not come back at once.
+func backoff(n int, limit time.Duration) time.Duration {
+	d := limit
+	if n >= 0 && n < 20 {
+		d = min(100*time.Millisecond<<n, limit)
+	}
+	return jitter(d)
+}
+
+// jitter returns a time between half of d and one and a half.
+func jitter(d time.Duration) time.Duration {
+	if d <= 0 {
+		return 0
+	}
+	return d/2 + rand.N(d)
+}

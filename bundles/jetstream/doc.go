@@ -1,0 +1,57 @@
+// Package jetstream is the NATS side of Microwall: it makes releases durable
+// ([Store]) and brings them to whoever decides ([Follower]).
+//
+// It moves bytes and believes nothing. A note is not opened here, a bundle not
+// unpacked; what arrives is handed to a callback that verifies it. So nothing
+// in this package can make a wrong release decide, whatever the broker or
+// another of its users does; it can only bring a release late.
+//
+// # Layout
+//
+// Two streams hold all there is. A namespace is one token of a subject: its
+// dots are written "_", which no label contains.
+//
+//	KV_policy  $KV.policy.<domain>.<namespace>.head
+//	           The head of each namespace and up to 99 before it. A message
+//	           goes in by compare-and-swap on the sequence number of the one
+//	           before it on the subject. Once stored, it is published once
+//	           more, on pdp.head.<domain>.<namespace>. Nothing is deleted,
+//	           purged or rolled up, except that the oldest makes room. NATS'
+//	           key-value tools can read it as the bucket "policy".
+//	BLOBS      pdp.blob.<domain>.<namespace>.<SHA-256 in hexadecimal>
+//	           Chunks of packed bundles, 512 KiB each but the last, under the
+//	           sum of their bytes. A subject takes one message, ever.
+//
+// Both are files, refuse new messages when they are full, never let a message
+// expire, and answer direct gets. [OpenStore] refuses streams that differ in
+// what safety depends on.
+//
+// # The head message
+//
+//	note
+//	note NUL "I" packed bundle        1 to 65,536 bytes
+//	note NUL "C" sums of the chunks   32 bytes each, 1 to 2,048 of them
+//
+// The first form is a retirement. A note holds no NUL.
+//
+// # Publishing
+//
+// [Store.Put] stores the chunks, then the head. A crash in between leaves
+// chunks that nobody refers to, never a head without its bundle; the same Put
+// again finds them and goes on. Whether a Put whose acknowledgement was lost
+// has happened is read from the stream's leader: the first message behind the
+// one that it was to follow is its own, another author's, or not there yet.
+//
+// # Following
+//
+// A client needs no JetStream consumer: a core subscription on the republished
+// subject, and direct gets of its own head and chunk subjects. It subscribes
+// first and gets second, so that what is released in between is not missed. It
+// gets again after every reconnect, after messages were dropped, and on a slow
+// poll, because a direct get may be answered by a replica that is behind, and a
+// push may be lost.
+//
+// The sequence numbers of the broker order what is offered first and nothing
+// else: they may be forged, and begin again when a stream is made anew. What is
+// older is for the callback to refuse.
+package jetstream

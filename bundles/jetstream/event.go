@@ -1,0 +1,77 @@
+package jetstream
+
+import "github.com/microwall/microwall/policy"
+
+// Event is something that happened: one of the types below. Callbacks that
+// take events are called from many goroutines and must not block.
+type Event interface{ event() }
+
+// Connected says that there is a connection to the broker, for the first time
+// or again.
+type Connected struct {
+	// URL of the server, without credentials.
+	URL string
+}
+
+// Disconnected says that the connection to the broker is gone. It is made
+// again until the connection is closed.
+type Disconnected struct {
+	// Err is why, or nil if the connection was closed on purpose.
+	Err error
+}
+
+// BrokerError is what the broker, or an attempt to reach it, reported besides:
+// a subject that may not be used, a connection that is refused.
+type BrokerError struct{ Err error }
+
+// HeadSeen says that a head message arrived which is now offered.
+type HeadSeen struct {
+	Namespace policy.Namespace
+	// Seq is the broker's number of the message, 0 if unknown.
+	Seq uint64
+	// Pushed is true if the message came by itself, and false if it was asked
+	// for.
+	Pushed bool
+}
+
+// Offered says what became of a head that was offered.
+type Offered struct {
+	Namespace policy.Namespace
+	Seq       uint64
+	// Err is nil if the head was taken.
+	Err error
+	// Again is true if the same head will be offered again. Otherwise an error
+	// stands until another head message comes.
+	Again bool
+}
+
+// AskFailed says that a head could not be asked for. It is asked for again.
+type AskFailed struct {
+	// Namespace whose head was asked for, or "" for the list of namespaces.
+	Namespace policy.Namespace
+	Err       error
+}
+
+// SlowConsumer says that messages were dropped because they arrived faster than
+// this process took them. All heads are asked for again.
+type SlowConsumer struct {
+	Subject string
+	// Dropped is how many were dropped on this subscription so far.
+	Dropped int
+}
+
+// Ignored says that a message was not looked at: it is malformed, or of a
+// namespace that nobody here follows.
+type Ignored struct {
+	Subject string
+	Err     error
+}
+
+func (Connected) event()    {}
+func (Disconnected) event() {}
+func (BrokerError) event()  {}
+func (HeadSeen) event()     {}
+func (Offered) event()      {}
+func (AskFailed) event()    {}
+func (SlowConsumer) event() {}
+func (Ignored) event()      {}

@@ -1,0 +1,439 @@
+package jetstream
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/microwall/microwall/policy"
+)
+
+const (
+	// DefaultPoll is how often heads are asked for unless configured.
+	DefaultPoll = 30 * time.Second
+	// DefaultFetchJitter bounds the wait before chunks are fetched unless
+	// configured.
+	DefaultFetchJitter = 250 * time.Millisecond
+
+	// workers is how many namespaces are offered at once: the callback
+	// compiles.
+	workers = 4
+	// pendingMessages and pendingBytes bound what waits in a subscription. It
+	// waits only for a lock; beyond that, dropping and asking again is better.
+	pendingMessages = 1024
+	pendingBytes    = 16 << 20
+	// maxNamespaces bounds what strangers on the push subject can make a
+	// follower of all namespaces remember.
+	maxNamespaces = 100_000
+)
+
+// FollowConfig configures a [Follower]. Conn, Domain, Offer and one of
+// Namespaces and List are required.
+type FollowConfig struct {
+	// Conn is a connection that may subscribe to the followed namespaces' push
+	// subjects and ask for their heads and chunks, best one made by [Connect].
+	// It remains the caller's, and need not be connected yet.
+	Conn *nats.Conn
+	// Domain is the name of the trust domain.
+	Domain string
+	// Namespaces to follow. Nil follows all of the domain: those that List
+	// returns, and every one that is pushed.
+	Namespaces []policy.Namespace
+	// List returns the namespaces that have a head, as [Store.Namespaces] does.
+	// It is used only if Namespaces is nil.
+	List func(ctx context.Context) ([]policy.Namespace, error)
+	// Offer takes a head: it verifies the note, and calls fetch, in its own
+	// goroutine and before it returns, if it wants the packed bundle. It is
+	// called for several namespaces at once, but never twice at once for one.
+	// It must refuse what is older than what it has taken. If it fails with
+	// policy.Unavailable or because a context ended, or if fetch failed, the
+	// same head is offered again, after a while that grows up to Poll; any
+	// other error stands until another head message comes.
+	Offer func(ctx context.Context, note []byte, fetch func(context.Context) ([]byte, error)) error
+	// Poll is how often all heads are asked for, half of that more or less.
+	// Zero is [DefaultPoll].
+	Poll time.Duration
+	// FetchJitter bounds a random wait before a bundle's chunks are fetched, so
+	// that not everybody fetches at once. Bundles inside the head message do
+	// not wait. Zero is [DefaultFetchJitter], below zero none.
+	FetchJitter time.Duration
+	// MaxPacked is how large a packed bundle may be, in bytes. Zero is
+	// [DefaultMaxPacked].
+	MaxPacked int64
+	// After is the clock: it returns a channel that receives once that much
+	// time has passed. Nil is [time.After].
+	After func(time.Duration) <-chan time.Time
+	// Events is told what arrives and what becomes of it; nil tells nobody.
+	Events func(Event)
+}
+
+// Follower brings the heads of namespaces to a callback, as they are released.
+// What it promises is that the newest head reaches Offer in the end, at the
+// latest one Poll after the broker can be reached; not that every one does, nor
+// in order.
+type Follower struct {
+	config  FollowConfig
+	started atomic.Bool
+	again   chan struct{} // ask for everything, soon
+	synced  chan struct{}
+	// tasks are all goroutines and the callbacks of nats.go that are running.
+	tasks sync.WaitGroup
+
+	mu      sync.Mutex
+	wake    *sync.Cond // on mu: ready or stopped has changed
+	stopped bool
+	slots   map[policy.Namespace]*slot
+	ready   []*slot
+	// unanswered are the namespaces that Synced still waits for; nil before
+	// they are known.
+	unanswered map[policy.Namespace]bool
+}
+
+// NewFollower returns a follower that does nothing before Run.
+func NewFollower(c FollowConfig) (*Follower, error) {
+	switch {
+	case c.Conn == nil:
+		return nil, policy.Errorf(policy.BadRequest, "the follower has no connection; connect first")
+	case c.Offer == nil:
+		return nil, policy.Errorf(policy.BadRequest, "the follower has nobody to offer releases to")
+	case c.Namespaces == nil && c.List == nil:
+		return nil, policy.Errorf(policy.BadRequest, "the follower has neither namespaces nor a list of them; name at least one")
+	}
+	if err := checkDomain(c.Domain); err != nil {
+		return nil, err
+	}
+	for _, ns := range c.Namespaces {
+		if err := checkNamespace(c.Domain, ns); err != nil {
+			return nil, err
+		}
+	}
+	if c.Poll == 0 {
+		c.Poll = DefaultPoll
+	}
+	if c.FetchJitter == 0 {
+		c.FetchJitter = DefaultFetchJitter
+	}
+	if c.MaxPacked == 0 {
+		c.MaxPacked = DefaultMaxPacked
+	}
+	if c.Poll < 0 || c.MaxPacked < 0 {
+		return nil, policy.Errorf(policy.BadRequest, "the follower polls every %s and takes bundles of %d bytes; neither may be negative", c.Poll, c.MaxPacked)
+	}
+	if c.After == nil {
+		c.After = time.After
+	}
+	if c.Events == nil {
+		c.Events = func(Event) {}
+	}
+	c.Namespaces = slices.Clone(c.Namespaces)
+	f := &Follower{
+		config: c,
+		again:  make(chan struct{}, 1),
+		synced: make(chan struct{}),
+		slots:  map[policy.Namespace]*slot{},
+	}
+	f.wake = sync.NewCond(&f.mu)
+	return f, nil
+}
+
+// Synced is closed once the broker has answered for every followed namespace
+// and what it answered has been offered, whether it was taken or not. Which
+// namespaces those are is asked once if all are followed.
+func (f *Follower) Synced() <-chan struct{} { return f.synced }
+
+// Refresh asks for all heads again, and offers also those that were refused
+// before: for when that which refused them has changed, such as a trust file.
+// It does not wait.
+func (f *Follower) Refresh() {
+	f.mu.Lock()
+	for _, s := range f.slots {
+		s.forget = true
+	}
+	f.mu.Unlock()
+	f.askSoon()
+}
+
+// Run follows until ctx ends, which is no error, or the connection is closed.
+// It may be called once. When it returns, no callback runs any more.
+func (f *Follower) Run(ctx context.Context) error {
+	if f.started.Swap(true) {
+		return policy.Errorf(policy.Internal, "a follower runs once; make another")
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer f.tasks.Wait()
+	defer f.stop()
+	defer cancel()
+	status := f.config.Conn.StatusChanged(nats.CONNECTED, nats.CLOSED)
+	defer f.config.Conn.RemoveStatusListener(status)
+	// Subscribe first: what is released while the heads are asked for arrives
+	// as a push.
+	unsubscribe, err := f.subscribe(ctx)
+	defer unsubscribe()
+	if err != nil {
+		return err
+	}
+	for range workers {
+		f.tasks.Go(func() { f.workLoop(ctx) })
+	}
+
+	failures := 0
+	for fresh := true; ; {
+		wait := jitter(f.config.Poll)
+		if f.config.Conn.IsConnected() {
+			if err := f.askAll(ctx, fresh); err == nil {
+				fresh, failures = false, 0
+			} else if ctx.Err() == nil {
+				f.config.Events(AskFailed{Err: err})
+				wait = backoff(failures, f.config.Poll)
+				failures++
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case s := <-status:
+			if s == nats.CLOSED {
+				return policy.Errorf(policy.Unavailable, "the connection to NATS was closed; no release arrives any more")
+			}
+			fresh = true
+		case <-f.again:
+			fresh = true
+		case <-f.config.After(wait):
+		}
+	}
+}
+
+// stop lets no worker take another slot, and no callback begin.
+func (f *Follower) stop() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stopped = true
+	f.wake.Broadcast()
+}
+
+// subscribe subscribes to the push subjects. The function that it returns, also
+// with an error, ends the subscriptions.
+func (f *Follower) subscribe(ctx context.Context) (unsubscribe func(), err error) {
+	var subs []*nats.Subscription
+	unsubscribe = func() {
+		for _, sub := range subs {
+			_ = sub.Unsubscribe() // it fails only if the connection is closed
+		}
+	}
+	add := func(subject string, take nats.MsgHandler) error {
+		sub, err := f.config.Conn.Subscribe(subject, func(m *nats.Msg) {
+			if f.begin() {
+				defer f.tasks.Done()
+				take(m)
+			}
+		})
+		if err != nil {
+			return policy.Errorf(policy.Unavailable, "cannot subscribe to %s: %w", subject, err)
+		}
+		subs = append(subs, sub)
+		if err := sub.SetPendingLimits(pendingMessages, pendingBytes); err != nil {
+			return policy.Errorf(policy.Unavailable, "cannot bound the subscription to %s: %w", subject, err)
+		}
+		slow := sub.StatusChanged(nats.SubscriptionSlowConsumer)
+		f.tasks.Go(func() {
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case _, ok := <-slow:
+					if !ok {
+						return
+					}
+				}
+				dropped, _ := sub.Dropped() // fails only if closed
+				f.config.Events(SlowConsumer{Subject: subject, Dropped: dropped})
+				f.askSoon()
+			}
+		})
+		return nil
+	}
+	if f.config.Namespaces == nil {
+		return unsubscribe, add("pdp.head."+f.config.Domain+".*", f.takeAny)
+	}
+	for _, ns := range f.config.Namespaces {
+		if err := add(pushSubject(f.config.Domain, ns), func(m *nats.Msg) { f.take(ns, m) }); err != nil {
+			return unsubscribe, err
+		}
+	}
+	return unsubscribe, nil
+}
+
+// begin counts a callback as a task, unless the follower has stopped.
+func (f *Follower) begin() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.stopped {
+		return false
+	}
+	f.tasks.Add(1)
+	return true
+}
+
+// takeAny takes a pushed head when all namespaces are followed. It runs in a
+// callback of nats.go and must be quick.
+func (f *Follower) takeAny(m *nats.Msg) {
+	name := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
+	ns, err := parseToken(f.config.Domain, name)
+	if err != nil {
+		f.config.Events(Ignored{Subject: m.Subject, Err: err})
+		return
+	}
+	f.take(ns, m)
+}
+
+func (f *Follower) take(ns policy.Namespace, m *nats.Msg) {
+	if len(m.Data) > maxHead {
+		f.config.Events(Ignored{Subject: m.Subject, Err: policy.Errorf(policy.Exhausted, "head message is %d bytes, the limit is %d", len(m.Data), maxHead)})
+		return
+	}
+	f.mu.Lock()
+	s := f.slot(ns)
+	if s != nil {
+		// The newest wins, by the broker's count; if that is wrong, the poll
+		// mends it.
+		if a := newArrival(m.Data, sequence(m), true); s.pushed == nil || a.seq >= s.pushed.seq {
+			s.pushed = a
+		}
+		f.enqueue(s)
+	}
+	f.mu.Unlock()
+	if s == nil {
+		f.config.Events(Ignored{Subject: m.Subject, Err: policy.Errorf(policy.Exhausted, "%d namespaces are followed already, no more are taken", maxNamespaces)})
+	}
+}
+
+func (f *Follower) askSoon() {
+	select {
+	case f.again <- struct{}{}:
+	default: // already asked to
+	}
+}
+
+// askAll asks for the heads of all followed namespaces. fresh says that the
+// answers may be behind, because something has just changed.
+func (f *Follower) askAll(ctx context.Context, fresh bool) error {
+	all := f.config.Namespaces
+	if all == nil {
+		var err error
+		if all, err = f.config.List(ctx); err != nil {
+			return err
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.unanswered == nil {
+		f.unanswered = make(map[policy.Namespace]bool, len(all))
+		for _, ns := range all {
+			f.unanswered[ns] = true
+		}
+		f.checkSynced()
+	}
+	for _, ns := range all {
+		if s := f.slot(ns); s != nil {
+			s.ask = true
+			s.fresh = s.fresh || fresh
+			f.enqueue(s)
+		}
+	}
+	if f.config.Namespaces == nil {
+		// Those that only a push has told of.
+		for _, s := range f.slots {
+			s.ask = true
+			f.enqueue(s)
+		}
+	}
+	return nil
+}
+
+// answered says that what the broker knows of a namespace has been offered.
+func (f *Follower) answered(ns policy.Namespace) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.unanswered[ns] {
+		delete(f.unanswered, ns)
+		f.checkSynced()
+	}
+}
+
+// checkSynced runs under mu, when unanswered has changed.
+func (f *Follower) checkSynced() {
+	if len(f.unanswered) == 0 {
+		close(f.synced)
+	}
+}
+
+// slot returns the namespace's slot, or nil if there are too many. It runs
+// under mu.
+func (f *Follower) slot(ns policy.Namespace) *slot {
+	s := f.slots[ns]
+	if s == nil && len(f.slots) < maxNamespaces {
+		s = &slot{ns: ns}
+		f.slots[ns] = s
+	}
+	return s
+}
+
+// enqueue has a worker look at the slot. It runs under mu.
+func (f *Follower) enqueue(s *slot) {
+	if s.queued || s.busy || f.stopped {
+		return // a busy slot is looked at again when its worker is done
+	}
+	s.queued = true
+	f.ready = append(f.ready, s)
+	f.wake.Signal()
+}
+
+// workLoop takes slots one by one until the follower stops.
+func (f *Follower) workLoop(ctx context.Context) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for {
+		for len(f.ready) == 0 && !f.stopped {
+			f.wake.Wait()
+		}
+		if f.stopped {
+			return
+		}
+		s := f.ready[0]
+		f.ready = f.ready[1:]
+		s.queued, s.busy = false, true
+		f.mu.Unlock()
+		f.work(ctx, s)
+		f.mu.Lock()
+		s.busy = false
+		if s.pushed != nil || s.ask || s.due {
+			f.enqueue(s)
+		}
+	}
+}
+
+// later calls do, under mu, after a while, unless the follower stops before.
+func (f *Follower) later(ctx context.Context, d time.Duration, do func()) {
+	f.tasks.Go(func() {
+		if f.wait(ctx, d) == nil {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			do()
+		}
+	})
+}
+
+// wait waits for d, or returns the error of a ctx that ended first.
+func (f *Follower) wait(ctx context.Context, d time.Duration) error {
+	select {
+	case <-f.config.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

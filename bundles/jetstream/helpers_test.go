@@ -1,0 +1,470 @@
+package jetstream_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	js "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/microwall/microwall/bundles/jetstream"
+	"github.com/microwall/microwall/internal/natsserver"
+	"github.com/microwall/microwall/policy"
+)
+
+const (
+	domain = "boutique"
+	cart   = policy.Namespace("boutique.cart")
+	shop   = policy.Namespace("boutique")
+)
+
+// TestMain lets the test binary be a NATS server of its own, which can be
+// killed.
+func TestMain(m *testing.M) {
+	if dir := os.Getenv("MICROWALL_TEST_STORE"); dir != "" {
+		s, err := natsserver.Start(context.Background(), natsserver.Config{Port: natsserver.AnyPort, StoreDir: dir})
+		if err != nil {
+			fmt.Println("error:", err)
+			os.Exit(1)
+		}
+		fmt.Println(s.URL())
+		// The parent holds the other end; with it this process goes, too.
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// child starts a NATS server in a process of its own. kill is SIGKILL, and
+// waits until the process is gone.
+func child(t *testing.T, dir string) (url string, kill func()) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), "MICROWALL_TEST_STORE="+dir)
+	if _, err := cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	kill = sync.OnceFunc(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	t.Cleanup(kill)
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil || !strings.HasPrefix(line, "nats://") {
+		t.Fatalf("the server process says %q, %v", line, err)
+	}
+	return strings.TrimSpace(line), kill
+}
+
+func serve(t *testing.T) *natsserver.Server {
+	t.Helper()
+	return serveAt(t, t.TempDir(), natsserver.AnyPort)
+}
+
+func serveAt(t *testing.T, dir string, port int) *natsserver.Server {
+	t.Helper()
+	s, err := natsserver.Start(t.Context(), natsserver.Config{Port: port, StoreDir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Shutdown)
+	return s
+}
+
+func portOf(t *testing.T, natsURL string) int {
+	t.Helper()
+	u, err := url.Parse(natsURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, err := strconv.Atoi(u.Port())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+func connect(t *testing.T, url string) *nats.Conn {
+	t.Helper()
+	nc, err := jetstream.Connect(t.Context(), url, jetstream.ConnectOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	return nc
+}
+
+func openStore(t *testing.T, url string) *jetstream.Store {
+	t.Helper()
+	s, err := jetstream.OpenStore(t.Context(), jetstream.StoreConfig{Conn: connect(t, url), Domain: domain})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// admin is JetStream as an operator, or an attacker inside, has it.
+func admin(t *testing.T, url string) js.JetStream {
+	t.Helper()
+	api, err := js.New(connect(t, url))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return api
+}
+
+func mustPut(t *testing.T, s *jetstream.Store, ns policy.Namespace, note string, packed []byte, after uint64) uint64 {
+	t.Helper()
+	seq, err := s.Put(t.Context(), ns, []byte(note), packed, after)
+	if err != nil {
+		t.Fatalf("put %q after %d: %v", note, after, err)
+	}
+	return seq
+}
+
+// random returns n bytes that no compression makes smaller, and the same ones
+// for the same seed.
+func random(seed uint64, n int) []byte {
+	b := make([]byte, n)
+	r := rand.New(rand.NewPCG(seed, 0))
+	for i := range b {
+		b[i] = byte(r.Uint32())
+	}
+	return b
+}
+
+func wantKind(t *testing.T, err error, kind policy.Kind, says ...string) {
+	t.Helper()
+	if err == nil || policy.KindOf(err) != kind {
+		t.Fatalf("error is %v, want one of kind %v", err, kind)
+	}
+	for _, s := range says {
+		if !strings.Contains(err.Error(), s) {
+			t.Errorf("%q does not say %q", err, s)
+		}
+	}
+}
+
+// proxy stands between clients and a server, and can be told to misbehave.
+type proxy struct {
+	listener net.Listener
+	target   string
+	muted    atomic.Bool // drop what the server says
+	down     atomic.Bool // take no new connections
+	// atHead, if not nil, is called when a client publishes a head, before the
+	// server has it, and says whether it gets it.
+	atHead func() bool
+
+	mu    sync.Mutex
+	conns map[net.Conn]bool
+	tasks sync.WaitGroup
+}
+
+func newProxy(t *testing.T, natsURL string, atHead func() bool) *proxy {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{listener: l, target: strings.TrimPrefix(natsURL, "nats://"), atHead: atHead, conns: map[net.Conn]bool{}}
+	p.tasks.Go(p.accept)
+	t.Cleanup(func() {
+		p.down.Store(true)
+		l.Close()
+		p.cut()
+		p.tasks.Wait()
+	})
+	return p
+}
+
+func (p *proxy) url() string { return "nats://" + p.listener.Addr().String() }
+
+func (p *proxy) accept() {
+	for {
+		client, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		server, err := net.Dial("tcp", p.target)
+		if err != nil || p.down.Load() {
+			client.Close()
+			if server != nil {
+				server.Close()
+			}
+			continue
+		}
+		p.mu.Lock()
+		p.conns[client], p.conns[server] = true, true
+		p.mu.Unlock()
+		done := func() {
+			client.Close()
+			server.Close()
+			p.mu.Lock()
+			delete(p.conns, client)
+			delete(p.conns, server)
+			p.mu.Unlock()
+		}
+		p.tasks.Go(func() { defer done(); p.up(client, server) })
+		p.tasks.Go(func() { defer done(); p.back(server, client) })
+	}
+}
+
+// up carries what the client says.
+func (p *proxy) up(client, server net.Conn) {
+	const head = "HPUB $KV.policy."
+	buf := make([]byte, 64<<10)
+	var tail []byte // what a match may have begun in
+	for {
+		n, err := client.Read(buf)
+		if err != nil {
+			return
+		}
+		seen := append(tail, buf[:n]...)
+		if p.atHead != nil && bytes.Contains(seen, []byte(head)) && !p.atHead() {
+			return
+		}
+		tail = bytes.Clone(seen[max(0, len(seen)-len(head)+1):])
+		if bytes.Contains(seen, []byte(head)) {
+			tail = nil
+		}
+		if _, err := server.Write(buf[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// back carries what the server says.
+func (p *proxy) back(server, client net.Conn) {
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := server.Read(buf)
+		if err != nil {
+			return
+		}
+		if p.muted.Load() {
+			continue
+		}
+		if _, err := client.Write(buf[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// cut closes all connections.
+func (p *proxy) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		c.Close()
+	}
+}
+
+// clock hands out timers that go off when the test says so.
+type clock struct {
+	mu     sync.Mutex
+	timers []timer
+	made   chan struct{}
+}
+
+type timer struct {
+	d time.Duration
+	c chan time.Time
+}
+
+func newClock() *clock { return &clock{made: make(chan struct{}, 1)} }
+
+func (c *clock) after(d time.Duration) <-chan time.Time {
+	t := timer{d, make(chan time.Time, 1)}
+	c.mu.Lock()
+	c.timers = append(c.timers, t)
+	c.mu.Unlock()
+	select {
+	case c.made <- struct{}{}:
+	default:
+	}
+	return t.c
+}
+
+// fire sets off the next timer, waiting for it if need be, that the test wants
+// and that is not set off yet.
+func (c *clock) fire(t *testing.T, wanted func(time.Duration) bool) time.Duration {
+	t.Helper()
+	for {
+		c.mu.Lock()
+		for i, timer := range c.timers {
+			if wanted(timer.d) {
+				c.timers = append(c.timers[:i:i], c.timers[i+1:]...)
+				c.mu.Unlock()
+				timer.c <- time.Time{}
+				return timer.d
+			}
+		}
+		c.mu.Unlock()
+		select {
+		case <-c.made:
+		case <-t.Context().Done():
+			t.Fatal("the timer never came")
+		}
+	}
+}
+
+// offer is one call of the callback.
+type offer struct {
+	ns     policy.Namespace
+	note   string
+	packed []byte
+}
+
+// follow runs a follower. Notes have the form "NAMESPACE NUMBER": the callback
+// takes what is newer, and hands what it took to the test.
+type follow struct {
+	*jetstream.Follower
+	offers chan offer
+	events chan jetstream.Event
+	stop   func() error
+
+	mu   sync.Mutex
+	held map[string]int
+	// refuse, if not nil, may refuse an offer before it is looked at.
+	refuse func(note string) error
+}
+
+// errOld is what an older head is refused with.
+var errOld = policy.Errorf(policy.Conflict, "old")
+
+func startFollower(t *testing.T, url string, c jetstream.FollowConfig, refuse func(string) error) *follow {
+	t.Helper()
+	f := &follow{offers: make(chan offer, 1000), events: make(chan jetstream.Event, 100_000), held: map[string]int{}, refuse: refuse}
+	if c.Conn == nil {
+		c.Conn = connect(t, url)
+	}
+	c.Domain = domain
+	c.Offer = f.offer
+	also := c.Events
+	c.Events = func(e jetstream.Event) {
+		f.events <- e
+		if also != nil {
+			also(e)
+		}
+	}
+	var err error
+	if f.Follower, err = jetstream.NewFollower(c); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f.Run(ctx) }()
+	f.stop = sync.OnceValue(func() error {
+		cancel()
+		return <-done
+	})
+	t.Cleanup(func() { _ = f.stop() })
+	return f
+}
+
+func (f *follow) offer(ctx context.Context, note []byte, fetch func(context.Context) ([]byte, error)) error {
+	if f.refuse != nil {
+		if err := f.refuse(string(note)); err != nil {
+			return err
+		}
+	}
+	name, number, ok := strings.Cut(string(note), " ")
+	n, err := strconv.Atoi(strings.TrimSuffix(number, " retired"))
+	if !ok || err != nil {
+		return policy.Errorf(policy.Denied, "not signed: %q", note)
+	}
+	f.mu.Lock()
+	held := f.held[name]
+	f.mu.Unlock()
+	switch {
+	case n < held:
+		return errOld
+	case n == held:
+		return nil
+	}
+	var packed []byte
+	if !strings.HasSuffix(number, " retired") {
+		if packed, err = fetch(ctx); err != nil {
+			// As a careless callback does: the kind gets lost.
+			return fmt.Errorf("no bundle: %v", err)
+		}
+	}
+	f.mu.Lock()
+	f.held[name] = n
+	f.mu.Unlock()
+	f.offers <- offer{policy.Namespace(name), string(note), packed}
+	return nil
+}
+
+// wantOffer waits for the next offer that is taken.
+func (f *follow) wantOffer(t *testing.T, note string, packed []byte) {
+	t.Helper()
+	select {
+	case o := <-f.offers:
+		if o.note != note || !bytes.Equal(o.packed, packed) {
+			t.Fatalf("offered %q with %d bytes, want %q with %d", o.note, len(o.packed), note, len(packed))
+		}
+	case <-t.Context().Done():
+		t.Fatalf("%q was never offered", note)
+	}
+}
+
+// wantEvent waits for the next event of a type that the test wants.
+func wantEvent[E jetstream.Event](t *testing.T, events <-chan jetstream.Event, wanted func(E) bool) E {
+	t.Helper()
+	for {
+		select {
+		case e := <-events:
+			if e, ok := e.(E); ok && (wanted == nil || wanted(e)) {
+				return e
+			}
+		case <-t.Context().Done():
+			var e E
+			t.Fatalf("no %T came", e)
+		}
+	}
+}
+
+func (f *follow) wantSynced(t *testing.T) {
+	t.Helper()
+	select {
+	case <-f.Synced():
+	case <-t.Context().Done():
+		t.Fatal("never synced")
+	}
+}
+
+func isSynced(f *follow) bool {
+	select {
+	case <-f.Synced():
+		return true
+	default:
+		return false
+	}
+}
+
+func note(ns policy.Namespace, n int) string { return fmt.Sprintf("%s %d", ns, n) }
+
+var errTest = errors.New("made by the test")

@@ -1,0 +1,209 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	js "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/microwall/microwall/bundles"
+	"github.com/microwall/microwall/policy"
+)
+
+const (
+	headStream = "KV_policy"
+	blobStream = "BLOBS"
+
+	// history is how many heads of a namespace are kept. nats.go's key-value
+	// API makes buckets of at most 64, a limit of that API only; a bucket made
+	// by it is taken as well.
+	history    = 100
+	minHistory = 64
+
+	// ChunkSize is how many bytes each chunk of a packed bundle has, but the
+	// last.
+	ChunkSize = 512 << 10
+	// MaxInline is how large a packed bundle may be that travels inside the
+	// head message.
+	MaxInline = 64 << 10
+
+	sumSize   = 32
+	maxChunks = MaxInline / sumSize
+	maxHead   = bundles.MaxNote + 2 + MaxInline
+	// headerRoom is what a message's headers may take on top.
+	headerRoom = 4 << 10
+)
+
+// token is how a namespace appears in a subject.
+func token(ns policy.Namespace) string { return strings.ReplaceAll(string(ns), ".", "_") }
+
+// parseToken reads what token writes, and nothing else.
+func parseToken(domain, s string) (policy.Namespace, error) {
+	ns, err := policy.ParseNamespace(strings.ReplaceAll(s, "_", "."))
+	if err != nil {
+		return "", err
+	}
+	return ns, checkNamespace(domain, ns)
+}
+
+func headSubject(domain string, ns policy.Namespace) string {
+	return "$KV.policy." + domain + "." + token(ns) + ".head"
+}
+
+func pushSubject(domain string, ns policy.Namespace) string {
+	return "pdp.head." + domain + "." + token(ns)
+}
+
+func blobSubject(domain string, ns policy.Namespace, sum policy.Digest) string {
+	return "pdp.blob." + domain + "." + token(ns) + "." + sum.Hex()
+}
+
+func checkDomain(domain string) error {
+	ns, err := policy.ParseNamespace(domain)
+	if err != nil {
+		return err
+	}
+	if ns.Domain() != domain {
+		return policy.Errorf(policy.BadRequest, "domain %q has a dot; it is one label, the first of its namespaces", domain)
+	}
+	return nil
+}
+
+// checkNamespace also keeps what would be a wildcard or another token out of
+// subjects.
+func checkNamespace(domain string, ns policy.Namespace) error {
+	if _, err := policy.ParseNamespace(string(ns)); err != nil {
+		return err
+	}
+	if ns.Domain() != domain {
+		return policy.Errorf(policy.BadRequest, "namespace %s is not in the domain %s; its first label must be %q", ns, domain, domain)
+	}
+	return nil
+}
+
+// layout returns the streams as they are made. MaxBytes is split in halves:
+// most bundles are small and travel inside their heads.
+func layout(replicas int, maxBytes int64) []js.StreamConfig {
+	common := js.StreamConfig{
+		Storage:      js.FileStorage,
+		Retention:    js.LimitsPolicy,
+		Discard:      js.DiscardNew,
+		MaxBytes:     maxBytes / 2,
+		MaxMsgs:      -1,
+		MaxConsumers: -1,
+		Replicas:     replicas,
+		AllowDirect:  true,
+		DenyDelete:   true,
+	}
+	heads, blobs := common, common
+
+	heads.Name = headStream
+	heads.Description = "Microwall: the heads of all namespaces"
+	heads.Subjects = []string{"$KV.policy.*.*.head"}
+	heads.MaxMsgsPerSubject = history
+	heads.MaxMsgSize = maxHead + headerRoom
+	heads.DenyPurge = true
+	heads.RePublish = &js.RePublish{
+		Source:      "$KV.policy.*.*.head",
+		Destination: "pdp.head.{{wildcard(1)}}.{{wildcard(2)}}",
+	}
+
+	// Purging stays possible, for sweeping chunks that no head refers to.
+	// Rollups do not: a message with a rollup header replaces what the subject
+	// holds, write-once or not.
+	blobs.Name = blobStream
+	blobs.Description = "Microwall: chunks of packed bundles"
+	blobs.Subjects = []string{"pdp.blob.*.*.*"}
+	blobs.MaxMsgsPerSubject = 1
+	blobs.DiscardNewPerSubject = true
+	blobs.MaxMsgSize = ChunkSize + headerRoom
+	return []js.StreamConfig{heads, blobs}
+}
+
+// ensure creates the stream, or checks that it is as it must be and raises its
+// size and its replicas where they are less than wanted. They are never
+// lowered.
+func ensure(ctx context.Context, api js.JetStream, want js.StreamConfig, raise bool) error {
+	stream, err := api.Stream(ctx, want.Name)
+	if errors.Is(err, js.ErrStreamNotFound) {
+		stream, err = api.CreateStream(ctx, want)
+		if errors.Is(err, js.ErrStreamNameAlreadyInUse) {
+			// Somebody else made it in between, but not exactly like this.
+			stream, err = api.Stream(ctx, want.Name)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	have := stream.CachedInfo().Config
+	if wrong := differences(have, want); len(wrong) > 0 {
+		return policy.Errorf(policy.Failed, "the stream %s is laid out differently, and not safe to use: %s; mend it (nats stream edit %s), or remove it and push everything again",
+			want.Name, strings.Join(wrong, "; "), want.Name)
+	}
+	next := have
+	if raise && have.MaxBytes > 0 {
+		next.MaxBytes = max(have.MaxBytes, want.MaxBytes)
+	}
+	next.Replicas = max(have.Replicas, want.Replicas)
+	if next.MaxBytes == have.MaxBytes && next.Replicas == have.Replicas {
+		return nil
+	}
+	_, err = api.UpdateStream(ctx, next)
+	return err
+}
+
+// differences returns in which settings have is not like want. A setting that
+// this code does not know about must be like want, too; those that operators
+// may choose are taken over before the comparison.
+func differences(have, want js.StreamConfig) []string {
+	want.Description = have.Description
+	want.Metadata = have.Metadata
+	want.Placement = have.Placement
+	want.Compression = have.Compression
+	want.Replicas = have.Replicas
+	want.MaxBytes = have.MaxBytes
+	want.MaxMsgs = have.MaxMsgs
+	want.MaxConsumers = have.MaxConsumers
+	want.ConsumerLimits = have.ConsumerLimits
+	want.Duplicates = have.Duplicates
+	want.FirstSeq = have.FirstSeq
+	want.Template = have.Template
+	if have.MaxMsgSize <= 0 || have.MaxMsgSize > want.MaxMsgSize {
+		want.MaxMsgSize = have.MaxMsgSize
+	}
+	switch want.Name {
+	case headStream:
+		if have.MaxMsgsPerSubject <= 0 || have.MaxMsgsPerSubject >= minHistory {
+			want.MaxMsgsPerSubject = have.MaxMsgsPerSubject
+		}
+		if slices.Equal(have.Subjects, []string{"$KV.policy.>"}) {
+			want.Subjects = have.Subjects
+		}
+	case blobStream:
+		want.DenyDelete, want.DenyPurge = have.DenyDelete, have.DenyPurge
+	}
+
+	var wrong []string
+	h, w := reflect.ValueOf(have), reflect.ValueOf(want)
+	for i := range h.NumField() {
+		if a, b := h.Field(i).Interface(), w.Field(i).Interface(); !reflect.DeepEqual(a, b) {
+			name, _, _ := strings.Cut(h.Type().Field(i).Tag.Get("json"), ",")
+			wrong = append(wrong, fmt.Sprintf("%s is %s, not %s", name, show(a), show(b)))
+		}
+	}
+	return wrong
+}
+
+func show(v any) string {
+	if r := reflect.ValueOf(v); r.Kind() == reflect.Pointer {
+		if r.IsNil() {
+			return "none"
+		}
+		v = r.Elem().Interface()
+	}
+	return fmt.Sprintf("%+v", v)
+}

@@ -1,0 +1,223 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	js "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/microwall/microwall/policy"
+)
+
+// DefaultMaxBytes is what both streams together may hold unless configured.
+const DefaultMaxBytes = 4 << 30
+
+// StoreConfig configures a [Store]. Conn and Domain are required.
+type StoreConfig struct {
+	// Conn is a connection to an account with JetStream, best one made by
+	// [Connect]. It remains the caller's.
+	Conn *nats.Conn
+	// Domain is the name of the trust domain.
+	Domain string
+	// Replicas is how many servers of a cluster hold the streams. Zero is 1.
+	Replicas int
+	// MaxBytes bounds both streams together. Zero is [DefaultMaxBytes] where
+	// they are made, and leaves existing ones as they are. It must fit into
+	// what the broker has, well below its disk.
+	MaxBytes int64
+	// MaxPacked is how large a packed bundle may be, in bytes. Zero is
+	// [DefaultMaxPacked]; more than 1 GiB cannot be named by a head.
+	MaxPacked int64
+	// Events is told what the store came across; nil tells nobody.
+	Events func(Event)
+}
+
+// Store is where releases are durable. It is safe for concurrent use, by
+// several processes as well. It reads through the streams' leaders.
+type Store struct {
+	config StoreConfig
+	nc     *nats.Conn
+	api    js.JetStream
+}
+
+// Head is a release as it is stored. Nothing of it has been verified.
+type Head struct {
+	// Namespace under which it is stored.
+	Namespace policy.Namespace
+	// Note is the signed release.
+	Note []byte
+	// Seq is the number by which [Store.Put] knows what it follows.
+	Seq uint64
+	// Stored is when, by the broker's clock.
+	Stored time.Time
+
+	body message
+}
+
+// OpenStore makes the two streams, or checks that they are laid out as safety
+// needs them; see the package comment. It is an error of kind
+// [policy.Unavailable] if the broker does not answer before ctx ends (after
+// 15 s if it has no deadline), and may then be called again; of kind
+// [policy.Failed] if the streams exist but are laid out differently; and of
+// kind [policy.Exhausted] if the broker has less space than MaxBytes.
+func OpenStore(ctx context.Context, c StoreConfig) (*Store, error) {
+	if c.Conn == nil {
+		return nil, policy.Errorf(policy.BadRequest, "the store has no connection; connect first")
+	}
+	if err := checkDomain(c.Domain); err != nil {
+		return nil, err
+	}
+	if c.Replicas == 0 {
+		c.Replicas = 1
+	}
+	if c.MaxPacked == 0 {
+		c.MaxPacked = DefaultMaxPacked
+	}
+	raise := c.MaxBytes != 0
+	if !raise {
+		c.MaxBytes = DefaultMaxBytes
+	}
+	if c.Replicas < 0 || c.MaxBytes < 2 || c.MaxPacked < 0 {
+		return nil, policy.Errorf(policy.BadRequest, "the store has %d replicas, %d bytes and bundles of %d bytes; none may be negative", c.Replicas, c.MaxBytes, c.MaxPacked)
+	}
+	if c.Events == nil {
+		c.Events = func(Event) {}
+	}
+	api, err := js.New(c.Conn)
+	if err != nil {
+		return nil, policy.Errorf(policy.Internal, "cannot use JetStream: %w", err)
+	}
+	ctx, cancel := bounded(ctx, readTimeout)
+	defer cancel()
+	for _, want := range layout(c.Replicas, c.MaxBytes) {
+		err := persist(ctx, c.Conn, "cannot set up the stream "+want.Name, func(ctx context.Context) error {
+			return ensure(ctx, api, want, raise)
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return &Store{config: c, nc: c.Conn, api: api}, nil
+}
+
+// Head returns the head of a namespace, or a [policy.NotFound] error. If what
+// is stored there is malformed, so that it cannot have been a release, Head
+// returns a [policy.Failed] error and a Head with Namespace, Seq and Stored
+// only, so that a good release may be put over it.
+func (s *Store) Head(ctx context.Context, ns policy.Namespace) (Head, error) {
+	if err := checkNamespace(s.config.Domain, ns); err != nil {
+		return Head{}, err
+	}
+	m, err := readLast(ctx, s.nc, headStream, headSubject(s.config.Domain, ns))
+	if errors.Is(err, errAbsent) {
+		return Head{}, policy.Errorf(policy.NotFound, "namespace %s has no release; push one: microwall push DIR --namespace %s", ns, ns)
+	}
+	if err != nil {
+		return Head{}, err
+	}
+	return head(ns, m)
+}
+
+func head(ns policy.Namespace, m stored) (Head, error) {
+	h := Head{Namespace: ns, Seq: m.seq, Stored: m.time}
+	body, err := parseMessage(m.data)
+	if err != nil {
+		return h, policy.Errorf(policy.Failed, "the head of %s is damaged (%w); push a release over it", ns, err)
+	}
+	h.Note, h.body = body.note, body
+	return h, nil
+}
+
+// History returns the heads of a namespace that are kept, at most 100, the
+// newest first; none if it has no release. What is malformed is left out and
+// reported as [Ignored].
+func (s *Store) History(ctx context.Context, ns policy.Namespace) ([]Head, error) {
+	if err := checkNamespace(s.config.Domain, ns); err != nil {
+		return nil, err
+	}
+	ctx, cancel := bounded(ctx, readTimeout)
+	defer cancel()
+	subject := headSubject(s.config.Domain, ns)
+	var all []Head
+	for from := uint64(1); ; {
+		m, err := readNext(ctx, s.nc, headStream, subject, from)
+		if errors.Is(err, errAbsent) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		from = m.seq + 1
+		h, err := head(ns, m)
+		if err != nil {
+			s.config.Events(Ignored{Subject: subject, Err: err})
+			continue
+		}
+		all = append(all, h)
+	}
+	slices.Reverse(all)
+	return all[:min(len(all), history)], nil
+}
+
+// Namespaces returns, sorted, the namespaces of the domain that have a head,
+// retired ones included. Subjects that are no namespace are reported as
+// [Ignored].
+func (s *Store) Namespaces(ctx context.Context) ([]policy.Namespace, error) {
+	ctx, cancel := bounded(ctx, readTimeout)
+	defer cancel()
+	var subjects map[string]uint64
+	err := persist(ctx, s.nc, "cannot list the namespaces", func(ctx context.Context) error {
+		stream, err := s.api.Stream(ctx, headStream)
+		if err != nil {
+			return err
+		}
+		info, err := stream.Info(ctx, js.WithSubjectFilter("$KV.policy."+s.config.Domain+".*.head"))
+		if err != nil {
+			return err
+		}
+		subjects = info.State.Subjects
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	var all []policy.Namespace
+	for subject := range subjects {
+		ns, err := parseToken(s.config.Domain, strings.Split(subject, ".")[3])
+		if err != nil {
+			s.config.Events(Ignored{Subject: subject, Err: err})
+			continue
+		}
+		all = append(all, ns)
+	}
+	slices.Sort(all)
+	return all, nil
+}
+
+// Bundle returns the packed bundle of a head of this store. It is a
+// [policy.NotFound] error if the head retires its namespace, or if its chunks
+// are gone.
+func (s *Store) Bundle(ctx context.Context, h Head) ([]byte, error) {
+	switch {
+	case len(h.body.packed) > 0:
+		return h.body.packed, nil
+	case len(h.body.chunks) == 0:
+		return nil, policy.Errorf(policy.NotFound, "this release of %s retires the namespace; it has no bundle", h.Namespace)
+	}
+	ctx, cancel := bounded(ctx, putTimeout)
+	defer cancel()
+	return collect(ctx, h.body.chunks, s.config.MaxPacked, func(ctx context.Context, i int) ([]byte, error) {
+		m, err := readLast(ctx, s.nc, blobStream, blobSubject(s.config.Domain, h.Namespace, h.body.chunks[i]))
+		if errors.Is(err, errAbsent) {
+			return nil, policy.Errorf(policy.NotFound, "chunk %d of %d of a bundle of %s is gone from the broker; push the bundle again", i+1, len(h.body.chunks), h.Namespace)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return m.data, checkChunk(h.body.chunks, i, m.data)
+	})
+}
