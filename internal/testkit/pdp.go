@@ -1,0 +1,112 @@
+package testkit
+
+import (
+	"context"
+	"net"
+	"sync"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+	"golang.org/x/mod/sumdb/note"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/microwall/microwall/bundles/jetstream"
+	"github.com/microwall/microwall/bundles/live"
+	"github.com/microwall/microwall/internal/natsserver"
+	"github.com/microwall/microwall/internal/pap"
+	"github.com/microwall/microwall/pdp"
+	"github.com/microwall/microwall/pdp/grpcapi"
+	"github.com/microwall/microwall/policy"
+)
+
+// NATS starts a NATS server on loopback over dir. It ends with the test, or
+// before, by Shutdown.
+func NATS(t testing.TB, dir string) *natsserver.Server {
+	t.Helper()
+	s, err := natsserver.Start(t.Context(), natsserver.Config{Port: natsserver.AnyPort, StoreDir: dir, MaxBytes: 1 << 30})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Shutdown)
+	return s
+}
+
+// PDP is a PDP on loopback, with all that belongs to it.
+type PDP struct {
+	Addr     string
+	Live     *live.Live
+	Service  *pdp.Service
+	Store    *jetstream.Store
+	Conn     *grpc.ClientConn
+	NATSConn *nats.Conn
+}
+
+// StartPDP starts a PDP of the domain that uses the NATS server at url and
+// keeps releases in dir. It ends with the test.
+func (d *Domain) StartPDP(url, dir string, change ...func(*pdp.Config)) *PDP {
+	t := d.t
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	conn, err := jetstream.Connect(ctx, url, jetstream.ConnectOptions{})
+	d.must(err)
+	store, err := jetstream.OpenStore(ctx, jetstream.StoreConfig{Conn: conn, Domain: "shop", MaxBytes: 256 << 20})
+	d.must(err)
+	state, err := live.New(ctx, live.Config{Trust: d.Trust(), Dir: dir})
+	d.must(err)
+	follower, err := jetstream.NewFollower(jetstream.FollowConfig{
+		Conn: conn, Domain: "shop", List: store.Namespaces,
+		Offer: func(ctx context.Context, note []byte, fetch func(context.Context) ([]byte, error)) error {
+			return state.Offer(ctx, note, fetch)
+		},
+	})
+	d.must(err)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	d.must(err)
+	config := pdp.Config{Source: state}
+	for _, c := range change {
+		c(&config)
+	}
+	p := &PDP{Addr: listener.Addr().String(), Live: state, Store: store, NATSConn: conn, Service: pdp.New(config)}
+	server := grpcapi.New(grpcapi.Config{
+		Decide:   p.Service,
+		Releases: pdp.NewReleases(pdp.ReleasesConfig{Live: state, Store: func() *jetstream.Store { return store }}),
+	})
+	var work sync.WaitGroup
+	work.Go(func() { _ = follower.Run(ctx) })      // ends with ctx
+	work.Go(func() { _ = server.Serve(listener) }) // ends with Stop
+	t.Cleanup(func() {
+		server.Stop()
+		cancel()
+		work.Wait()
+		conn.Close()
+	})
+	select {
+	case <-follower.Synced():
+		state.Synced()
+	case <-t.Context().Done():
+		t.Fatal("the PDP did not get ready")
+	}
+	p.Conn, err = grpc.NewClient(p.Addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	d.must(err)
+	t.Cleanup(func() { p.Conn.Close() })
+	return p
+}
+
+// PAP returns an author's client of the PDP.
+func (d *Domain) PAP(p *PDP) *pap.Client { return pap.New(p.Conn, p.Addr, d.Trust()) }
+
+// Push releases one Rego module as an author does, and fails the test if that
+// fails.
+func (d *Domain) Push(p *PDP, keyName string, n policy.Namespace, module string) pap.Result {
+	d.t.Helper()
+	result, err := d.PAP(p).Push(d.t.Context(), d.Draft(keyName, n, module))
+	d.must(err)
+	return result
+}
+
+// Draft returns what an author pushes.
+func (d *Domain) Draft(keyName string, n policy.Namespace, module string) pap.Draft {
+	d.t.Helper()
+	return pap.Draft{Namespace: n, Bundle: d.Rego(module), Signers: []note.Signer{d.Signer(keyName)}, Created: Created, Author: keyName}
+}
