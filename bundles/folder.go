@@ -28,7 +28,6 @@ func Read(fsys fs.FS) (*Bundle, error) {
 		fsys:     fsys,
 		left:     Limits{}.WithDefaults().Unpacked,
 		manifest: newManifest(),
-		data:     &node{members: map[string]*node{}},
 		modules:  map[string][]byte{},
 	}
 	if err := fs.WalkDir(fsys, ".", f.visit); err != nil {
@@ -37,10 +36,11 @@ func Read(fsys fs.FS) (*Bundle, error) {
 	if len(f.modules) == 0 {
 		return nil, policy.Errorf(policy.BadRequest, "the folder has no *.rego file; put a policy (package authz) into it")
 	}
-	files := []file{
-		{manifestName, f.manifest.encode()},
-		{dataName, f.data.append(nil)},
+	data := []byte("{}")
+	if f.data != nil {
+		data = f.data.append(nil)
 	}
+	files := []file{{manifestName, f.manifest.encode()}, {dataName, data}}
 	for _, p := range slices.Sorted(maps.Keys(f.modules)) {
 		files = append(files, file{p, f.modules[p]})
 	}
@@ -60,7 +60,7 @@ type folder struct {
 	fsys     fs.FS
 	left     int64 // bytes that may still be read
 	manifest *manifest
-	data     *node
+	data     *node // nil before the first data.json
 	modules  map[string][]byte
 }
 
@@ -194,16 +194,18 @@ func (f *folder) addData(p string, content []byte) error {
 	if err != nil {
 		return err
 	}
-	dir := path.Dir(p)
-	if dir == "." {
-		if doc.members == nil {
+	if dir := path.Dir(p); dir == "." {
+		if !doc.isObject() {
 			return policy.Errorf(policy.BadRequest, "%s must be a JSON object; its members are what rules read as data.NAME", p)
 		}
-		return f.data.merge(doc, "")
+	} else {
+		for _, element := range slices.Backward(strings.Split(dir, "/")) {
+			doc = &node{file: p, members: map[string]*node{element: doc}}
+		}
 	}
-	elements := strings.Split(dir, "/")
-	for _, element := range slices.Backward(elements) {
-		doc = &node{file: p, members: map[string]*node{element: doc}}
+	if f.data == nil {
+		f.data = doc
+		return nil
 	}
 	return f.data.merge(doc, "")
 }

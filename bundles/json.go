@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -17,22 +18,23 @@ import (
 // here or in what reads it later.
 const maxDepth = 128
 
-// node is one JSON value of an author's file, held until all files are merged.
+// node is one JSON value of an author's file, in its one spelling. An object
+// that is merged with another is taken apart; everything else stays text.
 type node struct {
 	file    string           // it came from, for errors
-	members map[string]*node // of an object, else nil
-	items   []*node          // of an array
-	text    []byte           // of anything else, in its one spelling
+	text    []byte           // nil once members are there
+	members map[string]*node // of an object, once split
 }
 
 // parseJSON reads one JSON value. It refuses duplicate names, invalid UTF-8 and
 // whatever follows the value.
 func parseJSON(file string, src []byte) (*node, error) {
-	d := jsontext.NewDecoder(bytes.NewBuffer(src))
-	n, err := parseNode(d, file)
+	// Duplicates are found when names are sorted.
+	d := jsontext.NewDecoder(bytes.NewBuffer(src), jsontext.AllowDuplicateNames(true))
+	text, err := appendValue(make([]byte, 0, len(src)), d)
 	if err == nil {
 		if _, err = d.ReadToken(); errors.Is(err, io.EOF) {
-			return n, nil
+			return &node{file: file, text: text}, nil
 		}
 		if err == nil {
 			err = errors.New("something follows the document")
@@ -44,50 +46,92 @@ func parseJSON(file string, src []byte) (*node, error) {
 	return nil, policy.Errorf(policy.BadRequest, "%s is not JSON as it must be: %w", file, err)
 }
 
-func parseNode(d *jsontext.Decoder, file string) (*node, error) {
-	if d.StackDepth() >= maxDepth {
-		return nil, fmt.Errorf("it is nested deeper than %d levels", maxDepth)
-	}
-	n := &node{file: file}
+// appendValue appends the decoder's next value in its one spelling.
+func appendValue(dst []byte, d *jsontext.Decoder) ([]byte, error) {
 	switch d.PeekKind() {
 	case jsontext.KindBeginObject:
-		if _, err := d.ReadToken(); err != nil {
-			return nil, err
-		}
-		n.members = map[string]*node{}
-		for d.PeekKind() != jsontext.KindEndObject {
-			name, err := d.ReadToken()
-			if err != nil {
-				return nil, err
-			}
-			key := name.String()
-			if n.members[key], err = parseNode(d, file); err != nil {
-				return nil, err
-			}
-		}
-		_, err := d.ReadToken()
-		return n, err
+		return appendObject(dst, d)
 	case jsontext.KindBeginArray:
-		if _, err := d.ReadToken(); err != nil {
-			return nil, err
+		if err := open(d); err != nil {
+			return dst, err
 		}
-		n.items = []*node{}
-		for d.PeekKind() != jsontext.KindEndArray {
-			item, err := parseNode(d, file)
-			if err != nil {
-				return nil, err
+		dst = append(dst, '[')
+		for n := 0; d.PeekKind() != jsontext.KindEndArray; n++ {
+			if n > 0 {
+				dst = append(dst, ',')
 			}
-			n.items = append(n.items, item)
+			var err error
+			if dst, err = appendValue(dst, d); err != nil {
+				return dst, err
+			}
 		}
 		_, err := d.ReadToken()
-		return n, err
+		return append(dst, ']'), err
 	}
 	v, err := d.ReadValue()
 	if err != nil {
-		return nil, err
+		return dst, err
 	}
-	n.text, err = appendScalar(nil, v)
-	return n, err
+	return appendScalar(dst, v)
+}
+
+// open reads the beginning of an object or array.
+func open(d *jsontext.Decoder) error {
+	if d.StackDepth() >= maxDepth {
+		return fmt.Errorf("it is nested deeper than %d levels", maxDepth)
+	}
+	_, err := d.ReadToken()
+	return err
+}
+
+// member says where in the output a member of an object stands.
+type member struct {
+	name       string
+	start, end int
+}
+
+func appendObject(dst []byte, d *jsontext.Decoder) ([]byte, error) {
+	if err := open(d); err != nil {
+		return dst, err
+	}
+	dst = append(dst, '{')
+	begin := len(dst)
+	var members []member
+	for d.PeekKind() != jsontext.KindEndObject {
+		name, err := d.ReadToken()
+		if err != nil {
+			return dst, err
+		}
+		if len(members) > 0 {
+			dst = append(dst, ',')
+		}
+		m := member{name: name.String(), start: len(dst)}
+		dst = append(appendString(dst, m.name), ':')
+		if dst, err = appendValue(dst, d); err != nil {
+			return dst, err
+		}
+		m.end = len(dst)
+		members = append(members, m)
+	}
+	byName := func(a, b member) int { return strings.Compare(a.name, b.name) }
+	if !slices.IsSortedFunc(members, byName) {
+		slices.SortFunc(members, byName)
+		sorted := make([]byte, 0, len(dst)-begin)
+		for i, m := range members {
+			if i > 0 {
+				sorted = append(sorted, ',')
+			}
+			sorted = append(sorted, dst[m.start:m.end]...)
+		}
+		copy(dst[begin:], sorted)
+	}
+	for i := range members[min(1, len(members)):] {
+		if members[i].name == members[i+1].name {
+			return dst, fmt.Errorf("duplicate name %q in one object", members[i].name)
+		}
+	}
+	_, err := d.ReadToken()
+	return append(dst, '}'), err
 }
 
 // appendScalar appends a string, number or literal in its one spelling.
@@ -97,36 +141,9 @@ func appendScalar(dst, v []byte) ([]byte, error) {
 	}
 	s, err := jsontext.AppendUnquote(nil, v)
 	if err != nil {
-		return nil, err
+		return dst, err
 	}
 	return jsontext.AppendQuote(dst, s)
-}
-
-// append appends n in its one spelling.
-func (n *node) append(dst []byte) []byte {
-	switch {
-	case n.members != nil:
-		dst = append(dst, '{')
-		for i, name := range slices.Sorted(maps.Keys(n.members)) {
-			if i > 0 {
-				dst = append(dst, ',')
-			}
-			dst = appendString(dst, name)
-			dst = append(dst, ':')
-			dst = n.members[name].append(dst)
-		}
-		return append(dst, '}')
-	case n.items != nil:
-		dst = append(dst, '[')
-		for i, item := range n.items {
-			if i > 0 {
-				dst = append(dst, ',')
-			}
-			dst = item.append(dst)
-		}
-		return append(dst, ']')
-	}
-	return append(dst, n.text...)
 }
 
 // appendString quotes valid UTF-8.
@@ -138,6 +155,22 @@ func appendString(dst []byte, s string) []byte {
 	return dst
 }
 
+// append appends n in its one spelling.
+func (n *node) append(dst []byte) []byte {
+	if n.members == nil {
+		return append(dst, n.text...)
+	}
+	dst = append(dst, '{')
+	for i, name := range slices.Sorted(maps.Keys(n.members)) {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = append(appendString(dst, name), ':')
+		dst = n.members[name].append(dst)
+	}
+	return append(dst, '}')
+}
+
 // string returns the text of a string value, and whether n is one.
 func (n *node) string() (string, bool) {
 	if len(n.text) == 0 || n.text[0] != '"' {
@@ -147,19 +180,61 @@ func (n *node) string() (string, bool) {
 	return string(s), err == nil
 }
 
+// isObject reports whether n is an object.
+func (n *node) isObject() bool { return n.members != nil || n.text[0] == '{' }
+
+// split takes an object apart, one level, and reports whether n is one.
+func (n *node) split() bool {
+	if n.members != nil || !n.isObject() {
+		return n.members != nil
+	}
+	parts := n.parts()
+	n.members = make(map[string]*node, len(parts)/2)
+	for i := 0; i < len(parts); i += 2 {
+		name, ok := parts[i].string()
+		if !ok {
+			panic("bundles: the name of a member is no string")
+		}
+		n.members[name] = parts[i+1]
+	}
+	n.text = nil
+	return true
+}
+
+// parts returns the elements of an array, or the names and values of an object
+// that is not split. It panics where n is not what parseJSON returns.
+func (n *node) parts() []*node {
+	var parts []*node
+	d := jsontext.NewDecoder(bytes.NewBuffer(n.text), jsontext.AllowDuplicateNames(true))
+	if _, err := d.ReadToken(); err != nil {
+		panic("bundles: JSON in its one spelling cannot be read: " + err.Error())
+	}
+	for k := d.PeekKind(); k != jsontext.KindEndArray && k != jsontext.KindEndObject; k = d.PeekKind() {
+		v, err := d.ReadValue()
+		if err != nil {
+			panic("bundles: JSON in its one spelling cannot be read: " + err.Error())
+		}
+		end := int(d.InputOffset())
+		parts = append(parts, &node{file: n.file, text: n.text[end-len(v) : end : end]})
+	}
+	return parts
+}
+
 // merge puts other into n, object into object. Two different files that both
 // give a value to one path are a conflict, whatever the values are.
 func (n *node) merge(other *node, path string) error {
-	if n.members == nil || other.members == nil {
+	if !n.isObject() || !other.isObject() {
 		return policy.Errorf(policy.BadRequest, "%s and %s both give a value to data%s; keep one of them", n.file, other.file, path)
 	}
-	for name, theirs := range other.members {
+	n.split()
+	other.split()
+	for _, name := range slices.Sorted(maps.Keys(other.members)) {
 		mine, ok := n.members[name]
 		if !ok {
-			n.members[name] = theirs
+			n.members[name] = other.members[name]
 			continue
 		}
-		if err := mine.merge(theirs, path+"."+name); err != nil {
+		if err := mine.merge(other.members[name], path+"."+name); err != nil {
 			return err
 		}
 	}

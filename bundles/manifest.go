@@ -16,7 +16,7 @@ const maxManifest = 1 << 20
 type manifest struct {
 	revision  string
 	roots     []string
-	metadata  *node // nil if there is none
+	metadata  []byte // in its one spelling; nil if there is none
 	namespace policy.Namespace
 }
 
@@ -37,7 +37,7 @@ func parseManifest(src []byte) (*manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	if doc.members == nil {
+	if !doc.split() {
 		return nil, badManifest("is not a JSON object")
 	}
 	if err := checkNames(doc, "", manifestFields); err != nil {
@@ -63,7 +63,7 @@ func parseManifest(src []byte) (*manifest, error) {
 		}
 	}
 	if n, ok := doc.members["file_rego_versions"]; ok {
-		if n.members == nil {
+		if !n.split() {
 			return nil, badManifest("file_rego_versions is not an object")
 		}
 		for _, file := range slices.Sorted(maps.Keys(n.members)) {
@@ -114,11 +114,11 @@ func checkRegoVersion(field string, n *node) error {
 // bundle the whole of its data, so they are carried for OPA's tools, which
 // refuse roots that overlap.
 func parseRoots(n *node) ([]string, error) {
-	if len(n.items) == 0 {
+	if n.text[0] != '[' || len(n.parts()) == 0 {
 		return nil, badManifest("roots must be a list of paths; leave it away for the default, [\"\"]")
 	}
-	roots := make([]string, 0, len(n.items))
-	for _, item := range n.items {
+	var roots []string
+	for _, item := range n.parts() {
 		root, ok := item.string()
 		if !ok {
 			return nil, badManifest("roots must be a list of paths, each a string")
@@ -139,13 +139,13 @@ func parseRoots(n *node) ([]string, error) {
 }
 
 func (m *manifest) setMetadata(n *node) error {
-	if n.members == nil {
+	m.metadata = n.text
+	if !n.split() {
 		return badManifest("metadata is not an object")
 	}
 	if len(n.members) == 0 {
-		return nil
+		m.metadata = nil
 	}
-	m.metadata = n
 	own, ok := n.members["microwall"]
 	if !ok {
 		for name := range n.members {
@@ -155,7 +155,7 @@ func (m *manifest) setMetadata(n *node) error {
 		}
 		return nil
 	}
-	if own.members == nil {
+	if !own.split() {
 		return badManifest("metadata.microwall is not an object")
 	}
 	if err := checkNames(own, "metadata.microwall.", microwallFields); err != nil {
@@ -179,17 +179,19 @@ func (m *manifest) setMetadata(n *node) error {
 
 // encode returns the manifest in its one spelling.
 func (m *manifest) encode() []byte {
-	doc := &node{members: map[string]*node{
-		"rego_version": {text: []byte("1")},
-		"revision":     {text: appendString(nil, m.revision)},
-	}}
-	roots := &node{items: []*node{}}
-	for _, root := range m.roots {
-		roots.items = append(roots.items, &node{text: appendString(nil, root)})
-	}
-	doc.members["roots"] = roots
+	text := []byte("{")
 	if m.metadata != nil {
-		doc.members["metadata"] = m.metadata
+		text = append(append(text, `"metadata":`...), m.metadata...)
+		text = append(text, ',')
 	}
-	return doc.append(nil)
+	text = append(text, `"rego_version":1,"revision":`...)
+	text = appendString(text, m.revision)
+	text = append(text, `,"roots":[`...)
+	for i, root := range m.roots {
+		if i > 0 {
+			text = append(text, ',')
+		}
+		text = appendString(text, root)
+	}
+	return append(text, "]}"...)
 }
