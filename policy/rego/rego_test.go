@@ -3,6 +3,7 @@ package rego_test
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -328,5 +329,70 @@ todo_test_later if false
 	}
 	if report.Coverage <= 0 || report.Coverage >= 100 {
 		t.Errorf("coverage is %v of %v", report.Coverage, report.NotCovered)
+	}
+}
+
+func TestEveryCaseOfAParameterisedTestIsAResult(t *testing.T) {
+	src := source("package authz\nallow if input.n < 3", "")
+	src.Tests = []rego.Module{{Path: "authz_test.rego", Source: []byte(`package authz_test
+import data.authz
+test_table[name] if {
+	some name, n in {"one": 1, "two [2]": 2, "four": 4}
+	authz.allow with input.n as n
+}
+test_nested[a][b] if {
+	some a, rows in {"x": {"y": 1, "z": 5}, "w": {"v": 1}}
+	some b, n in rows
+	authz.allow with input.n as n
+}
+test_numbers[n] if {
+	some n in [1, 2]
+	authz.allow with input.n as n
+}
+test_errs[name] if {
+	some name, n in {"good": "1", "bad": "x"}
+	print(name)
+	to_number(n) == 1
+}
+todo_test_later[name] if {
+	some name in ["a"]
+	false
+}
+test_plain if true
+`)}}
+	report, err := rego.Test(t.Context(), src, rego.TestOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	failed := map[string]bool{}
+	var order []string
+	for _, r := range report.Results {
+		if _, ok := failed[r.Name]; ok {
+			t.Errorf("%s is there twice", r.Name)
+		}
+		failed[r.Name] = r.Failure != ""
+		order = append(order, r.Name)
+		if r.File != "authz_test.rego" || r.Line == 0 {
+			t.Errorf("%s is at %s:%d", r.Name, r.File, r.Line)
+		}
+		if strings.HasPrefix(r.Name, "authz_test.test_errs") && !strings.Contains(r.Output, "bad") {
+			t.Errorf("%s wrote %q", r.Name, r.Output)
+		}
+		if r.Skipped != (r.Name == "authz_test.todo_test_later") {
+			t.Errorf("%s: skipped is %v", r.Name, r.Skipped)
+		}
+	}
+	want := map[string]bool{
+		"authz_test.test_table[one]": false, "authz_test.test_table[two [2]]": false, "authz_test.test_table[four]": true,
+		"authz_test.test_nested[x][y]": false, "authz_test.test_nested[x][z]": true, "authz_test.test_nested[w][v]": false,
+		"authz_test.test_numbers[1]": false, "authz_test.test_numbers[2]": false,
+		"authz_test.test_errs[good]": false, "authz_test.test_errs[bad]": true, "authz_test.test_errs": true,
+		"authz_test.todo_test_later": false, "authz_test.test_plain": false,
+	}
+	if !maps.Equal(failed, want) {
+		t.Errorf("got  %v\nwant %v", failed, want)
+	}
+	if order[0] != "authz_test.test_table[four]" || order[len(order)-1] != "authz_test.test_plain" {
+		t.Errorf("order is %q", order)
 	}
 }

@@ -1,6 +1,7 @@
 package rego
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -23,9 +24,11 @@ type TestOptions struct {
 	Coverage bool
 }
 
-// TestResult is one test and how it ended.
+// TestResult is one test and how it ended. A parameterised test (`test_x[name] if
+// ...`) has a result for each of its cases.
 type TestResult struct {
-	// Name is "package.rule", for instance "authz_test.test_frontend".
+	// Name is "package.rule", for instance "authz_test.test_frontend", and the
+	// names of the case behind it, as in "authz_test.test_frontend[no id]".
 	Name string `json:"name"`
 	File string `json:"file"`
 	Line int    `json:"line"`
@@ -33,13 +36,17 @@ type TestResult struct {
 	Failure string `json:"failure,omitempty"`
 	// Skipped is a test whose name starts with todo_.
 	Skipped bool `json:"skipped,omitempty"`
-	// Output is what print() wrote.
-	Output   string        `json:"output,omitempty"`
+	// Output is what print() wrote; with the cases of a parameterised test, what
+	// all of them wrote.
+	Output string `json:"output,omitempty"`
+	// Duration of the test. The cases of a parameterised test are evaluated
+	// together, and each has the duration of all.
 	Duration time.Duration `json:"duration"`
 }
 
 // TestReport is the result of a run.
 type TestReport struct {
+	// Results sorted by place and name.
 	Results []TestResult `json:"results"`
 	// Coverage in percent of the policy's lines, tests not counted; 0 if it
 	// was not asked for.
@@ -114,17 +121,45 @@ func Test(ctx context.Context, src Source, o TestOptions) (report TestReport, er
 			return err
 		}
 		for r := range results {
-			report.Results = append(report.Results, testResult(r))
+			report.Results = append(report.Results, testResults(r)...)
 		}
 		return ctx.Err()
 	})
 	if err != nil {
 		return TestReport{}, fmt.Errorf("tests were not finished: %w", err)
 	}
+	// The tester runs tests in no order.
+	slices.SortFunc(report.Results, func(a, b TestResult) int {
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Name, b.Name))
+	})
 	if coverage != nil {
 		report.addCoverage(coverage.Report(modules), own)
 	}
 	return report, nil
+}
+
+// testResults returns one result for each case of a parameterised test, and one
+// for any other. A failure that no case accounts for, an error of the whole test
+// for instance, has a result of its own, so that none is lost.
+func testResults(r *tester.Result) []TestResult {
+	whole := testResult(r)
+	var cases []TestResult
+	for path, sub := range r.SubResults.Iter {
+		if len(sub.SubResults) > 0 {
+			continue // its own cases follow
+		}
+		c := whole
+		c.Name += "[" + strings.Join(path, "][") + "]"
+		if c.Failure = ""; sub.Fail {
+			c.Failure = "is not true"
+		}
+		cases = append(cases, c)
+	}
+	failed := slices.ContainsFunc(cases, func(c TestResult) bool { return c.Failure != "" })
+	if len(cases) == 0 || r.Error != nil || r.Fail && !failed {
+		cases = append(cases, whole)
+	}
+	return cases
 }
 
 func testResult(r *tester.Result) TestResult {
