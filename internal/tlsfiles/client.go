@@ -1,0 +1,56 @@
+package tlsfiles
+
+import (
+	"crypto/tls"
+
+	"github.com/microwall/microwall/policy"
+)
+
+// ClientConfig names the files of a client.
+type ClientConfig struct {
+	// CA has the certificates of the authorities that the server's certificate
+	// is checked with; "" takes the system's.
+	CA string
+	// Cert and Key are the client's own certificate and its key; both "" shows
+	// none.
+	Cert, Key string
+}
+
+// Client returns a configuration of what the files hold now. Whoever connects
+// sets its ServerName. Errors are of kind policy.BadRequest and name the flag.
+func Client(c ClientConfig) (*tls.Config, error) {
+	config := &tls.Config{MinVersion: minVersion}
+	if c.CA != "" {
+		ca := file{"--ca", c.CA}
+		raw, err := ca.read()
+		if err != nil {
+			return nil, err
+		}
+		if config.RootCAs, err = ca.roots(raw); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case c.Cert == "" && c.Key == "":
+		return config, nil
+	case c.Cert == "":
+		return nil, policy.Errorf(policy.BadRequest, "--cert-key is set but --cert is not; a client certificate needs both")
+	case c.Key == "":
+		return nil, policy.Errorf(policy.BadRequest, "--cert is set but --cert-key is not; a client certificate needs both")
+	}
+	cert, key := file{"--cert", c.Cert}, file{"--cert-key", c.Key}
+	rawCert, err := cert.read()
+	if err != nil {
+		return nil, err
+	}
+	rawKey, err := key.read()
+	if err != nil {
+		return nil, err
+	}
+	own, err := pair(cert, key, rawCert, rawKey)
+	if err != nil {
+		return nil, err
+	}
+	config.Certificates = []tls.Certificate{own}
+	return config, nil
+}
