@@ -43,11 +43,14 @@ func token(ns policy.Namespace) string { return strings.ReplaceAll(string(ns), "
 
 // parseToken reads what token writes, and nothing else.
 func parseToken(domain, s string) (policy.Namespace, error) {
-	ns, err := policy.ParseNamespace(strings.ReplaceAll(s, "_", "."))
-	if err != nil {
+	ns := policy.Namespace(strings.ReplaceAll(s, "_", "."))
+	if strings.Contains(s, ".") {
+		return "", policy.Errorf(policy.BadRequest, "%.100q is more than one token of a subject", s)
+	}
+	if err := checkNamespace(domain, ns); err != nil {
 		return "", err
 	}
-	return ns, checkNamespace(domain, ns)
+	return ns, nil
 }
 
 func headSubject(domain string, ns policy.Namespace) string {

@@ -1,0 +1,570 @@
+package jetstream_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	js "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/microwall/microwall/bundles/jetstream"
+	"github.com/microwall/microwall/internal/natsserver"
+	"github.com/microwall/microwall/policy"
+)
+
+var cartOnly = []policy.Namespace{cart}
+
+// never is a clock on which nothing is ever due: what arrives was pushed, or
+// asked for because of a connection.
+func never(time.Duration) <-chan time.Time { return nil }
+
+func TestWhatIsPutIsOffered(t *testing.T) {
+	url := serve(t).URL()
+	s := openStore(t, url)
+	small, large := random(1, 16<<10), random(2, 2*jetstream.ChunkSize+1)
+	seq := mustPut(t, s, cart, note(cart, 1), small, 0)
+	f := startFollower(t, url, jetstream.FollowConfig{Namespaces: cartOnly, FetchJitter: -1}, nil)
+	f.wantOffer(t, note(cart, 1), small)
+	f.wantSynced(t)
+	seq = mustPut(t, s, cart, note(cart, 2), large, seq)
+	f.wantOffer(t, note(cart, 2), large)
+	seq = mustPut(t, s, cart, note(cart, 3)+" retired", nil, seq)
+	f.wantOffer(t, note(cart, 3)+" retired", nil)
+	mustPut(t, s, cart, note(cart, 4), small, seq)
+	f.wantOffer(t, note(cart, 4), small)
+
+	seen := wantEvent(t, f.events, func(e jetstream.HeadSeen) bool { return e.Namespace == cart && e.Seq == seq })
+	if !seen.Pushed {
+		t.Error("a push was not seen as one")
+	}
+	if err := f.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestANamespaceIsFollowedFromItsFirstRelease(t *testing.T) {
+	for name, namespaces := range map[string][]policy.Namespace{"named": {shop, cart}, "all": nil} {
+		t.Run(name, func(t *testing.T) {
+			url := serve(t).URL()
+			s := openStore(t, url)
+			mustPut(t, s, shop, note(shop, 1), []byte("guardrail"), 0)
+			f := startFollower(t, url, jetstream.FollowConfig{Namespaces: namespaces, List: s.Namespaces, After: never}, nil)
+			f.wantOffer(t, note(shop, 1), []byte("guardrail"))
+			f.wantSynced(t)
+			mustPut(t, s, cart, note(cart, 1), []byte("first"), 0)
+			f.wantOffer(t, note(cart, 1), []byte("first"))
+		})
+	}
+}
+
+func TestAFollowerOfAnEmptyBrokerIsSynced(t *testing.T) {
+	url := serve(t).URL()
+	s := openStore(t, url)
+	startFollower(t, url, jetstream.FollowConfig{Namespaces: cartOnly}, nil).wantSynced(t)
+	startFollower(t, url, jetstream.FollowConfig{List: s.Namespaces}, nil).wantSynced(t)
+}
+
+func TestAFollowerCatchesUpOnWhatItMissedWhileDisconnected(t *testing.T) {
+	url := serve(t).URL()
+	s := openStore(t, url)
+	p := newProxy(t, url, nil)
+	events := make(chan jetstream.Event, 1000)
+	nc, err := jetstream.Connect(t.Context(), p.url(), jetstream.ConnectOptions{Events: func(e jetstream.Event) { events <- e }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	wantEvent[jetstream.Connected](t, events, nil)
+	f := startFollower(t, url, jetstream.FollowConfig{Conn: nc, Namespaces: []policy.Namespace{cart, shop}, After: never}, nil)
+	f.wantSynced(t)
+
+	p.down.Store(true)
+	p.cut()
+	wantEvent[jetstream.Disconnected](t, events, nil)
+	seq := mustPut(t, s, cart, note(cart, 1), []byte("one"), 0)
+	mustPut(t, s, cart, note(cart, 2), []byte("two"), seq)
+	p.down.Store(false)
+	wantEvent[jetstream.Connected](t, events, nil)
+	f.wantOffer(t, note(cart, 2), []byte("two"))
+	mustPut(t, s, shop, note(shop, 1), []byte("pushes work again"), 0)
+	f.wantOffer(t, note(shop, 1), []byte("pushes work again"))
+}
+
+func TestAFollowerOutlivesTheServer(t *testing.T) {
+	dir := t.TempDir()
+	server := serveAt(t, dir, natsserver.AnyPort)
+	url, port := server.URL(), portOf(t, server.URL())
+	mustPut(t, openStore(t, url), cart, note(cart, 1), []byte("one"), 0)
+	f := startFollower(t, url, jetstream.FollowConfig{Namespaces: cartOnly, After: never}, nil)
+	f.wantOffer(t, note(cart, 1), []byte("one"))
+
+	server.Shutdown()
+	serveAt(t, dir, port)
+	s := openStore(t, url)
+	mustPut(t, s, cart, note(cart, 2), []byte("two"), headSeq(t, s, cart))
+	f.wantOffer(t, note(cart, 2), []byte("two"))
+}
+
+func TestAFollowerMayBeThereBeforeTheBroker(t *testing.T) {
+	dir := t.TempDir()
+	server := serveAt(t, dir, natsserver.AnyPort)
+	url, port := server.URL(), portOf(t, server.URL())
+	mustPut(t, openStore(t, url), cart, note(cart, 1), []byte("one"), 0)
+	server.Shutdown()
+
+	f := startFollower(t, url, jetstream.FollowConfig{Namespaces: cartOnly, After: never}, nil)
+	if isSynced(f) {
+		t.Error("synced without a broker")
+	}
+	serveAt(t, dir, port)
+	f.wantOffer(t, note(cart, 1), []byte("one"))
+	f.wantSynced(t)
+}
+
+func TestAFollowerMayBeThereBeforeTheStreams(t *testing.T) {
+	url := serve(t).URL()
+	clock := newClock()
+	f := startFollower(t, url, jetstream.FollowConfig{Namespaces: cartOnly, After: clock.after}, nil)
+	wantEvent(t, f.events, func(e jetstream.AskFailed) bool { return e.Namespace == cart })
+	if isSynced(f) {
+		t.Error("synced without an answer")
+	}
+	openStore(t, url)
+	clock.fire(t, func(d time.Duration) bool { return d < time.Second })
+	f.wantSynced(t)
+}
+
+func TestGarbageOnThePushSubjectsIsIgnored(t *testing.T) {
+	url := serve(t).URL()
+	s := openStore(t, url)
+	f := startFollower(t, url, jetstream.FollowConfig{List: s.Namespaces, After: never}, nil)
+	f.wantSynced(t)
+	nc := connect(t, url)
+	for _, tt := range []struct {
+		subject string
+		data    []byte
+	}{
+		{"pdp.head.boutique.boutique_cart", nil},
+		{"pdp.head.boutique.boutique_cart", []byte("\x00Ibundle")},
+		{"pdp.head.boutique.boutique_cart", []byte("note\x00C12")},
+		{"pdp.head.boutique.boutique_cart", make([]byte, 500_000)},
+		{"pdp.head.boutique.other_cart", []byte("note")},
+		{"pdp.head.boutique.UPPER", []byte("note")},
+		{"pdp.head.boutique._", []byte("note")},
+		{"pdp.head.boutique.boutique-", []byte("note")},
+	} {
+		if err := nc.Publish(tt.subject, tt.data); err != nil {
+			t.Fatal(err)
+		}
+		if e := wantEvent[jetstream.Ignored](t, f.events, nil); e.Subject != tt.subject || e.Err == nil {
+			t.Errorf("ignored %+v, want %s", e, tt.subject)
+		}
+	}
+	// A note that nobody signed reaches the callback, and no further.
+	if err := nc.Publish("pdp.head.boutique.boutique_cart", []byte("unsigned")); err != nil {
+		t.Fatal(err)
+	}
+	if e := wantEvent[jetstream.Offered](t, f.events, nil); policy.KindOf(e.Err) != policy.Denied || e.Again {
+		t.Errorf("offered %+v", e)
+	}
+	mustPut(t, s, cart, note(cart, 1), []byte("true"), 0)
+	f.wantOffer(t, note(cart, 1), []byte("true"))
+}
+
+func TestGarbageAsTheHeadDoesNotStopAFollower(t *testing.T) {
+	url := serve(t).URL()
+	s := openStore(t, url)
+	for i := range 10 {
+		if _, err := admin(t, url).Publish(t.Context(), "$KV.policy.boutique.boutique_cart.head", fmt.Appendf(nil, "\x00%d", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f := startFollower(t, url, jetstream.FollowConfig{Namespaces: cartOnly, After: never}, nil)
+	wantEvent[jetstream.Ignored](t, f.events, nil)
+	f.wantSynced(t)
+	mustPut(t, s, cart, note(cart, 1), []byte("true"), damagedSeq(t, s))
+	f.wantOffer(t, note(cart, 1), []byte("true"))
+}
+
+func TestAForgedPushDoesNotKeepTheTrueHeadOut(t *testing.T) {
+	url := serve(t).URL()
+	s := openStore(t, url)
+	f := startFollower(t, url, jetstream.FollowConfig{Namespaces: cartOnly, After: never}, nil)
+	f.wantSynced(t)
+	nc := connect(t, url)
+	// It claims to be the newest there ever was.
+	forged := &nats.Msg{Subject: "pdp.head.boutique.boutique_cart", Data: []byte("forged"), Header: nats.Header{js.SequenceHeader: {"18446744073709551615"}}}
+	var seq uint64
+	for i := 1; i <= 20; i++ {
+		if err := nc.PublishMsg(forged); err != nil {
+			t.Fatal(err)
+		}
+		forged.Data = fmt.Appendf(nil, "forged %d", -i)
+		if err := nc.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		wantEvent(t, f.events, func(e jetstream.Offered) bool { return e.Err != nil })
+		seq = mustPut(t, s, cart, note(cart, i), []byte{byte(i)}, seq)
+		f.wantOffer(t, note(cart, i), []byte{byte(i)})
+	}
+}
+
+func TestAReplayedOldHeadIsOfferedAndDoesNoHarm(t *testing.T) {
+	url := serve(t).URL()
+	s := openStore(t, url)
+	first := mustPut(t, s, cart, note(cart, 1), []byte("one"), 0)
+	mustPut(t, s, cart, note(cart, 2), []byte("two"), first)
+	f := startFollower(t, url, jetstream.FollowConfig{Namespaces: cartOnly, After: never}, nil)
+	f.wantOffer(t, note(cart, 2), []byte("two"))
+	if err := connect(t, url).Publish("pdp.head.boutique.boutique_cart", []byte(note(cart, 1)+"\x00Ione")); err != nil {
+		t.Fatal(err)
+	}
+	if e := wantEvent(t, f.events, func(e jetstream.Offered) bool { return e.Err != nil }); e.Again || e.Err != errOld {
+		t.Errorf("the old head was %+v", e)
+	}
+}
+
+// While one head is being offered, a newer and then an older one arrive: the
+// newer is offered next.
+func TestWhatArrivesDuringAnOfferIsNotLost(t *testing.T) {
+	url := serve(t).URL()
+	s := openStore(t, url)
+	entered, leave := make(chan string, 10), make(chan struct{})
+	f := startFollower(t, url, jetstream.FollowConfig{Namespaces: cartOnly, After: never}, func(note string) error {
+		entered <- note
+		<-leave
+		return nil
+	})
+	defer close(leave)
+	f.wantSynced(t)
+	first := mustPut(t, s, cart, note(cart, 1), nil, 0)
+	if got := <-entered; got != note(cart, 1) {
+		t.Fatalf("offered %q", got)
+	}
+	second := mustPut(t, s, cart, note(cart, 2), []byte("two"), first)
+	third := mustPut(t, s, cart, note(cart, 3), []byte("three"), second)
+	// A late echo of the second, as a deposed leader may send it.
+	late := &nats.Msg{Subject: "pdp.head.boutique.boutique_cart", Data: []byte(note(cart, 2) + "\x00Itwo"), Header: nats.Header{js.SequenceHeader: {fmt.Sprint(second)}}}
+	nc := connect(t, url)
+	if err := nc.PublishMsg(late); err != nil {
+		t.Fatal(err)
+	}
+	// Behind it on the same subscription, so that it has arrived by now.
+	if err := nc.PublishMsg(&nats.Msg{Subject: late.Subject, Data: []byte(note(cart, 3) + "\x00Ithree"), Header: nats.Header{js.SequenceHeader: {fmt.Sprint(third)}}}); err != nil {
+		t.Fatal(err)
+	}
+	leave <- struct{}{}
+	if got := <-entered; got != note(cart, 3) {
+		t.Fatalf("%q was offered next, want the newest", got)
+	}
+	leave <- struct{}{}
+}
+
+func TestARetryableRefusalIsOfferedAgain(t *testing.T) {
+	for name, fault := range map[string]error{
+		"not ready":       policy.Errorf(policy.Unavailable, "not now"),
+		"out of time":     context.DeadlineExceeded,
+		"wrapped timeout": policy.Errorf(policy.Internal, "no time: %w", context.DeadlineExceeded),
+	} {
+		t.Run(name, func(t *testing.T) {
+			url := serve(t).URL()
+			s := openStore(t, url)
+			mustPut(t, s, cart, note(cart, 1), []byte("one"), 0)
+			clock := newClock()
+			var calls atomic.Int32
+			f := startFollower(t, url, jetstream.FollowConfig{Namespaces: cartOnly, After: clock.after}, func(string) error {
+				if calls.Add(1) <= 4 {
+					return fault
+				}
+				return nil
+			})
+			least := 50 * time.Millisecond
+			for range 4 {
+				if e := wantEvent[jetstream.Offered](t, f.events, nil); !e.Again || e.Err == nil {
+					t.Fatalf("offered %+v", e)
+				}
+				clock.fire(t, func(d time.Duration) bool { return d >= least && d < 3*least })
+				least *= 2
+			}
+			f.wantOffer(t, note(cart, 1), []byte("one"))
+		})
+	}
+}
+
+func TestANewerHeadReplacesTheOneThatIsRetried(t *testing.T) {
+	url := serve(t).URL()
+	s := openStore(t, url)
+	first := mustPut(t, s, cart, note(cart, 1), nil, 0)
+	clock := newClock()
+	var calls sync.Map
+	f := startFollower(t, url, jetstream.FollowConfig{Namespaces: cartOnly, After: clock.after}, func(n string) error {
+		calls.Store(n, true)
+		if n == note(cart, 1) {
+			return policy.Errorf(policy.Unavailable, "never")
+		}
+		return nil
+	})
+	wantEvent[jetstream.Offered](t, f.events, nil)
+	second := mustPut(t, s, cart, note(cart, 2), []byte("two"), first)
+	f.wantOffer(t, note(cart, 2), []byte("two"))
+	calls.Delete(note(cart, 1))
+	// Its timer goes off, and there is nothing to do.
+	clock.fire(t, func(d time.Duration) bool { return d < time.Second })
+	mustPut(t, s, cart, note(cart, 3), []byte("three"), second)
+	f.wantOffer(t, note(cart, 3), []byte("three"))
+	if _, again := calls.Load(note(cart, 1)); again {
+		t.Error("the older head was offered again")
+	}
+}
+
+func TestAFinalRefusalIsReportedOnceUntilTheHeadChangesOrRefresh(t *testing.T) {
+	url := serve(t).URL()
+	s := openStore(t, url)
+	clock := newClock()
+	var refusing atomic.Bool
+	refusing.Store(true)
+	var offers atomic.Int32
+	f := startFollower(t, url, jetstream.FollowConfig{Namespaces: cartOnly, After: clock.after}, func(n string) error {
+		offers.Add(1)
+		if refusing.Load() {
+			return policy.Errorf(policy.Denied, "key not trusted")
+		}
+		return nil
+	})
+	f.wantSynced(t)
+	mustPut(t, s, cart, note(cart, 1), []byte("one"), 0)
+	if e := wantEvent[jetstream.Offered](t, f.events, nil); e.Again || policy.KindOf(e.Err) != policy.Denied {
+		t.Fatalf("offered %+v", e)
+	}
+	// Three polls bring the same message. The next namespace to be asked for
+	// proves that the poll before is over.
+	for range 3 {
+		clock.fire(t, func(d time.Duration) bool { return d >= jetstream.DefaultPoll/2 })
+	}
+	clock.fire(t, func(d time.Duration) bool { return d >= jetstream.DefaultPoll/2 })
+	if n := offers.Load(); n != 1 {
+		t.Errorf("offered %d times", n)
+	}
+	refusing.Store(false)
+	f.Refresh()
+	f.wantOffer(t, note(cart, 1), []byte("one"))
+}
+
+func TestAPollFindsWhatWasNeverPushed(t *testing.T) {
+	for name, named := range map[string][]policy.Namespace{"named": cartOnly, "all": nil} {
+		t.Run(name, func(t *testing.T) {
+			url := serve(t).URL()
+			s := openStore(t, url)
+			clock := newClock()
+			f := startFollower(t, url, jetstream.FollowConfig{Namespaces: named, List: s.Namespaces, Poll: time.Minute, After: clock.after}, nil)
+			f.wantSynced(t)
+			// The broker loses its republishing.
+			stream, err := admin(t, url).Stream(t.Context(), "KV_policy")
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := stream.CachedInfo().Config
+			c.RePublish = nil
+			if _, err := admin(t, url).UpdateStream(t.Context(), c); err != nil {
+				t.Fatal(err)
+			}
+			mustPut(t, s, cart, note(cart, 1), []byte("one"), 0)
+			d := clock.fire(t, func(d time.Duration) bool { return d >= 30*time.Second })
+			if d >= 90*time.Second {
+				t.Errorf("polls after %s", d)
+			}
+			f.wantOffer(t, note(cart, 1), []byte("one"))
+			if e := wantEvent[jetstream.HeadSeen](t, f.events, nil); e.Pushed {
+				t.Error("it was pushed")
+			}
+		})
+	}
+}
+
+func TestAListThatFailsIsAskedForAgain(t *testing.T) {
+	url := serve(t).URL()
+	s := openStore(t, url)
+	mustPut(t, s, cart, note(cart, 1), []byte("one"), 0)
+	clock := newClock()
+	var calls atomic.Int32
+	f := startFollower(t, url, jetstream.FollowConfig{After: clock.after, List: func(ctx context.Context) ([]policy.Namespace, error) {
+		if calls.Add(1) == 1 {
+			return nil, errTest
+		}
+		return s.Namespaces(ctx)
+	}}, nil)
+	if e := wantEvent[jetstream.AskFailed](t, f.events, nil); e.Namespace != "" || e.Err != errTest {
+		t.Errorf("failed: %+v", e)
+	}
+	clock.fire(t, func(d time.Duration) bool { return d < time.Second })
+	f.wantOffer(t, note(cart, 1), []byte("one"))
+	f.wantSynced(t)
+}
+
+func TestAForgedChunkIsNotHandedOverAndTheTrueOneIsTakenLater(t *testing.T) {
+	url := serve(t).URL()
+	s := openStore(t, url)
+	packed := random(1, jetstream.ChunkSize+100)
+	mustPut(t, s, cart, note(cart, 1), packed, 0)
+	subject := "pdp.blob.boutique.boutique_cart." + policy.DigestOf(packed[jetstream.ChunkSize:]).Hex()
+	stream, err := admin(t, url).Stream(t.Context(), "BLOBS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	replace := func(data []byte) {
+		t.Helper()
+		if err := stream.Purge(t.Context(), js.WithPurgeSubject(subject)); err != nil {
+			t.Fatal(err)
+		}
+		if data != nil {
+			if _, err := admin(t, url).Publish(t.Context(), subject, data); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	soon := func(d time.Duration) <-chan time.Time {
+		if d > 5*time.Second {
+			return nil // no poll
+		}
+		return time.After(0)
+	}
+	replace([]byte("forged"))
+	f := startFollower(t, url, jetstream.FollowConfig{Namespaces: cartOnly, After: soon}, nil)
+	if e := wantEvent[jetstream.Offered](t, f.events, nil); !e.Again || !strings.Contains(e.Err.Error(), "other bytes") {
+		t.Fatalf("offered %+v", e)
+	}
+	replace(nil)
+	wantEvent(t, f.events, func(e jetstream.Offered) bool { return e.Again && strings.Contains(e.Err.Error(), "no message") })
+	replace(packed[jetstream.ChunkSize:])
+	f.wantOffer(t, note(cart, 1), packed)
+}
+
+func TestABundleOverTheLimitIsRefusedBeforeItIsFetched(t *testing.T) {
+	url := serve(t).URL()
+	s := openStore(t, url)
+	clock := newClock()
+	f := startFollower(t, url, jetstream.FollowConfig{Namespaces: cartOnly, MaxPacked: jetstream.ChunkSize + 10, FetchJitter: -1, After: clock.after}, func(string) error { return nil })
+	f.wantSynced(t)
+	var seq uint64
+	for i, n := range []int{3 * jetstream.ChunkSize, jetstream.ChunkSize + 11} {
+		seq = mustPut(t, s, cart, note(cart, i+1), random(uint64(n), n), seq)
+		e := wantEvent[jetstream.Offered](t, f.events, nil)
+		if e.Again || !strings.Contains(e.Err.Error(), "the limit is 524298") {
+			t.Fatalf("%d bytes: %+v", n, e)
+		}
+	}
+	mustPut(t, s, cart, note(cart, 3), random(3, jetstream.ChunkSize+10), seq)
+	f.wantOffer(t, note(cart, 3), random(3, jetstream.ChunkSize+10))
+}
+
+func TestLargeBundlesAreFetchedWithJitterAndSmallOnesAtOnce(t *testing.T) {
+	url := serve(t).URL()
+	s := openStore(t, url)
+	seq := mustPut(t, s, cart, note(cart, 1), random(1, jetstream.MaxInline), 0)
+	clock := newClock()
+	f := startFollower(t, url, jetstream.FollowConfig{Namespaces: cartOnly, Poll: time.Hour, FetchJitter: time.Second, After: clock.after}, nil)
+	f.wantOffer(t, note(cart, 1), random(1, jetstream.MaxInline))
+	mustPut(t, s, cart, note(cart, 2), random(2, jetstream.MaxInline+1), seq)
+	// Not before the timer went off.
+	wantEvent(t, f.events, func(e jetstream.HeadSeen) bool { return e.Seq > seq })
+	if len(f.offers) > 0 {
+		t.Error("fetched at once")
+	}
+	clock.fire(t, func(d time.Duration) bool { return d < time.Second })
+	f.wantOffer(t, note(cart, 2), random(2, jetstream.MaxInline+1))
+}
+
+func TestWhatIsDroppedIsAskedFor(t *testing.T) {
+	url := serve(t).URL()
+	s := openStore(t, url)
+	block, blocked := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	f := startFollower(t, url, jetstream.FollowConfig{List: s.Namespaces, After: never, Events: func(e jetstream.Event) {
+		if _, ok := e.(jetstream.Ignored); ok {
+			// What a callback must not do.
+			once.Do(func() { close(blocked); <-block })
+		}
+	}}, nil)
+	f.wantSynced(t)
+	nc := connect(t, url)
+	flood := func(n int) {
+		for range n {
+			if err := nc.Publish("pdp.head.boutique.NOBODY", nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := nc.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	flood(1)
+	<-blocked
+	flood(5000)
+	wantEvent(t, f.events, func(e jetstream.SlowConsumer) bool { return strings.HasPrefix(e.Subject, "pdp.head.") && e.Dropped > 0 })
+	// Nothing more fits into the subscription, so this one is dropped as well.
+	mustPut(t, s, cart, note(cart, 1), []byte("dropped"), 0)
+	close(block)
+	f.wantOffer(t, note(cart, 1), []byte("dropped"))
+}
+
+func TestRunEndsWithItsContextEvenDuringAnOffer(t *testing.T) {
+	url := serve(t).URL()
+	s := openStore(t, url)
+	mustPut(t, s, cart, note(cart, 1), random(1, 100_000), 0)
+	entered := make(chan struct{})
+	var once sync.Once
+	// The fetch waits for a timer that never goes off.
+	f := startFollower(t, url, jetstream.FollowConfig{Namespaces: cartOnly, After: never}, func(string) error {
+		once.Do(func() { close(entered) })
+		return nil
+	})
+	<-entered
+	if err := f.stop(); err != nil {
+		t.Error(err)
+	}
+	wantKind(t, f.Run(t.Context()), policy.Internal, "runs once")
+}
+
+func TestRunEndsWhenTheConnectionIsClosed(t *testing.T) {
+	url := serve(t).URL()
+	openStore(t, url)
+	nc := connect(t, url)
+	f, err := jetstream.NewFollower(jetstream.FollowConfig{Conn: nc, Domain: domain, Namespaces: []policy.Namespace{cart, shop}, Offer: func(context.Context, []byte, func(context.Context) ([]byte, error)) error { return nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- f.Run(t.Context()) }()
+	<-f.Synced()
+	nc.Close()
+	wantKind(t, <-done, policy.Unavailable, "closed")
+
+	f, err = jetstream.NewFollower(jetstream.FollowConfig{Conn: nc, Domain: domain, Namespaces: cartOnly, Offer: func(context.Context, []byte, func(context.Context) ([]byte, error)) error { return nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantKind(t, f.Run(t.Context()), policy.Unavailable)
+}
+
+func TestAFollowerThatCannotWorkIsNotMade(t *testing.T) {
+	nc := connect(t, serve(t).URL())
+	taker := func(context.Context, []byte, func(context.Context) ([]byte, error)) error { return nil }
+	for name, c := range map[string]jetstream.FollowConfig{
+		"no connection":     {Domain: domain, Namespaces: cartOnly, Offer: taker},
+		"no callback":       {Conn: nc, Domain: domain, Namespaces: cartOnly},
+		"no namespaces":     {Conn: nc, Domain: domain, Offer: taker},
+		"no domain":         {Conn: nc, Namespaces: cartOnly, Offer: taker},
+		"another domain":    {Conn: nc, Domain: "other", Namespaces: cartOnly, Offer: taker},
+		"wildcard":          {Conn: nc, Domain: domain, Namespaces: []policy.Namespace{"boutique.>"}, Offer: taker},
+		"negative interval": {Conn: nc, Domain: domain, Namespaces: cartOnly, Offer: taker, Poll: -1},
+	} {
+		if _, err := jetstream.NewFollower(c); policy.KindOf(err) != policy.BadRequest || err == nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
