@@ -4,8 +4,14 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/microwall/microwall/policy"
 	microwallv1 "github.com/microwall/microwall/proto/microwall/v1"
 )
+
+// MaxMessage is how many bytes a request, a batch or an answer has at most on
+// the wire: room for one request at its limit, however it is encoded, or for
+// many small ones.
+func MaxMessage(l policy.Limits) int { return 16 * l.WithDefaults().RequestBytes }
 
 // BatchProto writes a batch of whole requests, as [RequestProto] makes them,
 // and takes them over. A field that all of them share is moved out of them into

@@ -2,11 +2,13 @@ package wire
 
 import (
 	"context"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/microwall/microwall/policy"
+	microwallv1 "github.com/microwall/microwall/proto/microwall/v1"
 )
 
 // Error reads the error of a call to server: a status becomes an error of
@@ -20,15 +22,53 @@ func Error(server string, err error) error {
 	if !ok {
 		return err
 	}
-	switch s.Code() {
-	case codes.DeadlineExceeded:
+	message := legible(s.Message())
+	switch kind := Kind(s.Code()); {
+	case s.Code() == codes.DeadlineExceeded:
 		return policy.Errorf(policy.Unavailable, "%s did not answer in time: %w", server, context.DeadlineExceeded)
-	case codes.Canceled:
+	case s.Code() == codes.Canceled:
 		return policy.Errorf(policy.Unavailable, "call to %s was cancelled: %w", server, context.Canceled)
-	case codes.Unavailable:
-		return policy.Errorf(policy.Unavailable, "%s: %s", server, s.Message())
+	case kind == policy.Unavailable && lost(message):
+		return policy.Errorf(policy.Unavailable, "%s cannot be reached: %s; see that a PDP runs there (--server) and which certificates it wants (--ca, --cert, --cert-key)", server, message)
+	case kind == policy.Unavailable || kind == policy.Internal:
+		return policy.Errorf(kind, "%s: %s", server, message)
+	default:
+		return policy.Errorf(kind, "%s", message)
 	}
-	return policy.Errorf(Kind(s.Code()), "%s", s.Message())
+}
+
+// lost reports whether gRPC says that there is no connection, rather than the
+// server that it has no answer yet. Only the text tells the two apart; all that
+// hangs on it is the advice that is given.
+func lost(message string) bool {
+	for _, text := range []string{"connection error", "error reading from server", "write tcp", "name resolver error"} {
+		if strings.Contains(message, text) {
+			return true
+		}
+	}
+	return false
+}
+
+// BatchError reads the error of one item of a batch that server answered. It is
+// never nil.
+func BatchError(server string, m *microwallv1.BatchError) error {
+	kind := Kind(codes.Code(m.GetCode())) //nolint:gosec // a negative code is as unknown as a large one
+	message := legible(m.GetMessage())
+	if kind == policy.Internal || kind == policy.Unavailable {
+		return policy.Errorf(kind, "%s: %s", server, message)
+	}
+	return policy.Errorf(kind, "%s", message)
+}
+
+// maxMessage is how much of a server's message is passed on, in bytes: a long
+// list of what is wrong with a bundle, but not whatever it likes to send.
+const maxMessage = 64 << 10
+
+func legible(message string) string {
+	if len(message) > maxMessage {
+		message = message[:maxMessage] + "..."
+	}
+	return strings.ToValidUTF8(message, "\ufffd")
 }
 
 // Kind returns the kind of error that a status code stands for.

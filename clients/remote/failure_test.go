@@ -1,0 +1,300 @@
+package remote_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/microwall/microwall/clients/remote"
+	"github.com/microwall/microwall/pdp/grpcapi"
+	"github.com/microwall/microwall/policy"
+)
+
+// deciding is a PDP that does what a test wants it to.
+type deciding func(ctx context.Context, r policy.Request) (policy.Decision, error)
+
+func (f deciding) Authorize(ctx context.Context, r policy.Request) (policy.Decision, error) {
+	return f(ctx, r)
+}
+
+func (f deciding) AuthorizeBatch(ctx context.Context, rs []policy.Request) ([]policy.Result, error) {
+	results := make([]policy.Result, len(rs))
+	for i, r := range rs {
+		results[i].Decision, results[i].Err = f(ctx, r)
+	}
+	return results, nil
+}
+
+func TestAnErrorHasTheKindThatItHadInThePDP(t *testing.T) {
+	for kind := policy.Internal; kind <= policy.Exhausted; kind++ {
+		t.Run(kind.String(), func(t *testing.T) {
+			c := client(t, remote.Config{Server: servePDP(t, deciding(func(context.Context, policy.Request) (policy.Decision, error) {
+				return policy.Decision{Allowed: true}, policy.Errorf(kind, "no luck today; come again")
+			})).addr})
+			says := "no luck today; come again"
+			if kind == policy.Internal {
+				says = "the server's log has more"
+			}
+			check := func(d policy.Decision, err error) {
+				t.Helper()
+				if d.Allowed || policy.KindOf(err) != kind || !strings.Contains(err.Error(), says) || policy.Ended(err) {
+					t.Error(spelling(d, err))
+				}
+			}
+			check(c.Authorize(t.Context(), request("shop.cart", "Add")))
+			results, err := c.AuthorizeBatch(t.Context(), []policy.Request{request("shop.cart", "Add"), request("shop.cart", "Get")})
+			if err != nil || len(results) != 2 {
+				t.Fatalf("%v, %v", results, err)
+			}
+			check(results[0].Decision, results[0].Err)
+			check(results[1].Decision, results[1].Err)
+		})
+	}
+}
+
+func TestAPDPThatPanicsAllowsNothingAndLives(t *testing.T) {
+	c := client(t, remote.Config{Server: servePDP(t, deciding(func(_ context.Context, r policy.Request) (policy.Decision, error) {
+		if r.Action.Name == "Panic" {
+			panic("secret")
+		}
+		return policy.Decision{}, policy.Errorf(policy.NotFound, "still here")
+	})).addr})
+	if d, err := c.Authorize(t.Context(), request("shop.cart", "Panic")); d.Allowed || policy.KindOf(err) != policy.Internal || strings.Contains(err.Error(), "secret") {
+		t.Error(spelling(d, err))
+	}
+	if results, err := c.AuthorizeBatch(t.Context(), []policy.Request{request("shop.cart", "Add"), request("shop.cart", "Panic")}); results != nil || policy.KindOf(err) != policy.Internal {
+		t.Errorf("%v, %v", results, err)
+	}
+	if d, err := c.Authorize(t.Context(), request("shop.cart", "Add")); policy.KindOf(err) != policy.NotFound {
+		t.Error(spelling(d, err))
+	}
+}
+
+// waiting is a PDP that answers when the call has ended, and says when it was
+// asked.
+func waiting(t testing.TB) (server, <-chan struct{}) {
+	t.Helper()
+	asked := make(chan struct{}, 16)
+	return servePDP(t, deciding(func(ctx context.Context, _ policy.Request) (policy.Decision, error) {
+		asked <- struct{}{}
+		<-ctx.Done()
+		return policy.Decision{Allowed: true}, ctx.Err()
+	})), asked
+}
+
+func TestACallEndsWithItsContext(t *testing.T) {
+	s, asked := waiting(t)
+	c := client(t, remote.Config{Server: s.addr})
+	for name, test := range map[string]struct {
+		context func() (context.Context, context.CancelFunc)
+		want    error
+	}{
+		"its deadline passes": {func() (context.Context, context.CancelFunc) {
+			return context.WithTimeout(t.Context(), 50*time.Millisecond)
+		}, context.DeadlineExceeded},
+		"its deadline has passed": {func() (context.Context, context.CancelFunc) {
+			return context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+		}, context.DeadlineExceeded},
+		"it is cancelled": {func() (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithCancel(t.Context())
+			go func() {
+				<-asked
+				cancel()
+			}()
+			return ctx, cancel
+		}, context.Canceled},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for name, ask := range map[string]func(context.Context) (bool, error){
+				"Authorize": func(ctx context.Context) (bool, error) {
+					d, err := c.Authorize(ctx, request("shop.cart", "Add"))
+					return d.Allowed, err
+				},
+				"AuthorizeBatch": func(ctx context.Context) (bool, error) {
+					results, err := c.AuthorizeBatch(ctx, []policy.Request{request("shop.cart", "Add")})
+					return results != nil, err
+				},
+			} {
+				for len(asked) > 0 { // by the case before
+					<-asked
+				}
+				ctx, cancel := test.context()
+				if allowed, err := ask(ctx); allowed || !errors.Is(err, test.want) || !strings.Contains(err.Error(), s.addr) {
+					t.Errorf("%s: %v, %v", name, allowed, err)
+				}
+				cancel()
+			}
+		})
+	}
+}
+
+func TestAPDPThatDoesNotAnswerIsUnavailable(t *testing.T) {
+	s, _ := waiting(t)
+	c := client(t, remote.Config{Server: s.addr, Timeout: 50 * time.Millisecond})
+	d, err := c.Authorize(t.Context(), request("shop.cart", "Add"))
+	if d.Allowed || policy.KindOf(err) != policy.Unavailable || policy.Ended(err) || !strings.Contains(err.Error(), "within 50ms") || !strings.Contains(err.Error(), s.addr) {
+		t.Error(spelling(d, err))
+	}
+	results, err := c.AuthorizeBatch(t.Context(), []policy.Request{request("shop.cart", "Add")})
+	if results != nil || policy.KindOf(err) != policy.Unavailable || policy.Ended(err) {
+		t.Errorf("%v, %v", results, err)
+	}
+}
+
+func TestADeadPDPIsUnavailableUntilItIsBack(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c := client(t, remote.Config{Server: addr})
+	dead := func(err error) bool {
+		return policy.KindOf(err) == policy.Unavailable && !policy.Ended(err) && strings.Contains(err.Error(), addr) && strings.Contains(err.Error(), "--server")
+	}
+	if d, err := c.Authorize(t.Context(), request("shop.cart", "Add")); d.Allowed || !dead(err) {
+		t.Error(spelling(d, err))
+	}
+	if results, err := c.AuthorizeBatch(t.Context(), []policy.Request{request("shop.cart", "Add")}); results != nil || !dead(err) {
+		t.Errorf("%v, %v", results, err)
+	}
+	service := shop(t)
+	for range 2 {
+		s := serve(t, addr, grpcapi.New(grpcapi.Config{Decide: service}))
+		until(t, func() bool {
+			d, err := c.Authorize(t.Context(), request("shop.cart", "Add"))
+			return err == nil && d.Allowed
+		})
+		s.stop()
+		until(t, func() bool {
+			d, err := c.Authorize(t.Context(), request("shop.cart", "Add"))
+			if err == nil || policy.KindOf(err) != policy.Unavailable || d.Allowed {
+				t.Errorf("after the end: %s", spelling(d, err))
+			}
+			return dead(err)
+		})
+	}
+}
+
+// until waits for what cannot be waited for otherwise.
+func until(t *testing.T, done func() bool) {
+	t.Helper()
+	tick, end := time.NewTicker(5*time.Millisecond), time.After(10*time.Second)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-tick.C:
+		case <-end:
+			t.Fatal("it did not happen within ten seconds")
+		}
+	}
+}
+
+func TestAPDPThatDiesInTheMiddleOfACallIsUnavailable(t *testing.T) {
+	s, asked := waiting(t)
+	c := client(t, remote.Config{Server: s.addr})
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		<-asked
+		s.stop()
+	}()
+	d, err := c.Authorize(t.Context(), request("shop.cart", "Add"))
+	<-stopped
+	if d.Allowed || policy.KindOf(err) != policy.Unavailable || policy.Ended(err) || !strings.Contains(err.Error(), s.addr) {
+		t.Error(spelling(d, err))
+	}
+}
+
+func TestAClosedClientAllowsNothing(t *testing.T) {
+	s, asked := waiting(t)
+	c := client(t, remote.Config{Server: s.addr})
+	closed := make(chan error, 1)
+	go func() {
+		<-asked
+		closed <- c.Close()
+	}()
+	for _, when := range []string{"while it asks", "afterwards"} {
+		d, err := c.Authorize(t.Context(), request("shop.cart", "Add"))
+		if d.Allowed || policy.KindOf(err) != policy.Unavailable || policy.Ended(err) {
+			t.Errorf("%s: %s", when, spelling(d, err))
+		}
+	}
+	if err := errors.Join(<-closed, c.Close()); err != nil {
+		t.Error(err)
+	}
+	if s := c.Status(); s.Connection != "SHUTDOWN" {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestAPDPThatEndsCallsOnItsOwnDoesNotEndTheCallersContext(t *testing.T) {
+	for _, code := range []codes.Code{codes.Canceled, codes.DeadlineExceeded} {
+		s := servePDP(t, deciding(func(context.Context, policy.Request) (policy.Decision, error) {
+			return policy.Decision{}, status.Error(code, "says the server")
+		}))
+		c := client(t, remote.Config{Server: s.addr})
+		if d, err := c.Authorize(t.Context(), request("shop.cart", "Add")); policy.KindOf(err) != policy.Unavailable || policy.Ended(err) {
+			t.Errorf("%v: %s", code, spelling(d, err))
+		}
+		results, err := c.AuthorizeBatch(t.Context(), []policy.Request{request("shop.cart", "Add")})
+		if err != nil || policy.KindOf(results[0].Err) != policy.Unavailable || policy.Ended(results[0].Err) {
+			t.Errorf("%v: %v, %v", code, results, err)
+		}
+	}
+}
+
+func TestAServerThatIsNoPDPAllowsNothing(t *testing.T) {
+	t.Run("another gRPC server", func(t *testing.T) {
+		s := serve(t, "127.0.0.1:0", grpc.NewServer())
+		d, err := client(t, remote.Config{Server: s.addr}).Authorize(t.Context(), request("shop.cart", "Add"))
+		if d.Allowed || policy.KindOf(err) != policy.Internal || !strings.Contains(err.Error(), s.addr) || !strings.Contains(err.Error(), "unknown service") {
+			t.Error(spelling(d, err))
+		}
+	})
+	for name, greeting := range map[string]string{
+		"a web server": "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nyes\n",
+		"garbage":      strings.Repeat("\x00\xff", 1000),
+		"silence":      "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan struct{})
+			defer func() {
+				if err := l.Close(); err != nil {
+					t.Error(err)
+				}
+				<-done
+			}()
+			go func() {
+				defer close(done)
+				for {
+					conn, err := l.Accept()
+					if err != nil {
+						return
+					}
+					// The client may be gone already.
+					_, _ = conn.Write([]byte(greeting))
+					_ = conn.Close()
+				}
+			}()
+			c := client(t, remote.Config{Server: l.Addr().String(), Timeout: 2 * time.Second})
+			d, err := c.Authorize(t.Context(), request("shop.cart", "Add"))
+			if d.Allowed || policy.KindOf(err) != policy.Unavailable || !strings.Contains(err.Error(), l.Addr().String()) {
+				t.Error(spelling(d, err))
+			}
+		})
+	}
+}
