@@ -1,0 +1,140 @@
+package pdp_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/microwall/microwall/bundles"
+	"github.com/microwall/microwall/bundles/live"
+	"github.com/microwall/microwall/internal/testkit"
+	"github.com/microwall/microwall/pdp"
+	"github.com/microwall/microwall/policy"
+	"github.com/microwall/microwall/policy/rego"
+)
+
+// snapshot returns a snapshot in which shop.cart is decided by one module.
+func snapshot(t testing.TB, module string) *live.Snapshot {
+	t.Helper()
+	d := testkit.NewDomain(t)
+	s, err := live.NewLocal(t.Context(), map[policy.Namespace]*bundles.Bundle{"shop.cart": d.Rego(module)}, nil, rego.Options{Budget: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestWhatIsAskedIsCheckedFirst(t *testing.T) {
+	s := pdp.New(pdp.Config{Source: snapshot(t, "allow := true")})
+	for name, test := range map[string]struct {
+		change func(*policy.Request)
+		want   policy.Kind
+	}{
+		"no namespace":         {func(r *policy.Request) { r.Namespace = "" }, policy.BadRequest},
+		"an unknown namespace": {func(r *policy.Request) { r.Namespace = "shop.other" }, policy.NotFound},
+		"an ancestor":          {func(r *policy.Request) { r.Namespace = "shop" }, policy.NotFound},
+		"a child":              {func(r *policy.Request) { r.Namespace = "shop.cart.eu" }, policy.NotFound},
+		"no subject":           {func(r *policy.Request) { r.Subject = policy.Entity{} }, policy.BadRequest},
+	} {
+		r := testkit.Request("shop.cart", "Add")
+		test.change(&r)
+		if d, err := s.Authorize(t.Context(), r); policy.KindOf(err) != test.want || d.Allowed {
+			t.Errorf("%s: got %+v, %v", name, d, err)
+		}
+	}
+}
+
+// swapping hands out two snapshots in turn.
+type swapping struct {
+	snapshots []*live.Snapshot
+	turn      atomic.Int64
+}
+
+func (s *swapping) Snapshot() *live.Snapshot {
+	return s.snapshots[int(s.turn.Add(1))%len(s.snapshots)]
+}
+
+func TestABatchHasOneSnapshotAndOneTime(t *testing.T) {
+	// The obligation names the release and the time; the clock moves on with
+	// every look at it.
+	module := func(n string) string { return "allow := true\nobligations.seen := [" + n + ", input.time.unix]" }
+	source := &swapping{snapshots: []*live.Snapshot{snapshot(t, module("1")), snapshot(t, module("2"))}}
+	var seconds atomic.Int64
+	s := pdp.New(pdp.Config{Source: source, Now: func() time.Time { return time.Unix(seconds.Add(1), 0) }})
+	for range 4 {
+		results, err := s.AuthorizeBatch(t.Context(), slices.Repeat([]policy.Request{testkit.Request("shop.cart", "Add")}, 20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range results {
+			if r.Err != nil || r.Decision.Obligations.String() != results[0].Decision.Obligations.String() {
+				t.Fatalf("got %v and %v", r, results[0])
+			}
+		}
+	}
+}
+
+func TestTooMuchLoadIsRefusedAtOnce(t *testing.T) {
+	// One evaluation at a time, and the events callback holds it.
+	hold, held := make(chan struct{}), make(chan struct{}, 16)
+	s := pdp.New(pdp.Config{Source: snapshot(t, "allow := true"), Concurrency: 1, Queue: 2, Events: func(pdp.Event) {
+		held <- struct{}{}
+		<-hold
+	}})
+	var group sync.WaitGroup
+	errs := make(chan error, 4)
+	ask := func(ctx context.Context) {
+		group.Go(func() {
+			_, err := s.Authorize(ctx, testkit.Request("shop.cart", "Add"))
+			errs <- err
+		})
+	}
+	ask(t.Context())
+	<-held
+	// Of three that come now, two may wait and one is told so at once.
+	waiting, leave := context.WithCancel(t.Context())
+	for range 3 {
+		ask(waiting)
+	}
+	if err := <-errs; policy.KindOf(err) != policy.Exhausted {
+		t.Errorf("the third that waits: %v", err)
+	}
+	leave()
+	for range 2 {
+		if err := <-errs; !errors.Is(err, context.Canceled) {
+			t.Errorf("one that gave up waiting: %v", err)
+		}
+	}
+	close(hold)
+	if err := <-errs; err != nil {
+		t.Errorf("the one that was taken: %v", err)
+	}
+	group.Wait()
+	if d, err := s.Authorize(t.Context(), testkit.Request("shop.cart", "Add")); err != nil || !d.Allowed {
+		t.Errorf("afterwards: %+v, %v", d, err)
+	}
+}
+
+func TestACallThatIsOverIsNotDecided(t *testing.T) {
+	s := pdp.New(pdp.Config{Source: snapshot(t, "allow if { some a in numbers.range(1, 5000); some b in numbers.range(1, 5000); a + b == -1 }")})
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+	defer cancel()
+	if d, err := s.Authorize(ctx, testkit.Request("shop.cart", "Add")); !errors.Is(err, context.DeadlineExceeded) || d.Allowed {
+		t.Errorf("got %+v, %v", d, err)
+	}
+}
+
+func TestEveryDecisionIsReported(t *testing.T) {
+	var events []pdp.Decided
+	s := pdp.New(pdp.Config{Source: snapshot(t, `allow if input.action.name == "Add"`), Events: func(e pdp.Event) { events = append(events, e.(pdp.Decided)) }})
+	_, _ = s.Authorize(t.Context(), testkit.Request("shop.cart", "Add"))
+	_, _ = s.Authorize(t.Context(), testkit.Request("shop.other", "Add"))
+	_, _ = s.AuthorizeBatch(t.Context(), []policy.Request{testkit.Request("shop.cart", "Remove")})
+	if len(events) != 3 || !events[0].Decision.Allowed || policy.KindOf(events[1].Err) != policy.NotFound || events[2].Decision.Allowed || events[2].Request.Action.Name != "Remove" {
+		t.Errorf("got %+v", events)
+	}
+}
