@@ -1,9 +1,12 @@
 package wire
 
 import (
-	"fmt"
+	"encoding/json"
 	"iter"
 	"maps"
+	"slices"
+	"strconv"
+	"strings"
 
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -73,14 +76,26 @@ func PropertiesProto(p policy.Properties) (*structpb.Struct, error) {
 	if p.Len() == 0 {
 		return nil, nil
 	}
-	v, err := valueProto(p.Value(), "")
-	if err != nil {
-		return nil, err
+	v, bad := valueProto(p.Value())
+	if bad != nil {
+		return nil, policy.Errorf(policy.BadRequest, "%s is %s, which a double cannot say exactly; send it as a string", bad.where(), bad.number)
 	}
 	return v.GetStructValue(), nil
 }
 
-func valueProto(v policy.Value, path string) (*structpb.Value, error) {
+// inexact is a number that protobuf cannot carry, and the way to it, the
+// innermost step first: it is put together only once it is needed.
+type inexact struct {
+	number json.Number
+	path   []string
+}
+
+func (b *inexact) where() string {
+	slices.Reverse(b.path)
+	return strings.Join(b.path, "")
+}
+
+func valueProto(v policy.Value) (*structpb.Value, *inexact) {
 	switch v.Type() {
 	case policy.Bool:
 		return structpb.NewBoolValue(v.Bool()), nil
@@ -89,25 +104,29 @@ func valueProto(v policy.Value, path string) (*structpb.Value, error) {
 	case policy.Number:
 		f, exact := v.Float64()
 		if !exact {
-			return nil, policy.Errorf(policy.BadRequest, "%s is %s, which a double cannot say exactly; send it as a string", path, v.Number())
+			return nil, &inexact{number: v.Number()}
 		}
 		return structpb.NewNumberValue(f), nil
 	case policy.Array:
 		list := &structpb.ListValue{Values: make([]*structpb.Value, v.Len())}
 		for i := range list.Values {
-			var err error
-			if list.Values[i], err = valueProto(v.Index(i), fmt.Sprintf("%s[%d]", path, i)); err != nil {
-				return nil, err
+			element, bad := valueProto(v.Index(i))
+			if bad != nil {
+				bad.path = append(bad.path, "["+strconv.Itoa(i)+"]")
+				return nil, bad
 			}
+			list.Values[i] = element
 		}
 		return structpb.NewListValue(list), nil
 	case policy.Object:
 		s := &structpb.Struct{Fields: make(map[string]*structpb.Value, v.Len())}
 		for name := range v.Names() {
-			var err error
-			if s.Fields[name], err = valueProto(v.Get(name), path+"."+name); err != nil {
-				return nil, err
+			member, bad := valueProto(v.Get(name))
+			if bad != nil {
+				bad.path = append(bad.path, "."+name)
+				return nil, bad
 			}
+			s.Fields[name] = member
 		}
 		return structpb.NewStructValue(s), nil
 	}
