@@ -117,7 +117,7 @@ func TestWhatIsWrongIsSaidWithItsLine(t *testing.T) {
 		{"an unknown name in a case", one("    wants: {}\n"), 6, `unknown name "wants"`},
 		{"a case twice over", one("    want: {allowed: true}\n"), 6, `"want" is there twice`},
 
-		{"an unknown name in a request", one("      resourse: {type: t, id: i}\n"), 6, `unknown name "resourse"`},
+		{"an unknown name in a request", one("      ressource: {type: t, id: i}\n"), 6, `unknown name "ressource"`},
 		{"a namespace in a request", one("      namespace: shop\n"), 6, `unknown name "namespace"`},
 		{"another case", one("      Resource: {type: t, id: i}\n"), 6, `unknown name "Resource"`},
 		{"an unknown name in a subject", strings.Replace(one(""), "id: i", "id: i, name: x", 1), 5, `unknown name "name"`},

@@ -40,7 +40,7 @@ type TestResult struct {
 	// all of them wrote.
 	Output string `json:"output,omitempty"`
 	// Duration of the test. The cases of a parameterised test are evaluated
-	// together, and each has the duration of all.
+	// together, and each has its share.
 	Duration time.Duration `json:"duration"`
 }
 
@@ -155,8 +155,14 @@ func testResults(r *tester.Result) []TestResult {
 		}
 		cases = append(cases, c)
 	}
+	for i := range cases {
+		cases[i].Duration = whole.Duration / time.Duration(len(cases))
+	}
 	failed := slices.ContainsFunc(cases, func(c TestResult) bool { return c.Failure != "" })
 	if len(cases) == 0 || r.Error != nil || r.Fail && !failed {
+		if len(cases) > 0 {
+			whole.Duration = 0 // the cases have it
+		}
 		cases = append(cases, whole)
 	}
 	return cases
