@@ -8,5 +8,16 @@ import (
 func commands(w world) []*cobra.Command {
 	return []*cobra.Command{
 		newVersion(w),
+		newDemoClient(w),
+		newAuthorize(w),
+		newRetire(w),
+		newRollback(w),
+		newHistory(w),
+		newPush(w),
+		newServe(w),
+		newKeygen(w),
+		newCheck(w),
+		newTest(w),
+		newBuild(w),
 	}
 }

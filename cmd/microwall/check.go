@@ -1,0 +1,220 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/microwall/microwall/bundles"
+	"github.com/microwall/microwall/bundles/live"
+	"github.com/microwall/microwall/internal/decisions"
+	"github.com/microwall/microwall/policy"
+	"github.com/microwall/microwall/policy/rego"
+)
+
+// checkReport is what check says in JSON.
+type checkReport struct {
+	Folder    string           `json:"folder"`
+	Namespace policy.Namespace `json:"namespace,omitempty"`
+	Digest    policy.Digest    `json:"digest,omitzero"`
+	Problems  []rego.Problem   `json:"problems"`
+}
+
+func newCheck(w world) *cobra.Command {
+	var out output
+	cmd := &cobra.Command{
+		Use:     "check DIR",
+		GroupID: groupAuthor,
+		Short:   "Say whether a policy compiles, and what is wrong with it",
+		Long: `Check a folder with a policy: whether it is a bundle, whether its Rego and its
+tests compile in the language that Microwall has (OPA's, without clock, network
+and chance), and whether its rules have the shapes that they must have. Every
+problem is printed with its file, line and column, and with the way around it.
+
+Exit code 1 if there is a problem.`,
+		Example: `  microwall check policies/cart
+  microwall check policies/cart --format json`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: completeFolder,
+		RunE: func(_ *cobra.Command, args []string) error {
+			if err := out.check(); err != nil {
+				return err
+			}
+			f, err := openPolicy(args[0])
+			if err != nil {
+				return err
+			}
+			if _, err := f.decisions(); err != nil {
+				return err
+			}
+			if err := f.print(w.stdout, out); err != nil {
+				return err
+			}
+			if len(f.problems) > 0 {
+				return errNo
+			}
+			return nil
+		},
+	}
+	out.flag(cmd, formatJSON)
+	return cmd
+}
+
+func completeFolder(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return nil, cobra.ShellCompDirectiveFilterDirs
+}
+
+// policyFolder is a policy as its authors have it, and what is wrong with it.
+type policyFolder struct {
+	dir string
+	// bundle is nil if the folder is none.
+	bundle *bundles.Bundle
+	// problems name their files by paths from here, not inside the bundle.
+	problems []rego.Problem
+}
+
+// openPolicy reads a folder and compiles it. The error says that this could not
+// be done; what is wrong with the policy is a problem.
+func openPolicy(dir string) (*policyFolder, error) {
+	f := &policyFolder{dir: dir}
+	switch info, err := os.Stat(dir); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, policy.Errorf(policy.BadRequest, "folder %s does not exist; name one that holds a policy: .manifest, *.rego, data.json", dir)
+	case err != nil:
+		return nil, policy.Errorf(policy.BadRequest, "cannot read the folder: %w", err)
+	case !info.IsDir():
+		return nil, policy.Errorf(policy.BadRequest, "%s is no folder; name the one that holds the policy", dir)
+	}
+	b, err := bundles.Read(os.DirFS(dir))
+	if _, ok := errors.AsType[*fs.PathError](err); ok {
+		return nil, fmt.Errorf("%s: %w", dir, err)
+	}
+	if err != nil {
+		f.problems = []rego.Problem{{File: dir, Message: err.Error()}}
+		return f, nil //nolint:nilerr // it is a problem of the policy
+	}
+	f.bundle = b
+	if err := rego.Check(live.SourceOf(b)); err != nil {
+		problems, ok := errors.AsType[rego.Problems](err)
+		if !ok {
+			return nil, fmt.Errorf("%s: %w", dir, err)
+		}
+		f.add(problems)
+	}
+	return f, nil
+}
+
+// add takes over problems of the bundle. One that names no file of the bundle
+// is about the folder.
+func (f *policyFolder) add(problems []rego.Problem) {
+	modules := slices.Concat(f.bundle.Modules(), f.bundle.Tests())
+	for _, p := range problems {
+		isModule := slices.ContainsFunc(modules, func(m bundles.Module) bool { return m.Path == p.File })
+		if isModule || p.File == "data.json" {
+			p.File = filepath.Join(f.dir, filepath.FromSlash(p.File))
+		} else {
+			p.File = f.dir
+		}
+		f.problems = append(f.problems, p)
+	}
+}
+
+// decisions reads the folder's decisions.yaml, nil if it has none. What is wrong
+// with the file is added to the problems.
+func (f *policyFolder) decisions() ([]decisions.Case, error) {
+	entries, err := os.ReadDir(f.dir)
+	if err != nil {
+		return nil, fmt.Errorf("look for %s: %w", decisions.File, err)
+	}
+	found := false
+	for _, e := range entries {
+		switch name := strings.ToLower(e.Name()); {
+		case e.Name() == decisions.File:
+			found = true
+		case name == decisions.File, name == "decisions.yml", name == "decisions.json":
+			// It would be left out without a word.
+			f.problems = append(f.problems, rego.Problem{File: filepath.Join(f.dir, e.Name()), Message: "this file is not read", Hint: "rename it to " + decisions.File})
+		}
+	}
+	if !found {
+		return nil, nil
+	}
+	path := filepath.Join(f.dir, decisions.File)
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+		return nil, policy.Errorf(policy.BadRequest, "%s is no regular file; put one in its place", path)
+	}
+	file, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the decisions: %w", err)
+	}
+	cases, err := decisions.Parse(file)
+	if wrong, ok := errors.AsType[*decisions.Error](err); ok {
+		f.problems = append(f.problems, rego.Problem{File: path, Line: wrong.Line, Column: wrong.Column, Message: wrong.Message})
+		return nil, nil
+	}
+	return cases, err
+}
+
+func (f *policyFolder) print(to io.Writer, out output) error {
+	if out.format == formatJSON {
+		r := checkReport{Folder: f.dir, Problems: append([]rego.Problem{}, f.problems...)}
+		if f.bundle != nil {
+			r.Namespace, r.Digest = f.bundle.Namespace(), f.bundle.Digest()
+		}
+		return writeJSON(to, r)
+	}
+	if len(f.problems) > 0 {
+		return printProblems(to, f.problems)
+	}
+	of := ""
+	if n := f.bundle.Namespace(); n != "" {
+		of = " of " + string(n)
+	}
+	_, err := fmt.Fprintf(to, "%s: the policy%s compiles\n", f.dir, of)
+	return err
+}
+
+func printProblems(to io.Writer, problems []rego.Problem) error {
+	var b strings.Builder
+	for _, p := range problems {
+		hint := p.Hint
+		p.Hint = ""
+		fmt.Fprintln(&b, p)
+		if hint != "" {
+			fmt.Fprintf(&b, "    way around it: %s\n", hint)
+		}
+	}
+	_, err := fmt.Fprintf(to, "%s%s\n", &b, plural(len(problems), "problem"))
+	return err
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// namespaceOf returns the namespace that a bundle is for: its manifest's, or
+// the flag's if the manifest names none; "" if neither does.
+func namespaceOf(b *bundles.Bundle, flag string) (policy.Namespace, error) {
+	own := b.Namespace()
+	if flag == "" {
+		return own, nil
+	}
+	n, err := policy.ParseNamespace(flag)
+	if err != nil {
+		return "", err
+	}
+	if own != "" && own != n {
+		return "", policy.Errorf(policy.BadRequest, "--namespace is %s, but the policy's .manifest says %s; leave the flag away, or name another folder", n, own)
+	}
+	return n, nil
+}
