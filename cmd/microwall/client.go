@@ -33,6 +33,7 @@ func (f *clientFlags) add(cmd *cobra.Command, w world) {
 	fs.StringVar(&f.dial.CA, "ca", w.getenv("MICROWALL_CA"), "CA certificates that the PDP's certificate is checked with (MICROWALL_CA)")
 	fs.StringVar(&f.dial.Cert, "cert", w.getenv("MICROWALL_CERT"), "client certificate (MICROWALL_CERT)")
 	fs.StringVar(&f.dial.CertKey, "cert-key", w.getenv("MICROWALL_CERT_KEY"), "key of the client certificate (MICROWALL_CERT_KEY)")
+	fs.BoolVar(&f.dial.Plaintext, "plaintext", w.getenv("MICROWALL_PLAINTEXT") == "true", "speak to a PDP beyond this machine without TLS, in a mesh that encrypts (MICROWALL_PLAINTEXT=true)")
 	fs.DurationVar(&f.timeout, "timeout", time.Minute, "time for the whole command")
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/microwall/microwall/bundles/jetstream"
 	"github.com/microwall/microwall/bundles/live"
+	"github.com/microwall/microwall/internal/tlsfiles"
 	"github.com/microwall/microwall/pdp"
 	"github.com/microwall/microwall/pdp/grpcapi"
 	"github.com/microwall/microwall/policy"
@@ -128,6 +129,15 @@ func (o *observer) call(e grpcapi.CallFailed) {
 	o.calls.WithLabelValues(e.Method, status.Code().String()).Inc()
 	if policy.KindOf(e.Err) == policy.Internal && !policy.Ended(e.Err) {
 		o.log.Error("call failed", "method", e.Method, "peer", e.Peer, "code", status.Code(), "error", e.Err)
+	}
+}
+
+func (o *observer) tls(e tlsfiles.Event) {
+	switch e := e.(type) {
+	case tlsfiles.Reread:
+		o.log.Info("certificates were renewed")
+	case tlsfiles.Refused:
+		o.log.Error("changed certificates cannot be used; those before stay in use", "error", e.Err)
 	}
 }
 

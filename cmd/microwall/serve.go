@@ -87,8 +87,8 @@ without NATS, keys or signatures: for development only.`,
 	fs.IntVar(&f.limits.RequestBytes, "max-request-bytes", 0, "size of a request at most (default 1 MiB)")
 	fs.IntVar(&f.limits.BatchItems, "max-batch", 0, "requests in a batch at most (default 1000)")
 	fs.IntVar(&f.limits.CallPath, "max-call-path", 0, "elements of context.call_path at most (default 32)")
-	fs.Int64Var(&f.bundles.Packed, "max-bundle-bytes", 0, "size of a packed bundle at most (default 128 MiB)")
-	fs.Int64Var(&f.bundles.Unpacked, "max-unpacked-bytes", 0, "size of an unpacked bundle at most (default 512 MiB)")
+	fs.Int64Var(&f.bundles.Packed, "max-bundle-packed", 0, "size of a packed bundle at most (default 128 MiB)")
+	fs.Int64Var(&f.bundles.Unpacked, "max-bundle-unpacked", 0, "size of an unpacked bundle at most (default 512 MiB)")
 	fs.DurationVar(&f.policy.Budget, "decision-budget", 0, "time that one policy may take for one request (default 1s)")
 	fs.IntVar(&f.queue, "max-queue", 0, "requests that may wait for their turn (default 4096)")
 	return cmd
@@ -114,7 +114,7 @@ func (f *serveFlags) check() error {
 	}
 	for flag, value := range map[string]int64{
 		"--max-request-bytes": int64(f.limits.RequestBytes), "--max-batch": int64(f.limits.BatchItems), "--max-call-path": int64(f.limits.CallPath),
-		"--max-bundle-bytes": f.bundles.Packed, "--max-unpacked-bytes": f.bundles.Unpacked, "--decision-budget": int64(f.policy.Budget), "--max-queue": int64(f.queue),
+		"--max-bundle-packed": f.bundles.Packed, "--max-bundle-unpacked": f.bundles.Unpacked, "--decision-budget": int64(f.policy.Budget), "--max-queue": int64(f.queue),
 	} {
 		if value < 0 {
 			return policy.Errorf(policy.BadRequest, "%s is negative; 0 is the default", flag)
@@ -185,7 +185,7 @@ func serve(ctx context.Context, w world, f serveFlags) (err error) {
 		Events:             o.call,
 	}
 	if f.tlsCert != "" {
-		t, err := tlsfiles.Server(tlsfiles.ServerConfig{Cert: f.tlsCert, Key: f.tlsKey, ClientCA: f.clientCA, Events: o.tls})
+		t, err := tlsfiles.Server(tlsfiles.ServerConfig{Cert: f.tlsCert, Key: f.tlsKey, ClientCA: f.clientCA, RequireClient: f.clientCA != "", Events: o.tls})
 		if err != nil {
 			return err
 		}

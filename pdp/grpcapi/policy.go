@@ -69,7 +69,7 @@ func (p *policies) receive(stream grpc.ClientStreamingServer[microwallv1.PushReq
 		case m.GetRelease() != nil:
 			return nil, policy.Errorf(policy.BadRequest, "a push carries one release, in its first message")
 		case int64(len(packed)+len(m.GetChunk())) > most:
-			return nil, policy.Errorf(policy.Exhausted, "packed bundle is over the limit of %d bytes; raise --max-bundle-bytes", most)
+			return nil, policy.Errorf(policy.Exhausted, "packed bundle is over the limit of %d bytes; raise --max-bundle-packed", most)
 		}
 		packed = append(packed, m.GetChunk()...)
 	}
