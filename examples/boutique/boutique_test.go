@@ -12,9 +12,8 @@ import (
 	"strings"
 	"testing"
 
-	"go.yaml.in/yaml/v3"
-
 	"github.com/microwall/microwall/examples/boutique"
+	"github.com/microwall/microwall/internal/decisions"
 )
 
 // The demo's call graph, written down a second time and by hand.
@@ -169,21 +168,13 @@ func TestDecisionsAllowWhatTheGraphAllows(t *testing.T) {
 	}
 	for _, folder := range folders(t) {
 		t.Run(folder, func(t *testing.T) {
-			got, denied, names := map[string]bool{}, 0, map[string]bool{}
-			for _, d := range decisions(t, folder) {
-				if d.Name == "" || names[d.Name] {
-					t.Errorf("name %q is empty or there twice", d.Name)
-				}
-				names[d.Name] = true
-				if d.Want.Allowed == nil {
-					t.Errorf("%s: no want.allowed", d.Name)
-					continue
-				}
-				if !*d.Want.Allowed {
+			got, denied := map[string]bool{}, 0
+			for _, c := range cases(t, folder) {
+				if c.Want.Error != "" || !c.Want.Allowed {
 					denied++
 					continue
 				}
-				r := d.Request
+				r := c.Request
 				got[edge(r.Subject.Type, r.Subject.ID, r.Action.Name, r.Resource.Type, r.Resource.ID)] = true
 			}
 			if want := want[manifestNamespace(t, folder)]; !maps.Equal(got, want) {
@@ -196,48 +187,17 @@ func TestDecisionsAllowWhatTheGraphAllows(t *testing.T) {
 	}
 }
 
-// A decision is one entry of decisions.yaml.
-type decision struct {
-	Name      string `yaml:"name"`
-	Namespace string `yaml:"namespace"`
-	Time      string `yaml:"time"`
-	Request   struct {
-		Subject struct {
-			Type string `yaml:"type"`
-			ID   string `yaml:"id"`
-		} `yaml:"subject"`
-		Action struct {
-			Name string `yaml:"name"`
-		} `yaml:"action"`
-		Resource struct {
-			Type       string         `yaml:"type"`
-			ID         string         `yaml:"id"`
-			Properties map[string]any `yaml:"properties"`
-		} `yaml:"resource"`
-		Context map[string]any `yaml:"context"`
-	} `yaml:"request"`
-	Want struct {
-		Allowed     *bool          `yaml:"allowed"`
-		Reasons     []string       `yaml:"reasons"`
-		Obligations map[string]any `yaml:"obligations"`
-	} `yaml:"want"`
-}
-
-func decisions(t *testing.T, folder string) []decision {
+func cases(t *testing.T, folder string) []decisions.Case {
 	t.Helper()
-	text, err := boutique.FS.ReadFile(path.Join(folder, "decisions.yaml"))
+	text, err := boutique.FS.ReadFile(path.Join(folder, decisions.File))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var file struct {
-		Decisions []decision `yaml:"decisions"`
+	all, err := decisions.Parse(text)
+	if err != nil {
+		t.Fatalf("%s/%s: %v", folder, decisions.File, err)
 	}
-	d := yaml.NewDecoder(bytes.NewReader(text))
-	d.KnownFields(true)
-	if err := d.Decode(&file); err != nil {
-		t.Fatalf("%s/decisions.yaml: %v", folder, err)
-	}
-	return file.Decisions
+	return all
 }
 
 func manifestNamespace(t *testing.T, folder string) string {
