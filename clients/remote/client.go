@@ -187,7 +187,7 @@ func (c *Client) authorizeBatch(ctx context.Context, rs []policy.Request, sent [
 	results := make([]policy.Result, len(sent))
 	for j, result := range answer.GetResults() {
 		if e := result.GetError(); e != nil {
-			results[j].Err = wire.BatchError(c.peer(), e)
+			results[j].Err = c.itemFailure(ctx, e)
 			continue
 		}
 		d, err := versions.decision(rs[sent[j]].Namespace, result.GetDecision())
@@ -227,6 +227,16 @@ func (c *Client) failure(ctx context.Context, err error) error {
 		return policy.Errorf(policy.Unavailable, "%s cancelled the call; ask again", c.peer())
 	}
 	return wire.Error(c.peer(), err)
+}
+
+// itemFailure reads the error of one item. The end of the call may be told as
+// that of the item that was decided then.
+func (c *Client) itemFailure(ctx context.Context, e *microwallv1.BatchError) error {
+	//nolint:gosec // a negative code is as unknown as a large one
+	if code := codes.Code(e.GetCode()); code == codes.DeadlineExceeded || code == codes.Canceled {
+		return c.failure(ctx, status.Error(code, e.GetMessage()))
+	}
+	return wire.BatchError(c.peer(), e)
 }
 
 // senseless is the error for an answer that is none.

@@ -30,8 +30,9 @@ type CA struct {
 func NewCA(t testing.TB) *CA {
 	t.Helper()
 	key := newKey(t)
+	number := serial(t)
 	template := &x509.Certificate{
-		SerialNumber: serial(t), Subject: pkix.Name{CommonName: "test authority"},
+		SerialNumber: number, Subject: pkix.Name{CommonName: "test authority " + number.String()},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
