@@ -8,6 +8,7 @@ import (
 func commands(w world) []*cobra.Command {
 	return []*cobra.Command{
 		newVersion(w),
+		newDemo(w),
 		newDemoClient(w),
 		newAuthorize(w),
 		newRetire(w),

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/microwall/microwall/bundles"
+	"github.com/microwall/microwall/examples/boutique"
+)
+
+// boutiqueWorld is the folder and the processes of the demo.
+type boutiqueWorld struct {
+	dir              string
+	trust            string
+	grpc, http, nats string // where the server listens; kept over a restart
+
+	server, embedded, remote *demoProcess
+}
+
+// guardrailFolder is the folder of the namespace boutique.
+const guardrailFolder = "guardrails"
+
+// folder returns the folder of a team's policy.
+func (w *boutiqueWorld) folder(team string) string { return filepath.Join(w.dir, "policies", team) }
+
+// setUp writes the policies, makes a key for every team, and the trust file.
+func (w *boutiqueWorld) setUp(g boutique.CallGraph) error {
+	if err := os.CopyFS(filepath.Join(w.dir, "policies"), boutique.FS); err != nil {
+		return fmt.Errorf("write the policies: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Join(w.dir, "keys"), 0o700); err != nil {
+		return err
+	}
+	var keys, namespaces strings.Builder
+	add := func(team, namespace, more string) error {
+		private, public, err := bundles.GenerateKey(team)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&keys, "  %s: %s\n", team, public)
+		fmt.Fprintf(&namespaces, "  %s: {signers: [%s]%s}\n", namespace, team, more)
+		return bundles.WriteKey(w.key(team), private)
+	}
+	if err := add(guardrailFolder, g.Guardrail, ", guardrail: true"); err != nil {
+		return err
+	}
+	for _, s := range g.Services {
+		if err := add(strings.TrimPrefix(s.Namespace, g.Guardrail+"."), s.Namespace, ""); err != nil {
+			return err
+		}
+	}
+	w.trust = filepath.Join(w.dir, "trust.yaml")
+	text := "domain: " + g.Guardrail + "\nversion: 1\nepoch: 1\nkeys:\n" + keys.String() + "namespaces:\n" + namespaces.String()
+	return os.WriteFile(w.trust, []byte(text), 0o600)
+}
+
+// startServer starts the PDP, at any free ports the first time.
+func (w *boutiqueWorld) startServer(ctx context.Context) error {
+	p, err := startProcess(ctx, "serve", "--log-format", "json", "--data-dir", filepath.Join(w.dir, "data"), "--trust", w.trust,
+		"--grpc-addr", orDefault(w.grpc, "127.0.0.1:0"), "--http-addr", orDefault(w.http, "127.0.0.1:0"),
+		"--nats-addr", strings.TrimPrefix(orDefault(w.nats, "127.0.0.1:0"), "nats://"))
+	if err != nil {
+		return err
+	}
+	w.server = p
+	w.grpc, w.http, w.nats, err = p.ready()
+	return err
+}
+
+func (w *boutiqueWorld) startClients(ctx context.Context) error {
+	return errors.Join(w.startEmbedded(ctx), w.startRemote(ctx))
+}
+
+func (w *boutiqueWorld) startEmbedded(ctx context.Context) (err error) {
+	w.embedded, err = startClient(ctx, "--nats", w.nats, "--trust", w.trust, "--data-dir", filepath.Join(w.dir, "client"))
+	return err
+}
+
+func (w *boutiqueWorld) startRemote(ctx context.Context) (err error) {
+	if w.remote != nil {
+		w.remote.end()
+	}
+	w.remote, err = startClient(ctx, "--server", w.grpc)
+	return err
+}
+
+// stop ends every process that still runs.
+func (w *boutiqueWorld) stop() {
+	for _, p := range []*demoProcess{w.embedded, w.remote, w.server} {
+		if p != nil {
+			p.end()
+		}
+	}
+}
+
+// push runs `microwall push` as an author would, and returns what it printed.
+func (w *boutiqueWorld) push(ctx context.Context, team, folder string, more ...string) (string, error) {
+	var out bytes.Buffer
+	args := append([]string{"push", folder, "--server", w.grpc, "--trust", w.trust, "--key", w.key(team), "--author", team + "-team"}, more...)
+	code := run(ctx, world{stdin: strings.NewReader(""), stdout: &out, stderr: &out, getenv: func(string) string { return "" }}, args)
+	if code != exitYes {
+		return out.String(), fmt.Errorf("microwall %s: exit code %d: %s", strings.Join(args, " "), code, out.String())
+	}
+	return out.String(), nil
+}
+
+// pushTimed pushes and returns when the command began to run.
+func (w *boutiqueWorld) pushTimed(ctx context.Context, team, folder string) (time.Time, error) {
+	start := time.Now()
+	_, err := w.push(ctx, team, folder)
+	return start, err
+}
+
+// write writes a policy into a folder of its own.
+func (w *boutiqueWorld) write(name string, files map[string]string) (string, error) {
+	folder := filepath.Join(w.dir, "changed", name)
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return "", err
+	}
+	for file, content := range files {
+		if err := os.WriteFile(filepath.Join(folder, file), []byte(content), 0o600); err != nil {
+			return "", err
+		}
+	}
+	return folder, nil
+}
+
+// edit copies a team's policy into a folder of its own, with texts replaced. A
+// text that is not there is an error.
+func (w *boutiqueWorld) edit(team string, edits map[string][]replacement) (string, error) {
+	files := make(map[string]string)
+	err := fs.WalkDir(boutique.FS, team, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		raw, err := boutique.FS.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		text, file := string(raw), strings.TrimPrefix(name, team+"/")
+		for _, e := range edits[file] {
+			if strings.Count(text, e.old) != 1 {
+				return fmt.Errorf("%s does not have %q once", name, e.old)
+			}
+			text = strings.Replace(text, e.old, e.new, 1)
+		}
+		files[file] = text
+		return nil
+	})
+	if err != nil {
+		return "", err
+	}
+	return w.write(team, files)
+}
+
+type replacement struct{ old, new string }
