@@ -73,8 +73,7 @@ func Errorf(kind Kind, format string, args ...any) error {
 // that has none is [Internal]. A context that ended is no kind of its own: test
 // for it with [errors.Is] first where it matters.
 func KindOf(err error) Kind {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Kind
 	}
 	return Internal

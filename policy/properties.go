@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -57,8 +58,8 @@ type fault struct {
 
 func (f *fault) Error() string {
 	var b strings.Builder
-	for i := len(f.path) - 1; i >= 0; i-- {
-		b.WriteString(f.path[i])
+	for _, v := range slices.Backward(f.path) {
+		b.WriteString(v)
 	}
 	return strings.TrimPrefix(b.String(), ".") + " " + f.text
 }

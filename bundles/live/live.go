@@ -345,8 +345,7 @@ func namespaceOf(c *Candidate, err error) policy.Namespace {
 	if c.signed != nil {
 		return c.signed.Release().Namespace
 	}
-	var unverified *bundles.UnverifiedError
-	if errors.As(err, &unverified) {
+	if unverified, ok := errors.AsType[*bundles.UnverifiedError](err); ok {
 		return unverified.Release.Namespace
 	}
 	return ""

@@ -68,14 +68,14 @@ func (c *client) waitFor(v policy.Version) {
 
 func newClient(t testing.TB, d *testkit.Domain, url string, change ...func(*embedded.Config)) *client {
 	t.Helper()
-	c, err := tryClient(t, t.Context(), d, url, change...)
+	c, err := tryClient(t.Context(), t, d, url, change...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
 }
 
-func tryClient(t testing.TB, ctx context.Context, d *testkit.Domain, url string, change ...func(*embedded.Config)) (*client, error) {
+func tryClient(ctx context.Context, t testing.TB, d *testkit.Domain, url string, change ...func(*embedded.Config)) (*client, error) {
 	c := &client{t: t, more: make(chan struct{}, 1)}
 	config := embedded.Config{
 		NATS: url, TrustFile: d.TrustFile, Namespaces: []policy.Namespace{"shop.cart"},
@@ -259,7 +259,7 @@ func TestAClientWithNothingToDecideByDoesNotStart(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	_, err = tryClient(t, ctx, d, nobody)
+	_, err = tryClient(ctx, t, d, nobody)
 	if policy.KindOf(err) != policy.Unavailable || !strings.Contains(err.Error(), "NATS") {
 		t.Errorf("got %v", err)
 	}
@@ -276,7 +276,7 @@ func TestAClientWithNothingToDecideByDoesNotStart(t *testing.T) {
 		"a directory that is none": {func(c *embedded.Config) { c.Dir = d.TrustFile }, "directory"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := tryClient(t, t.Context(), d, nobody, test.change)
+			_, err := tryClient(t.Context(), t, d, nobody, test.change)
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
@@ -378,23 +378,23 @@ func TestManyCallersAndPushesAtOnce(t *testing.T) {
 	d.Push(p, "center", "shop", guardrail)
 	d.Push(p, "cart", "shop.cart", allowsAdd+"\n# 0")
 	c := newClient(t, d, url)
-	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
 	var callers sync.WaitGroup
 	for range 4 {
 		callers.Go(func() {
 			last := uint64(0)
-			for ctx.Err() == nil {
+			for !isClosed(done) {
 				got, err := c.Authorize(t.Context(), testkit.Request("shop.cart", "Add"))
 				if err != nil || !got.Allowed {
 					t.Errorf("got %+v, %v", got, err)
 					return
 				}
-				if r := got.Versions[1].Revision; r < last {
+				r := got.Versions[1].Revision
+				if r < last {
 					t.Errorf("revision %d after %d", r, last)
 					return
-				} else {
-					last = r
 				}
+				last = r
 			}
 		})
 	}
@@ -402,6 +402,15 @@ func TestManyCallersAndPushesAtOnce(t *testing.T) {
 		result := d.Push(p, "cart", "shop.cart", allowsAdd+strings.Repeat("\n# more", i+1))
 		c.waitFor(result.Release.Version())
 	}
-	cancel()
+	close(done)
 	callers.Wait()
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }

@@ -3,6 +3,7 @@ package remote
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/microwall/microwall/internal/wire"
 	"github.com/microwall/microwall/policy"
@@ -70,7 +71,7 @@ func (vs *versions) path(n policy.Namespace) ([]policy.Version, error) {
 		}
 	}
 	path = append(path, own)
-	path = path[:len(path):len(path)] // shared by the decisions in the namespace
+	path = slices.Clip(path) // shared by the decisions in the namespace
 	vs.paths[n] = path
 	return path, nil
 }

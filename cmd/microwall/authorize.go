@@ -71,7 +71,7 @@ Exit code 0 if it is allowed, 1 if it is denied, 2 if there is no decision.`,
 }
 
 func (f *authorizeFlags) authorize(ctx context.Context, w world) error {
-	if err := f.output.check(); err != nil {
+	if err := f.check(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, f.timeout)

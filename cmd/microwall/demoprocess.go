@@ -34,7 +34,8 @@ func startProcess(ctx context.Context, args ...string) (*demoProcess, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find this program: %w", err)
 	}
-	p := &demoProcess{cmd: exec.CommandContext(ctx, self, args...), lines: make(chan []byte, 64), done: make(chan struct{})}
+	cmd := exec.CommandContext(ctx, self, args...) //nolint:gosec // this program, with arguments that the demo writes
+	p := &demoProcess{cmd: cmd, lines: make(chan []byte, 64), done: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), demoEnv+"=1")
 	p.cmd.WaitDelay = 5 * time.Second
 	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
@@ -85,8 +86,8 @@ func (p *demoProcess) read(from io.Reader, isLog bool) {
 	}
 }
 
-// patience is how long a process of the demo may take to say something.
-const patience = 20 * time.Second
+// demoPatience is how long a process of the demo may take to say something.
+const demoPatience = 20 * time.Second
 
 // next returns the next line.
 func (p *demoProcess) next() ([]byte, error) {
@@ -95,7 +96,7 @@ func (p *demoProcess) next() ([]byte, error) {
 		if ok {
 			return line, nil
 		}
-	case <-time.After(patience):
+	case <-time.After(demoPatience):
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -225,7 +226,7 @@ func (p *demoProcess) end() {
 		}()
 		select {
 		case <-p.done:
-		case <-time.After(patience):
+		case <-time.After(demoPatience):
 			_ = p.cmd.Process.Kill()
 			<-p.done
 		}

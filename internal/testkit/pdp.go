@@ -89,7 +89,7 @@ func (d *Domain) StartPDP(url, dir string, change ...func(*pdp.Config)) *PDP {
 	}
 	p.Conn, err = grpc.NewClient(p.Addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	d.must(err)
-	t.Cleanup(func() { p.Conn.Close() })
+	t.Cleanup(func() { _ = p.Conn.Close() })
 	return p
 }
 

@@ -54,19 +54,19 @@ func BatchItem(m *microwallv1.AuthorizeBatchRequest, i int) *microwallv1.Authori
 	whole := &microwallv1.AuthorizeRequest{
 		Namespace: item.GetNamespace(), Subject: item.GetSubject(), Action: item.GetAction(), Resource: item.GetResource(), Context: item.GetContext(),
 	}
-	if whole.Namespace == "" {
+	if whole.GetNamespace() == "" {
 		whole.Namespace = m.GetNamespace()
 	}
-	if whole.Subject == nil {
+	if whole.GetSubject() == nil {
 		whole.Subject = m.GetSubject()
 	}
-	if whole.Action == nil {
+	if whole.GetAction() == nil {
 		whole.Action = m.GetAction()
 	}
-	if whole.Resource == nil {
+	if whole.GetResource() == nil {
 		whole.Resource = m.GetResource()
 	}
-	if whole.Context == nil {
+	if whole.GetContext() == nil {
 		whole.Context = m.GetContext()
 	}
 	return whole

@@ -109,7 +109,7 @@ func valueProto(v policy.Value) (*structpb.Value, *inexact) {
 		return structpb.NewNumberValue(f), nil
 	case policy.Array:
 		list := &structpb.ListValue{Values: make([]*structpb.Value, v.Len())}
-		for i := range list.Values {
+		for i := range list.GetValues() {
 			element, bad := valueProto(v.Index(i))
 			if bad != nil {
 				bad.path = append(bad.path, "["+strconv.Itoa(i)+"]")

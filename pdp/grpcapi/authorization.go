@@ -82,6 +82,6 @@ func batchResult(r *policy.Result) *microwallv1.BatchResult {
 func failed(err error) *microwallv1.BatchResult {
 	s := Status(err)
 	return &microwallv1.BatchResult{Result: &microwallv1.BatchResult_Error{
-		Error: &microwallv1.BatchError{Code: int32(s.Code()), Message: s.Message()},
+		Error: &microwallv1.BatchError{Code: int32(s.Code()), Message: s.Message()}, //nolint:gosec // status codes are below 17
 	}}
 }

@@ -2,6 +2,7 @@ package rego
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -79,7 +80,8 @@ var undefinedFunction = regexp.MustCompile(`undefined function (\S+)`)
 
 // addAST takes over what OPA's parser or compiler reported for a file.
 func (ps *Problems) addAST(file string, err error) {
-	errs, ok := err.(ast.Errors)
+	var errs ast.Errors
+	ok := errors.As(err, &errs)
 	if !ok {
 		*ps = append(*ps, Problem{File: file, Message: err.Error()})
 		return
