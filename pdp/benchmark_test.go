@@ -1,13 +1,14 @@
 package pdp_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io/fs"
 	"maps"
 	"path"
-	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/open-policy-agent/opa/v1/rego"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
@@ -41,7 +42,7 @@ import (
 // Compare figures of one run only.
 func BenchmarkAuthorize(b *testing.B) {
 	d := testkit.NewDomain(b)
-	guardrails, cart := d.Bundle(boutiqueFiles(b, "guardrails")), d.Bundle(boutiqueFiles(b, "cart"))
+	guardrails, cart := boutiqueBundle(b, "guardrails"), boutiqueBundle(b, "cart")
 	url := testkit.NATS(b, b.TempDir()).URL()
 	p := d.StartPDP(url, b.TempDir())
 	for _, release := range []struct {
@@ -101,7 +102,10 @@ func BenchmarkAuthorize(b *testing.B) {
 		b.ResetTimer()
 		b.RunParallel(func(pb *testing.PB) {
 			for pb.Next() {
-				mustAllow(b, pdpClient, r)
+				if err := allowed(b.Context(), pdpClient, r); err != nil {
+					b.Error(err)
+					return
+				}
 			}
 		})
 	})
@@ -119,10 +123,17 @@ func benchmark(b *testing.B, a policy.Authorizer, requests ...policy.Request) {
 }
 
 func mustAllow(b *testing.B, a policy.Authorizer, r policy.Request) {
-	d, err := a.Authorize(b.Context(), r)
-	if err != nil || !d.Allowed || len(d.Versions) != 2 {
-		b.Fatalf("got %+v, %v; want it allowed by the guardrail and the namespace", d, err)
+	if err := allowed(b.Context(), a, r); err != nil {
+		b.Fatal(err)
 	}
+}
+
+func allowed(ctx context.Context, a policy.Authorizer, r policy.Request) error {
+	d, err := a.Authorize(ctx, r)
+	if err == nil && (!d.Allowed || len(d.Versions) != 2) {
+		err = fmt.Errorf("got %+v, want it allowed by the guardrail and the namespace", d)
+	}
+	return err
 }
 
 func embeddedClient(b *testing.B, d *testkit.Domain, url string, config cache.Config) *embedded.Client {
@@ -200,31 +211,28 @@ func addItem(b *testing.B, trace string) policy.Request {
 	}
 }
 
-// boutiqueFiles returns the policy and data of one of the boutique's folders.
-// Its manifest, which names a namespace of the boutique, and its tests stay
-// there.
-func boutiqueFiles(b *testing.B, folder string) map[string]string {
+// boutiqueBundle returns one of the boutique's folders as a bundle, without the
+// manifest, which names a namespace of the boutique.
+func boutiqueBundle(b *testing.B, folder string) *bundles.Bundle {
 	b.Helper()
 	entries, err := fs.ReadDir(boutique.FS, folder)
 	if err != nil {
 		b.Fatal(err)
 	}
-	files := map[string]string{}
+	files := fstest.MapFS{}
 	for _, e := range entries {
-		name := e.Name()
-		if name != "data.json" && path.Ext(name) != ".rego" || strings.HasSuffix(name, "_test.rego") {
+		if e.Name() == ".manifest" {
 			continue
 		}
-		content, err := fs.ReadFile(boutique.FS, path.Join(folder, name))
+		content, err := fs.ReadFile(boutique.FS, path.Join(folder, e.Name()))
 		if err != nil {
 			b.Fatal(err)
 		}
-		// The kit knows a module by its package line, before which no comment is.
-		_, after, ok := strings.Cut(string(content), "package authz\n")
-		files[name] = string(content)
-		if ok {
-			files[name] = "package authz\n" + after
-		}
+		files[e.Name()] = &fstest.MapFile{Data: content}
 	}
-	return files
+	bundle, err := bundles.Read(files)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return bundle
 }
