@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/microwall/microwall/bundles"
 	"github.com/microwall/microwall/policy"
 	"github.com/microwall/microwall/policy/rego"
@@ -42,7 +44,10 @@ type Live struct {
 	config Config
 	keep   *keep
 	events sync.Mutex // one event at a time
-	disk   sync.Mutex // one release is written at a time
+	// unpacking bounds the bytes of all bundles that are unpacked and compiled
+	// at once to what one may have.
+	unpacking *semaphore.Weighted
+	disk      sync.Mutex // one release is written at a time
 
 	mu      sync.Mutex // guards what follows; never held while compiling
 	trust   *bundles.Trust
@@ -71,6 +76,7 @@ func New(ctx context.Context, config Config) (*Live, error) {
 	if config.Events == nil {
 		config.Events = func(Event) {}
 	}
+	config.Bundles = config.Bundles.WithDefaults()
 	if config.Now == nil {
 		config.Now = time.Now
 	}
@@ -90,11 +96,12 @@ func New(ctx context.Context, config Config) (*Live, error) {
 		return nil, err
 	}
 	l := &Live{
-		config:  config,
-		keep:    keep,
-		trust:   config.Trust,
-		held:    make(map[policy.Namespace]*held),
-		refused: make(map[policy.Namespace]error),
+		config:    config,
+		unpacking: semaphore.NewWeighted(config.Bundles.Unpacked),
+		keep:      keep,
+		trust:     config.Trust,
+		held:      make(map[policy.Namespace]*held),
+		refused:   make(map[policy.Namespace]error),
 	}
 	l.swap()
 	return l, l.load(ctx)
@@ -232,6 +239,12 @@ func (l *Live) open(ctx context.Context, c *Candidate, fetch Fetch) error {
 	if c.packed, err = fetch(ctx); err != nil {
 		return fmt.Errorf("bundle of release %d of %s: %w", r.Revision, r.Namespace, err)
 	}
+	// More than one bundle may have is refused by Unpack; it waits for all.
+	share := min(r.Size, l.config.Bundles.Unpacked)
+	if err := l.unpacking.Acquire(ctx, share); err != nil {
+		return err
+	}
+	defer l.unpacking.Release(share)
 	if c.bundle, err = c.signed.Unpack(bytes.NewReader(c.packed), l.config.Bundles); err != nil {
 		return err
 	}

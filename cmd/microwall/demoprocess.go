@@ -28,8 +28,8 @@ type demoProcess struct {
 	last []byte // of stderr, for when it dies
 }
 
-// startProcess starts this binary with other arguments.
-func startProcess(ctx context.Context, args ...string) (*demoProcess, error) {
+// startDemoProcess starts this binary with other arguments.
+func startDemoProcess(ctx context.Context, args ...string) (*demoProcess, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find this program: %w", err)
@@ -119,7 +119,7 @@ func (p *demoProcess) ready() (grpc, http, nats string, err error) {
 
 // startClient starts a client and waits until it decides.
 func startClient(ctx context.Context, args ...string) (*demoProcess, error) {
-	p, err := startProcess(ctx, append([]string{"demo-client"}, args...)...)
+	p, err := startDemoProcess(ctx, append([]string{"demo-client"}, args...)...)
 	if err != nil {
 		return nil, err
 	}

@@ -63,7 +63,7 @@ func (w *boutiqueWorld) setUp(g boutique.CallGraph) error {
 
 // startServer starts the PDP, at any free ports the first time.
 func (w *boutiqueWorld) startServer(ctx context.Context) error {
-	p, err := startProcess(ctx, "serve", "--log-format", "json", "--data-dir", filepath.Join(w.dir, "data"), "--trust", w.trust,
+	p, err := startDemoProcess(ctx, "serve", "--log-format", "json", "--data-dir", filepath.Join(w.dir, "data"), "--trust", w.trust,
 		"--grpc-addr", orDefault(w.grpc, "127.0.0.1:0"), "--http-addr", orDefault(w.http, "127.0.0.1:0"),
 		"--nats-addr", strings.TrimPrefix(orDefault(w.nats, "127.0.0.1:0"), "nats://"))
 	if err != nil {
