@@ -96,8 +96,7 @@ func transient(err error) bool {
 
 // code returns JetStream's error code, or 0.
 func code(err error) js.ErrorCode {
-	var api *js.APIError
-	if errors.As(err, &api) {
+	if api, ok := errors.AsType[*js.APIError](err); ok {
 		return api.ErrorCode
 	}
 	return 0
@@ -117,10 +116,10 @@ func unanswered(ctx context.Context, last error) error {
 
 // refused is the error for what the broker answered.
 func refused(what string, err error) error {
-	var p *policy.Error
-	switch {
-	case errors.As(err, &p):
+	if _, ok := errors.AsType[*policy.Error](err); ok {
 		return err
+	}
+	switch {
 	case errors.Is(err, nats.ErrConnectionClosed):
 		return policy.Errorf(policy.Unavailable, "%s: %w; this process is shutting down", what, err)
 	case errors.Is(err, js.ErrStreamNotFound):

@@ -91,7 +91,7 @@ func Connect(ctx context.Context, url string, o ConnectOptions) (*nats.Conn, err
 	case r := <-done:
 		if r.err != nil {
 			// A URL that cannot be read is not repeated: it may hold a password.
-			if bad := (*neturl.Error)(nil); errors.As(r.err, &bad) {
+			if bad, ok := errors.AsType[*neturl.Error](r.err); ok {
 				return nil, policy.Errorf(policy.BadRequest, "the URL of NATS cannot be read: %w; it has the form nats://HOST:PORT", bad.Err)
 			}
 			return nil, policy.Errorf(policy.BadRequest, "cannot connect to NATS: %w; look at the URL, which has the form nats://HOST:PORT, and at the credentials", r.err)
@@ -120,8 +120,13 @@ func backoff(n int, limit time.Duration) time.Duration {
 
 // jitter returns a time between half of d and one and a half.
 func jitter(d time.Duration) time.Duration {
+	return d/2 + below(d)
+}
+
+// below returns a time from 0 to less than d.
+func below(d time.Duration) time.Duration {
 	if d <= 0 {
 		return 0
 	}
-	return d/2 + rand.N(d)
+	return rand.N(d) //nolint:gosec // it spreads load and keeps no secret
 }

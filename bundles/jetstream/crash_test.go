@@ -33,10 +33,9 @@ func TestNothingAcknowledgedIsMissingAfterSIGKILL(t *testing.T) {
 			last := heads[ns]
 			mu.Unlock()
 			s := openStore(t, url)
+			// What was in flight when the server died may have become the head.
+			after := headSeq(t, s, ns)
 			wg.Go(func() {
-				// What was in flight when the server died may have become the
-				// head.
-				after := headSeq(t, s, ns)
 				for i := 0; ; i++ {
 					a := acknowledged{note: fmt.Sprintf("%s %d %d", ns, kill, i), size: sizes[i%len(sizes)], seed: uint64(kill*1000 + i)}
 					seq, err := s.Put(ctx, ns, []byte(a.note), random(a.seed, a.size), after)

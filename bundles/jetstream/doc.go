@@ -47,9 +47,9 @@
 // A client needs no JetStream consumer: a core subscription on the republished
 // subject, and direct gets of its own head and chunk subjects. It subscribes
 // first and gets second, so that what is released in between is not missed. It
-// gets again after every reconnect, after messages were dropped, and on a slow
-// poll, because a direct get may be answered by a replica that is behind, and a
-// push may be lost.
+// gets again after every reconnect, twice, a few seconds apart, because a direct
+// get may be answered by a replica that is behind; after messages were dropped;
+// and on a slow poll, because a push may be lost.
 //
 // The sequence numbers of the broker order what is offered first and nothing
 // else: they may be forged, and begin again when a stream is made anew. What is

@@ -172,7 +172,7 @@ func (f *Follower) Run(ctx context.Context) error {
 	defer f.config.Conn.RemoveStatusListener(status)
 	// Subscribe first: what is released while the heads are asked for arrives
 	// as a push.
-	unsubscribe, err := f.subscribe(ctx)
+	unsubscribe, err := f.subscribe()
 	defer unsubscribe()
 	if err != nil {
 		return err
@@ -218,7 +218,7 @@ func (f *Follower) stop() {
 
 // subscribe subscribes to the push subjects. The function that it returns, also
 // with an error, ends the subscriptions.
-func (f *Follower) subscribe(ctx context.Context) (unsubscribe func(), err error) {
+func (f *Follower) subscribe() (unsubscribe func(), err error) {
 	var subs []*nats.Subscription
 	unsubscribe = func() {
 		for _, sub := range subs {
@@ -226,11 +226,20 @@ func (f *Follower) subscribe(ctx context.Context) (unsubscribe func(), err error
 		}
 	}
 	add := func(subject string, take nats.MsgHandler) error {
+		dropped := 0
 		sub, err := f.config.Conn.Subscribe(subject, func(m *nats.Msg) {
-			if f.begin() {
-				defer f.tasks.Done()
-				take(m)
+			if !f.begin() {
+				return
 			}
+			defer f.tasks.Done()
+			// What is dropped is dropped because others wait here, so at least
+			// one of those comes by after it.
+			if n, err := m.Sub.Dropped(); err == nil && n != dropped {
+				dropped = n
+				f.config.Events(SlowConsumer{Subject: subject, Dropped: n})
+				f.askSoon()
+			}
+			take(m)
 		})
 		if err != nil {
 			return policy.Errorf(policy.Unavailable, "cannot subscribe to %s: %w", subject, err)
@@ -239,22 +248,6 @@ func (f *Follower) subscribe(ctx context.Context) (unsubscribe func(), err error
 		if err := sub.SetPendingLimits(pendingMessages, pendingBytes); err != nil {
 			return policy.Errorf(policy.Unavailable, "cannot bound the subscription to %s: %w", subject, err)
 		}
-		slow := sub.StatusChanged(nats.SubscriptionSlowConsumer)
-		f.tasks.Go(func() {
-			for {
-				select {
-				case <-ctx.Done():
-					return
-				case _, ok := <-slow:
-					if !ok {
-						return
-					}
-				}
-				dropped, _ := sub.Dropped() // fails only if closed
-				f.config.Events(SlowConsumer{Subject: subject, Dropped: dropped})
-				f.askSoon()
-			}
-		})
 		return nil
 	}
 	if f.config.Namespaces == nil {

@@ -408,7 +408,7 @@ func (f *follow) offer(ctx context.Context, note []byte, fetch func(context.Cont
 	if !strings.HasSuffix(number, " retired") {
 		if packed, err = fetch(ctx); err != nil {
 			// As a careless callback does: the kind gets lost.
-			return fmt.Errorf("no bundle: %v", err)
+			return errors.New("no bundle: " + err.Error())
 		}
 	}
 	f.mu.Lock()

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"math/rand/v2"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -45,7 +44,7 @@ type slot struct {
 	waiting  *arrival // to be offered again when due
 	offers   int      // how often waiting was offered
 	failures int      // how often in a row the head could not be asked for
-	absences int      // how often more to ask if the answer is "none"
+	looks    int      // how often more to ask, as the answer may be behind
 	accepted policy.Digest
 	refused  []policy.Digest // the last few
 }
@@ -71,7 +70,7 @@ func (f *Follower) work(ctx context.Context, s *slot) {
 	asked := false
 	if ask {
 		if fresh {
-			s.failures, s.absences = 0, 3
+			s.failures, s.looks = 0, 3
 		}
 		var got *arrival
 		if got, asked = f.askHead(ctx, s); got != nil && !s.settled(got) && (pushed == nil || got.digest != pushed.digest) {
@@ -105,18 +104,23 @@ func (s *slot) settled(a *arrival) bool {
 }
 
 // askHead asks for a head, and reports whether the broker answered. If not, or
-// if there is none but may be in a moment, it is asked for again later.
+// if the answer may be behind, it is asked for again later.
 func (f *Follower) askHead(ctx context.Context, s *slot) (*arrival, bool) {
 	m, err := directGet(ctx, f.config.Conn, headStream, headSubject(f.config.Domain, s.ns))
 	switch {
 	case err == nil:
-		s.failures, s.absences = 0, 0
+		s.failures = 0
+		if s.looks > 0 {
+			// A replica that is behind catches up in a second or two.
+			s.looks = 0
+			f.askLater(ctx, s, jitter(3*time.Second))
+		}
 		return newArrival(m.data, m.seq, false), true
 	case errors.Is(err, errAbsent):
 		s.failures = 0
-		if s.absences > 0 {
-			s.absences--
-			f.askLater(ctx, s, backoff(2-s.absences, time.Second))
+		if s.looks > 0 {
+			s.looks--
+			f.askLater(ctx, s, backoff(2-s.looks, time.Second))
 		}
 		return nil, true
 	case ctx.Err() != nil:
@@ -228,7 +232,7 @@ func (f *fetcher) packed(ctx context.Context) ([]byte, error) {
 		return nil, policy.Errorf(policy.NotFound, "this head of %s names no bundle", f.ns)
 	}
 	if most := f.follower.config.FetchJitter; most > 0 {
-		if err := f.follower.wait(ctx, rand.N(most)); err != nil {
+		if err := f.follower.wait(ctx, below(most)); err != nil {
 			return nil, err
 		}
 	}

@@ -111,7 +111,7 @@ func start(ctx context.Context, c Config, lock *os.File) (_ *Server, err error) 
 	release := true
 	defer func() {
 		if release {
-			lock.Close()
+			unlock(lock)
 		}
 	}()
 
@@ -205,7 +205,7 @@ func (s *Server) Shutdown() {
 	s.shutdown.Do(func() {
 		s.nats.Shutdown()
 		s.nats.WaitForShutdown()
-		s.lock.Close()
+		unlock(s.lock)
 	})
 }
 
@@ -220,11 +220,15 @@ func lockDir(dir string) (*os.File, error) {
 		return nil, policy.Errorf(policy.Internal, "the NATS store in %s cannot be written: %w; choose a directory that can be", dir, err)
 	}
 	if err := tryLock(lock); err != nil {
-		lock.Close()
+		unlock(lock)
 		return nil, policy.Errorf(policy.Unavailable, "the NATS store in %s is in use by another process (%w); stop that one, or choose another directory", dir, err)
 	}
 	return lock, nil
 }
+
+// unlock closes the lock file, which releases the lock. Nothing was written to
+// it, so that closing it cannot lose anything.
+func unlock(lock *os.File) { _ = lock.Close() }
 
 // checkPort finds out whether the port is free, for the sake of a clear error:
 // nats-server itself only logs it.

@@ -188,10 +188,9 @@ func TestTheStoreDoesNotGrowBeyondItsBound(t *testing.T) {
 		t.Fatal(err)
 	}
 	chunk := make([]byte, 512<<10)
-	var refused *jetstream.APIError
 	for range 10 {
 		if _, err := js.Publish(t.Context(), "s", chunk); err != nil {
-			if !errors.As(err, &refused) {
+			if _, refused := errors.AsType[*jetstream.APIError](err); !refused {
 				t.Fatal("not refused but", err)
 			}
 			return
