@@ -21,6 +21,12 @@ type ReleasesConfig struct {
 	// Store returns where releases are made durable, nil as long as it has not
 	// been reached.
 	Store func() *jetstream.Store
+	// ReceiveTimeout is how long a bundle may take to arrive after its release.
+	// Zero is two minutes.
+	ReceiveTimeout time.Duration
+	// Receiving is how many bundles may be on their way at once; more are
+	// refused. Zero is 32.
+	Receiving int
 	// TestBudget is how long the tests of a bundle may take. Zero is 30 s.
 	TestBudget time.Duration
 	// Pushes is how many are compiled and tested at once. Zero is 2.
@@ -35,11 +41,18 @@ type ReleasesConfig struct {
 // concurrent use.
 type Releases struct {
 	config ReleasesConfig
-	slots  chan struct{}
+	slots  chan struct{} // held while compiling and testing
+	arrive chan struct{} // held while a bundle is on its way
 }
 
 // NewReleases returns the administration point over a store.
 func NewReleases(config ReleasesConfig) *Releases {
+	if config.ReceiveTimeout == 0 {
+		config.ReceiveTimeout = 2 * time.Minute
+	}
+	if config.Receiving == 0 {
+		config.Receiving = 32
+	}
 	if config.TestBudget == 0 {
 		config.TestBudget = 30 * time.Second
 	}
@@ -52,7 +65,7 @@ func NewReleases(config ReleasesConfig) *Releases {
 	if config.Now == nil {
 		config.Now = time.Now
 	}
-	return &Releases{config: config, slots: make(chan struct{}, config.Pushes)}
+	return &Releases{config: config, slots: make(chan struct{}, config.Pushes), arrive: make(chan struct{}, config.Receiving)}
 }
 
 // Push takes a signed release. Its signatures, its epoch and its place after
@@ -117,13 +130,17 @@ func (r *Releases) push(ctx context.Context, note []byte, fetch live.Fetch) (*bu
 	if err != nil {
 		return signed, err
 	}
+	packed, err := r.receive(ctx, signed, fetch)
+	if err != nil {
+		return signed, err
+	}
 	select {
 	case r.slots <- struct{}{}:
 		defer func() { <-r.slots }()
 	case <-ctx.Done():
 		return signed, ctx.Err()
 	}
-	c, err := r.config.Live.Prepare(ctx, note, fetch)
+	c, err := r.config.Live.Prepare(ctx, note, func(context.Context) ([]byte, error) { return packed, nil })
 	if err != nil {
 		return signed, err
 	}
@@ -138,6 +155,42 @@ func (r *Releases) push(ctx context.Context, note []byte, fetch live.Fetch) (*bu
 		return signed, err
 	}
 	return signed, nil
+}
+
+// receive takes the bundle of a release from its author, who may be slow, or
+// never send it: nothing that others wait for is held meanwhile.
+func (r *Releases) receive(ctx context.Context, signed *bundles.Signed, fetch live.Fetch) ([]byte, error) {
+	if signed.Release().Retired() {
+		return nil, nil
+	}
+	select {
+	case r.arrive <- struct{}{}:
+		defer func() { <-r.arrive }()
+	default:
+		return nil, policy.Errorf(policy.Exhausted, "%d bundles are on their way here already; push again later", cap(r.arrive))
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.config.ReceiveTimeout)
+	defer cancel()
+	type arrival struct {
+		packed []byte
+		err    error
+	}
+	// A stream cannot be told to stop waiting; it ends with the call that it
+	// belongs to, and with it this goroutine.
+	done := make(chan arrival, 1)
+	go func() {
+		packed, err := fetch(ctx)
+		done <- arrival{packed, err}
+	}()
+	select {
+	case a := <-done:
+		return a.packed, a.err
+	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return nil, policy.Errorf(policy.Exhausted, "the bundle did not arrive within %s of its release; push again", r.config.ReceiveTimeout)
+		}
+		return nil, ctx.Err()
+	}
 }
 
 // place returns the store's sequence number of the head that a release follows.

@@ -7,12 +7,17 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/mod/sumdb/note"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/microwall/microwall/bundles"
 	"github.com/microwall/microwall/internal/pap"
 	"github.com/microwall/microwall/internal/testkit"
+	"github.com/microwall/microwall/pdp"
 	"github.com/microwall/microwall/policy"
 	microwallv1 "github.com/microwall/microwall/proto/microwall/v1"
 )
@@ -223,5 +228,41 @@ func TestAPDPThatIsNotThere(t *testing.T) {
 	cancel()
 	if _, err := d.PAP(p).Push(ctx, d.Draft("center", "shop", guardrail+"\n# 2")); policy.KindOf(err) != policy.Unavailable {
 		t.Errorf("a cancelled push: %v", err)
+	}
+}
+
+func TestAnAuthorWhoNeverSendsTheBundleHoldsNobodyUp(t *testing.T) {
+	d := testkit.NewDomain(t)
+	p := d.StartPDP(testkit.NATS(t, t.TempDir()).URL(), t.TempDir(), func(c *pdp.ReleasesConfig) {
+		c.ReceiveTimeout, c.Receiving, c.Pushes = time.Second, 3, 1
+	})
+	begin := func() grpc.ClientStreamingClient[microwallv1.PushRequest, microwallv1.PushResponse] {
+		t.Helper()
+		signed, _ := d.Forge("cart", "shop.cart", nil, d.Rego(allowsAdd))
+		stream, err := microwallv1.NewPolicyServiceClient(p.Conn).Push(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := stream.Send(&microwallv1.PushRequest{Part: &microwallv1.PushRequest_Release{Release: signed}}); err != nil {
+			t.Fatal(err)
+		}
+		return stream
+	}
+	slow := begin()
+	d.Push(p, "center", "shop", guardrail) // somebody else is served meanwhile
+	err := slow.RecvMsg(new(microwallv1.PushResponse))
+	if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "did not arrive") {
+		t.Errorf("got %v", err)
+	}
+	// More than may be on their way at once: one of four is refused at once.
+	streams := []grpc.ClientStreamingClient[microwallv1.PushRequest, microwallv1.PushResponse]{begin(), begin(), begin(), begin()}
+	refused := 0
+	for _, s := range streams {
+		if err := s.RecvMsg(new(microwallv1.PushResponse)); strings.Contains(fmt.Sprint(err), "on their way") {
+			refused++
+		}
+	}
+	if refused == 0 {
+		t.Error("four bundles may be on their way, the limit is three")
 	}
 }

@@ -114,6 +114,8 @@ var ImportMap = Map{
 			Never:   []string{opa, nats, prometheus, cobra}},
 		{Package: "internal/tlsfiles",
 			Inside: []string{"internal/filewatch", "policy"}},
+		// The certificates that its tests, and those of the doors, run on.
+		{Package: "internal/tlsfiles/tlstest"},
 
 		// What `microwall push` does: it verifies before it signs.
 		{Package: "internal/pap",

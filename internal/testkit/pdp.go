@@ -44,7 +44,7 @@ type PDP struct {
 
 // StartPDP starts a PDP of the domain that uses the NATS server at url and
 // keeps releases in dir. It ends with the test.
-func (d *Domain) StartPDP(url, dir string, change ...func(*pdp.Config)) *PDP {
+func (d *Domain) StartPDP(url, dir string, change ...func(*pdp.ReleasesConfig)) *PDP {
 	t := d.t
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -63,14 +63,14 @@ func (d *Domain) StartPDP(url, dir string, change ...func(*pdp.Config)) *PDP {
 	d.must(err)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	d.must(err)
-	config := pdp.Config{Source: state}
+	releases := pdp.ReleasesConfig{Live: state, Store: func() *jetstream.Store { return store }}
 	for _, c := range change {
-		c(&config)
+		c(&releases)
 	}
-	p := &PDP{Addr: listener.Addr().String(), Live: state, Store: store, NATSConn: conn, Service: pdp.New(config)}
+	p := &PDP{Addr: listener.Addr().String(), Live: state, Store: store, NATSConn: conn, Service: pdp.New(pdp.Config{Source: state})}
 	server := grpcapi.New(grpcapi.Config{
 		Decide:   p.Service,
-		Releases: pdp.NewReleases(pdp.ReleasesConfig{Live: state, Store: func() *jetstream.Store { return store }}),
+		Releases: pdp.NewReleases(releases),
 	})
 	var work sync.WaitGroup
 	work.Go(func() { _ = follower.Run(ctx) })      // ends with ctx
