@@ -40,7 +40,7 @@ func (s Stamp) term() *ast.Term {
 // Input is what policies read: one request and its stamp, in AuthZEN's JSON
 // shape with `time` beside it. Required fields are never empty, and properties
 // and context are {} when absent. One Input serves every namespace on the path
-// of a decision. It is safe for concurrent use.
+// of a decision, one after the other; it is not safe for concurrent use.
 type Input struct {
 	value func() ast.Value
 }
