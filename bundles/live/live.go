@@ -286,6 +286,16 @@ func (l *Live) store(c *Candidate) error {
 func (l *Live) activate(c *Candidate) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if err := l.hold(c); err != nil {
+		return err
+	}
+	l.swap()
+	return nil
+}
+
+// hold makes a candidate the release of its namespace that the next snapshot
+// has. l.mu must be held.
+func (l *Live) hold(c *Candidate) error {
 	if l.trust != c.trust {
 		// The trust file changed while this was compiled.
 		signed, err := l.trust.Open(c.signed.Note())
@@ -300,7 +310,6 @@ func (l *Live) activate(c *Candidate) error {
 	}
 	l.held[n] = &held{signed: c.signed, program: c.program, since: l.config.Now()}
 	delete(l.refused, n)
-	l.swap()
 	return nil
 }
 

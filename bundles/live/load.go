@@ -32,6 +32,9 @@ func (l *Live) load(ctx context.Context) error {
 		})
 	}
 	group.Wait()
+	l.mu.Lock()
+	l.swap() // once for all
+	l.mu.Unlock()
 	return ctx.Err()
 }
 
@@ -51,7 +54,9 @@ func (l *Live) loadOne(ctx context.Context, n policy.Namespace) {
 		if err := l.open(ctx, c, func(context.Context) ([]byte, error) { return sealed.Packed, nil }); err != nil {
 			return err
 		}
-		return l.activate(c)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.hold(c)
 	}()
 	if err != nil {
 		l.refuse(n, fmt.Errorf("release kept on disk: %w", err))
