@@ -175,6 +175,7 @@ func (c *Client) followThese(ctx context.Context, conn *nats.Conn, these []polic
 				if !slices.Equal(these, c.live.Namespaces()) {
 					end()
 				}
+				f.Refresh() // what the old trust file refused, the new one may open
 			case <-round.Done():
 				return
 			}

@@ -343,6 +343,31 @@ func TestATrustFileThatChangesIsReadAgain(t *testing.T) {
 	c.expect("shop.cart", "Forbidden", "deny")
 }
 
+func TestAReleaseByANewKeyOpensWithTheTrustFileThatNamesIt(t *testing.T) {
+	d := testkit.NewDomain(t)
+	d.WriteTrust(testkit.TrustOptions{NoGuardrail: true})
+	url := testkit.NATS(t, t.TempDir()).URL()
+	p := d.StartPDP(url, t.TempDir())
+	d.Push(p, "cart", "shop.cart", allowsAdd)
+	c := newClient(t, d, url)
+	// The client still has the old trust file when the first release of the
+	// new key arrives: it has a file of its own.
+	old := d.TrustFile
+	d.TrustFile = old + ".pdp"
+	d.AddKey("cart")
+	d.WriteTrust(testkit.TrustOptions{Version: 2, Epoch: 2, NoGuardrail: true})
+	if err := p.Live.SetTrust(d.Trust()); err != nil {
+		t.Fatal(err)
+	}
+	next := d.Push(p, "cart", "shop.cart", allowsNot)
+	c.wait("the new key is refused", func(e any) bool { _, ok := e.(live.Refused); return ok })
+	c.expect("shop.cart", "Add", "allow") // the last good one
+	d.TrustFile = old
+	d.WriteTrust(testkit.TrustOptions{Version: 2, Epoch: 2, NoGuardrail: true})
+	c.waitFor(next.Release.Version())
+	c.expect("shop.cart", "Add", "deny")
+}
+
 func TestABatchIsDecidedByOneSnapshot(t *testing.T) {
 	d := testkit.NewDomain(t)
 	url := testkit.NATS(t, t.TempDir()).URL()
