@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"golang.org/x/mod/sumdb/note"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/microwall/microwall/bundles"
+	"github.com/microwall/microwall/bundles/jetstream"
+	"github.com/microwall/microwall/bundles/live"
+	"github.com/microwall/microwall/internal/natsserver"
+	"github.com/microwall/microwall/internal/pap"
+	"github.com/microwall/microwall/pdp"
+	"github.com/microwall/microwall/pdp/grpcapi"
+)
+
+// domain is the trust domain "boutique" at work: keys, a trust file, a NATS
+// server and a PDP that keeps its releases there. Files are below dir.
+type domain struct {
+	dir       string
+	trustFile string
+	signer    note.Signer // of every namespace
+	natsURL   string
+	author    *pap.Client
+	stop      []func() // the last one first
+}
+
+// startDomain starts a domain in dir. It must be closed.
+func startDomain(ctx context.Context, dir string) (_ *domain, err error) {
+	d := &domain{dir: dir, trustFile: filepath.Join(dir, "trust.yaml")}
+	defer func() {
+		if err != nil {
+			d.close()
+		}
+	}()
+	trust, err := d.writeTrust()
+	if err != nil {
+		return nil, err
+	}
+	const most = 1 << 30 // for small disks; nothing here comes near it
+	nats, err := natsserver.Start(ctx, natsserver.Config{Port: natsserver.AnyPort, StoreDir: filepath.Join(dir, "nats"), MaxBytes: most})
+	if err != nil {
+		return nil, err
+	}
+	d.stop = append(d.stop, nats.Shutdown)
+	d.natsURL = nats.URL()
+	server, err := d.startPDP(ctx, trust, most/2)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := grpc.NewClient(server, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, err
+	}
+	d.stop = append(d.stop, func() { _ = conn.Close() }) // it fails only if it was closed
+	d.author = pap.New(conn, server, trust)
+	return d, nil
+}
+
+func (d *domain) close() {
+	for _, stop := range slices.Backward(d.stop) {
+		stop()
+	}
+	d.stop = nil
+}
+
+func (d *domain) writeTrust() (*bundles.Trust, error) {
+	private, public, err := bundles.GenerateKey("ci")
+	if err != nil {
+		return nil, err
+	}
+	if d.signer, err = bundles.ParseSigner(private); err != nil {
+		return nil, err
+	}
+	text := fmt.Sprintf("domain: boutique\nversion: 1\nepoch: 1\nkeys:\n  ci: %s\nnamespaces:\n  boutique: {signers: [ci], guardrail: true}\n", public)
+	if err := os.WriteFile(d.trustFile, []byte(text), 0o600); err != nil {
+		return nil, err
+	}
+	return bundles.LoadTrust(d.trustFile)
+}
+
+// startPDP starts a PDP as `microwall serve` is one, without its logs and
+// metrics, and returns where it listens.
+func (d *domain) startPDP(ctx context.Context, trust *bundles.Trust, maxBytes int64) (address string, err error) {
+	conn, err := jetstream.Connect(ctx, d.natsURL, jetstream.ConnectOptions{})
+	if err != nil {
+		return "", err
+	}
+	d.stop = append(d.stop, conn.Close)
+	store, err := jetstream.OpenStore(ctx, jetstream.StoreConfig{Conn: conn, Domain: trust.Domain(), MaxBytes: maxBytes})
+	if err != nil {
+		return "", err
+	}
+	state, err := live.New(ctx, live.Config{Trust: trust, Dir: filepath.Join(d.dir, "pdp")})
+	if err != nil {
+		return "", err
+	}
+	follower, err := jetstream.NewFollower(jetstream.FollowConfig{
+		Conn: conn, Domain: trust.Domain(), List: store.Namespaces,
+		Offer: func(ctx context.Context, note []byte, fetch func(context.Context) ([]byte, error)) error {
+			return state.Offer(ctx, note, fetch)
+		},
+	})
+	if err != nil {
+		return "", err
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	server := grpcapi.New(grpcapi.Config{
+		Decide:   pdp.New(pdp.Config{Source: state}),
+		Releases: pdp.NewReleases(pdp.ReleasesConfig{Live: state, Store: func() *jetstream.Store { return store }}),
+	})
+	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var work sync.WaitGroup
+	failed := make(chan error, 2)
+	work.Go(func() { failed <- follower.Run(running) })
+	work.Go(func() { failed <- server.Serve(listener) })
+	d.stop = append(d.stop, func() {
+		server.Stop()
+		cancel()
+		work.Wait()
+	})
+	select {
+	case <-follower.Synced():
+		state.Synced()
+		return listener.Addr().String(), nil
+	case err := <-failed:
+		return "", errors.Join(errors.New("the PDP ended"), err)
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+}

@@ -1,0 +1,231 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/microwall/microwall/bundles"
+	"github.com/microwall/microwall/bundles/live"
+	"github.com/microwall/microwall/clients/embedded"
+	"github.com/microwall/microwall/examples/boutique"
+	"github.com/microwall/microwall/internal/pap"
+	"github.com/microwall/microwall/policy"
+)
+
+const (
+	// pushes that are measured, and those before them, by which connections
+	// are made and code is paged in.
+	pushes = 100
+	warmUp = 5
+
+	maxRego = 1 << 10
+	maxData = 16 << 10
+
+	guardrail = policy.Namespace("boutique")
+	cart      = policy.Namespace("boutique.cart")
+
+	// tooLate ends a push that never reaches the client.
+	tooLate = 30 * time.Second
+)
+
+// push16k pushes n releases of the boutique's cart, below its guardrail, one
+// after the other, and measures each from the call of Push (which reads the
+// head, signs and sends) to the first decision by it in an embedded client.
+func push16k(ctx context.Context, p progress, n int) (all samples, err error) {
+	dir, err := os.MkdirTemp("", "microwall-bench-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	d, err := startDomain(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	defer d.close()
+	folder := filepath.Join(dir, "cart")
+	if err := writeCart(folder); err != nil {
+		return nil, err
+	}
+	limits, err := fs.Sub(boutique.FS, "guardrails")
+	if err != nil {
+		return nil, err
+	}
+	if err := d.push(ctx, guardrail, limits); err != nil {
+		return nil, err
+	}
+	// The callback must not block, and what is in the channel already says the
+	// same.
+	activated := make(chan struct{}, 1)
+	client, err := embedded.New(ctx, embedded.Config{
+		NATS: d.natsURL, TrustFile: d.trustFile, Namespaces: []policy.Namespace{cart}, Dir: filepath.Join(dir, "client"),
+		OnRelease: func(e live.Event) {
+			if _, ok := e.(live.Activated); ok {
+				select {
+				case activated <- struct{}{}:
+				default:
+				}
+			}
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+
+	for i := range warmUp + n {
+		took, err := pushOnce(ctx, d, client, activated, folder, i)
+		if err != nil {
+			return nil, fmt.Errorf("push %d: %w", i+1, err)
+		}
+		if i >= warmUp {
+			all = append(all, took)
+		}
+		p("push16k", i+1, warmUp+n)
+	}
+	return all, nil
+}
+
+// pushOnce pushes a release that lets a caller in whom none before it did, and
+// has the client asked for that one whenever it activates something. The
+// decision must be by the version that was pushed.
+func pushOnce(ctx context.Context, d *domain, client *embedded.Client, activated <-chan struct{}, folder string, i int) (time.Duration, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, tooLate, fmt.Errorf("no decision by the release within %s", tooLate))
+	defer cancel()
+	caller := fmt.Sprintf("spiffe://boutique.example/ns/default/sa/release-%d", i)
+	if err := writeData(folder, caller); err != nil {
+		return 0, err
+	}
+	draft, err := d.draft(cart, os.DirFS(folder))
+	if err != nil {
+		return 0, err
+	}
+	r := policy.Request{
+		Namespace: cart,
+		Subject:   policy.Entity{Type: "workload", ID: caller},
+		Action:    policy.Action{Name: "AddItem"},
+		Resource:  policy.Entity{Type: "grpc", ID: "hipstershop.CartService"},
+	}
+	switch before, err := client.Authorize(ctx, r); {
+	case before.Allowed:
+		return 0, fmt.Errorf("allowed before the push: %+v", before)
+	case err != nil && policy.KindOf(err) != policy.NotFound:
+		return 0, err
+	}
+
+	type decided struct {
+		policy.Decision
+		at  time.Time
+		err error
+	}
+	first := make(chan decided, 1)
+	start := time.Now()
+	go func() { // ends with ctx
+		for {
+			select {
+			case <-activated:
+			case <-ctx.Done():
+				first <- decided{err: context.Cause(ctx)}
+				return
+			}
+			decision, err := client.Authorize(ctx, r)
+			if at := time.Now(); err == nil && decision.Allowed {
+				first <- decided{Decision: decision, at: at}
+				return
+			}
+		}
+	}()
+	released, err := d.author.Push(ctx, draft)
+	if err != nil {
+		cancel()
+	}
+	got := <-first
+	switch {
+	case err != nil:
+		return 0, err
+	case got.err != nil:
+		return 0, got.err
+	case got.Versions[len(got.Versions)-1] != released.Release.Version():
+		return 0, fmt.Errorf("%v was pushed, and the client decided by %v", released.Release.Version(), got.Versions)
+	}
+	return got.at.Sub(start), nil
+}
+
+// push releases a folder.
+func (d *domain) push(ctx context.Context, n policy.Namespace, folder fs.FS) error {
+	draft, err := d.draft(n, folder)
+	if err != nil {
+		return err
+	}
+	_, err = d.author.Push(ctx, draft)
+	return err
+}
+
+func (d *domain) draft(n policy.Namespace, folder fs.FS) (pap.Draft, error) {
+	b, err := bundles.Read(folder)
+	return pap.Draft{Namespace: n, Bundle: b, Signers: []note.Signer{d.signer}, Created: time.Now(), Author: "bench"}, err
+}
+
+// cartTest is what a team would not push without: it runs in the PDP at every
+// push.
+const cartTest = `package authz_test
+
+import data.authz
+
+call(account) := {
+	"subject": {"type": "workload", "id": concat("/", ["spiffe://boutique.example/ns/default/sa", account])},
+	"action": {"name": "AddItem"},
+	"resource": {"type": "grpc", "id": "hipstershop.CartService"},
+}
+
+test_the_frontend_may if authz.allow with input as call("frontend")
+
+test_others_may_not if not authz.allow with input as call("adservice")
+`
+
+// writeCart makes a folder with the policy of the boutique's cart.
+func writeCart(folder string) error {
+	source, err := fs.ReadFile(boutique.FS, "cart/authz.rego")
+	if err != nil {
+		return err
+	}
+	if n := len(source) + len(cartTest); n > maxRego {
+		return fmt.Errorf("the Rego is %d bytes, more than the %d that this measures", n, maxRego)
+	}
+	return errors.Join(
+		os.Mkdir(folder, 0o700),
+		os.WriteFile(filepath.Join(folder, "authz.rego"), source, 0o600),
+		os.WriteFile(filepath.Join(folder, "authz_test.rego"), []byte(cartTest), 0o600),
+	)
+}
+
+// writeData fills the data up to its size: the caller, the frontend, and many
+// others that no release before had.
+func writeData(folder, caller string) error {
+	callers := []string{"spiffe://boutique.example/ns/default/sa/frontend", caller}
+	for {
+		more := append(slices.Clip(callers), "spiffe://boutique.example/ns/default/sa/"+rand.Text())
+		data, err := json.Marshal(map[string]any{"callers": map[string]any{"AddItem": more}})
+		if err != nil {
+			return err
+		}
+		if len(data) > maxData {
+			break
+		}
+		callers = more
+	}
+	data, err := json.Marshal(map[string]any{"callers": map[string]any{"AddItem": callers}})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(folder, "data.json"), data, 0o600)
+}
