@@ -2,14 +2,15 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/nats-io/nats.go"
 
 	"github.com/microwall/microwall/bundles"
 	"github.com/microwall/microwall/bundles/jetstream"
@@ -29,6 +30,21 @@ const (
 	look = 500 * time.Millisecond
 )
 
+// node is what a server decides with.
+type node struct {
+	source   live.Source
+	releases *pdp.Releases   // nil where folders decide
+	nats     string          // where clients find NATS, "" if they do not
+	ready    <-chan struct{} // closed once there is something to decide by
+	closers  []func()
+}
+
+func (n *node) close() {
+	for _, c := range slices.Backward(n.closers) {
+		c()
+	}
+}
+
 // startNode decides by signed releases: a NATS server of its own or elsewhere,
 // the store in it, and the state that follows it.
 func startNode(ctx context.Context, f serveFlags, o *observer, run func(func(context.Context) error)) (_ *node, err error) {
@@ -37,43 +53,49 @@ func startNode(ctx context.Context, f serveFlags, o *observer, run func(func(con
 	if err != nil {
 		return nil, err
 	}
+	n := &node{nats: f.natsURL}
+	defer func() {
+		if err != nil {
+			n.close()
+		}
+	}()
+	config := jetstream.StoreConfig{Domain: trust.Domain(), MaxPacked: f.bundles.Packed, Events: o.nats}
+	if f.natsURL == "" {
+		server, err := startNATS(ctx, f, o)
+		if err != nil {
+			return nil, err
+		}
+		n.closers = append(n.closers, server.Shutdown)
+		n.nats = server.URL()
+		// No more than the server has on a small volume.
+		config.MaxBytes = min(server.MaxBytes(), jetstream.DefaultMaxBytes)
+	}
+	config.Conn, err = jetstream.Connect(ctx, n.nats, jetstream.ConnectOptions{Name: "microwall-pdp", Events: o.nats})
+	if err != nil {
+		return nil, err
+	}
+	n.closers = append(n.closers, config.Conn.Close)
 	state, err := live.New(ctx, live.Config{
 		Trust: trust, Dir: filepath.Join(f.dataDir, "releases"), Bundles: f.bundles, Policy: f.policy, Events: o.live,
 	})
 	if err != nil {
 		return nil, err
 	}
-	n := &node{source: state, nats: f.natsURL, close: func() {}}
-	if f.natsURL == "" {
-		server, err := startNATS(ctx, f, o)
-		if err != nil {
-			return nil, err
-		}
-		n.nats, n.close = server.URL(), server.Shutdown
-	}
-	conn, err := jetstream.Connect(ctx, n.nats, jetstream.ConnectOptions{Name: "microwall-pdp", Events: o.nats})
+	follow, err := newFollowing(config, state, o)
 	if err != nil {
-		n.close()
 		return nil, err
 	}
-	stopServer := n.close
-	n.close = func() {
-		conn.Close()
-		stopServer()
-	}
-	var store atomic.Pointer[jetstream.Store]
-	n.releases = pdp.NewReleases(pdp.ReleasesConfig{Live: state, Store: store.Load, Events: o.pdp})
-	synced := make(chan struct{})
-	n.ready = func() bool { // by the store, or by what is on disk
-		select {
-		case <-synced:
-			return true
-		default:
-			return len(state.Snapshot().Versions()) > 0
+	if f.natsURL == "" {
+		// A server of our own is there, or something is wrong.
+		if err := follow.open(ctx); err != nil {
+			return nil, err
 		}
 	}
-	run(func(ctx context.Context) error { return follow(ctx, conn, state, &store, o, func() { close(synced) }) })
-	run(func(ctx context.Context) error { watchTrust(ctx, f.trust, seen, state, o); return nil })
+	n.source = state
+	n.releases = pdp.NewReleases(pdp.ReleasesConfig{Live: state, Store: follow.store.Load, Events: o.pdp})
+	n.ready = follow.ready
+	run(follow.run)
+	run(func(ctx context.Context) error { follow.watchTrust(ctx, f.trust, seen); return nil })
 	return n, nil
 }
 
@@ -81,11 +103,11 @@ func startNode(ctx context.Context, f serveFlags, o *observer, run func(func(con
 func startNATS(ctx context.Context, f serveFlags, o *observer) (*natsserver.Server, error) {
 	host, portText, err := net.SplitHostPort(f.natsAddr)
 	if err != nil {
-		return nil, policy.Errorf(policy.BadRequest, "--nats-addr %s is not HOST:PORT: %w", f.natsAddr, err)
+		return nil, err
 	}
 	port, err := strconv.ParseUint(portText, 10, 16)
 	if err != nil {
-		return nil, policy.Errorf(policy.BadRequest, "--nats-addr %s has no port from 0 to 65535: %w", f.natsAddr, err)
+		return nil, err
 	}
 	config := natsserver.Config{Host: host, Port: int(port), StoreDir: filepath.Join(f.dataDir, "nats"), Log: o.natsServer}
 	if port == 0 {
@@ -93,24 +115,62 @@ func startNATS(ctx context.Context, f serveFlags, o *observer) (*natsserver.Serv
 	}
 	ctx, cancel := context.WithTimeout(ctx, natsStart)
 	defer cancel()
-	return natsserver.Start(ctx, config)
+	server, err := natsserver.Start(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("--nats-addr %s, --data-dir %s: %w", f.natsAddr, f.dataDir, err)
+	}
+	return server, nil
 }
 
-// follow reaches the store, however long that takes, and brings what is
-// released into state until ctx ends.
-func follow(ctx context.Context, conn *nats.Conn, state *live.Live, store *atomic.Pointer[jetstream.Store], o *observer, synced func()) error {
-	domain := state.Trust().Domain()
-	for store.Load() == nil {
-		s, err := jetstream.OpenStore(ctx, jetstream.StoreConfig{Conn: conn, Domain: domain, Events: o.nats})
+// following brings what is released into a state.
+type following struct {
+	config   jetstream.StoreConfig
+	state    *live.Live
+	observer *observer
+	follower *jetstream.Follower
+	store    atomic.Pointer[jetstream.Store] // nil until it has been reached
+	// ready is closed once the store was asked for every release, or at once if
+	// there are releases on disk.
+	ready chan struct{}
+}
+
+func newFollowing(config jetstream.StoreConfig, state *live.Live, o *observer) (_ *following, err error) {
+	f := &following{config: config, state: state, observer: o, ready: make(chan struct{})}
+	if len(state.Snapshot().Versions()) > 0 {
+		close(f.ready)
+	}
+	f.follower, err = jetstream.NewFollower(jetstream.FollowConfig{
+		Conn: config.Conn, Domain: config.Domain, MaxPacked: config.MaxPacked, Events: o.nats,
+		List: func(ctx context.Context) ([]policy.Namespace, error) { return f.store.Load().Namespaces(ctx) },
+		Offer: func(ctx context.Context, note []byte, fetch func(context.Context) ([]byte, error)) error {
+			return state.Offer(ctx, note, fetch)
+		},
+	})
+	return f, err
+}
+
+// open opens the store.
+func (f *following) open(ctx context.Context) error {
+	s, err := jetstream.OpenStore(ctx, f.config)
+	if err == nil {
+		f.store.Store(s)
+	}
+	return err
+}
+
+// run reaches the store, however long that takes, and then follows it until ctx
+// ends.
+func (f *following) run(ctx context.Context) error {
+	for f.store.Load() == nil {
+		err := f.open(ctx)
 		switch {
 		case err == nil:
-			store.Store(s)
 		case ctx.Err() != nil:
 			return nil
 		case policy.KindOf(err) != policy.Unavailable:
 			return err // it is there, but cannot be used: somebody has to act
 		default:
-			o.log.Warn("the store is not reached yet; deciding by what is on disk", "error", err)
+			f.observer.log.Warn("the store is not reached yet; deciding by what is on disk", "error", err)
 			select {
 			case <-time.After(storeRetry):
 			case <-ctx.Done():
@@ -118,44 +178,41 @@ func follow(ctx context.Context, conn *nats.Conn, state *live.Live, store *atomi
 			}
 		}
 	}
-	f, err := jetstream.NewFollower(jetstream.FollowConfig{
-		Conn: conn, Domain: domain, List: store.Load().Namespaces, Events: o.nats,
-		Offer: func(ctx context.Context, note []byte, fetch func(context.Context) ([]byte, error)) error {
-			return state.Offer(ctx, note, fetch)
-		},
-	})
-	if err != nil {
-		return err
-	}
-	done := make(chan struct{})
-	defer func() { <-done }()
 	ctx, cancel := context.WithCancel(ctx)
+	var waiting sync.WaitGroup
+	defer waiting.Wait()
 	defer cancel()
-	go func() {
-		defer close(done)
+	waiting.Go(func() {
 		select {
-		case <-f.Synced():
-			state.Synced()
-			synced()
+		case <-f.follower.Synced():
+			f.state.Synced()
+			select {
+			case <-f.ready:
+			default:
+				close(f.ready)
+			}
 		case <-ctx.Done():
 		}
-	}()
-	return f.Run(ctx)
+	})
+	return f.follower.Run(ctx)
 }
 
-// watchTrust puts a changed trust file in force. One that cannot be read, or is
-// older, is reported; what was in force stays.
-func watchTrust(ctx context.Context, path, seen string, state *live.Live, o *observer) {
+// watchTrust puts a changed trust file in force, and has another look at what
+// the one before refused. One that cannot be read, or is older, is reported;
+// what was in force stays.
+func (f *following) watchTrust(ctx context.Context, path, seen string) {
 	ticker := time.NewTicker(look)
 	defer ticker.Stop()
 	filewatch.Run(ctx, []string{path}, seen, ticker.C, func() {
 		trust, err := bundles.LoadTrust(path)
 		if err == nil {
-			err = state.SetTrust(trust)
+			err = f.state.SetTrust(trust)
 		}
 		if err != nil {
-			o.log.Error("trust file was not taken over; the one before stays in force", "file", path, "error", err)
+			f.observer.log.Error("trust file was not taken over; the one before stays in force", "file", path, "error", err)
+			return
 		}
+		f.follower.Refresh()
 	})
 }
 
@@ -173,7 +230,9 @@ func watchFolder(ctx context.Context, f serveFlags, o *observer, run func(func(c
 			filewatch.Run(ctx, []string{f.dir}, seen, ticker.C, func() {
 				if err := folder.Reload(ctx); err != nil {
 					o.log.Error("folder was not taken over; what was before decides", "dir", f.dir, "error", err)
+					return
 				}
+				o.log.Info("folder taken over", "dir", f.dir)
 			})
 			return nil
 		})

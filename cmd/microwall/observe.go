@@ -143,8 +143,17 @@ func (o *observer) tls(e tlsfiles.Event) {
 
 // readiness is what /readyz says.
 type readiness struct {
-	ready    func() bool
+	ready    <-chan struct{} // closed once it is
 	stopping atomic.Bool
+}
+
+func (r *readiness) isReady() bool {
+	select {
+	case <-r.ready:
+		return true
+	default:
+		return false
+	}
 }
 
 // newHTTP serves what probes and Prometheus ask for, and nothing else: it may
@@ -156,7 +165,7 @@ func newHTTP(r *readiness, o *observer) http.Handler {
 		switch {
 		case r.stopping.Load():
 			say(w, http.StatusServiceUnavailable, "stopping")
-		case !r.ready():
+		case !r.isReady():
 			say(w, http.StatusServiceUnavailable, "not loaded yet: NATS was not reached, and no release is on disk")
 		default:
 			say(w, http.StatusOK, "ok")

@@ -3,18 +3,24 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/microwall/microwall/examples/boutique"
+	"github.com/microwall/microwall/internal/testkit"
+	"github.com/microwall/microwall/internal/tlsfiles/tlstest"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"microwall": main})
+	testscript.Main(m, map[string]func(){"microwall": main, "fetch": fetch})
 }
 
 // TestScript runs testdata/script/*.txtar, in which the command is a process of
@@ -23,6 +29,26 @@ func TestMain(m *testing.M) {
 //	exits CODE PROGRAM [ARG ...]   runs a program that must end with that exit code
 //	boutique                       puts examples/boutique into the folder boutique
 //	mode FILE OCTAL                wants the permissions of a file
+//
+//	domain                         makes keys of the domain shop, center.key, cart.key,
+//	                               pay.key and stranger.key, and its .microwall/trust.yaml
+//	trust FILE [VERSION [EPOCH [WITHOUT ...]]]
+//	                               writes such a trust file, without the keys named
+//	ca NAME                        makes a certificate authority, and the file NAME.pem
+//	cert CA FILE                   makes a certificate, FILE.pem, and its key, FILE.key,
+//	                               or renews them
+//	smalldisk FOLDER SIZE          makes a folder on a volume of that size
+//
+//	serve NAME [unready] [ARG ...] starts a server and waits until it is ready, or only
+//	                               until it listens; $GRPC (on 127.0.0.1), $HTTP and
+//	                               $NATS are where
+//	[!] log NAME PATTERN           waits for a line of its log that matches, behind the
+//	                               one before; or wants none in all of the log
+//	end NAME                       asks it to end, which it must do without an error
+//	crash NAME                     ends it at once
+//	fails NAME                     waits until it ends by itself, with an error
+//
+// and the program `fetch URL`, which prints the status and the body.
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -31,20 +57,48 @@ func TestScript(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			// The race detector sleeps for a second before a process exits.
 			env.Setenv("GORACE", "atexit_sleep_ms=0")
+			env.Values[stageKey{}] = &stage{t: env.T().(testing.TB), authorities: map[string]*tlstest.CA{}, servers: map[string]*serving{}}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits":    exits,
-			"boutique": putBoutique,
-			"mode":     mode,
+			"exits":     exits,
+			"boutique":  putBoutique,
+			"mode":      mode,
+			"domain":    makeDomain,
+			"trust":     writeTrust,
+			"ca":        makeCA,
+			"cert":      makeCert,
+			"smalldisk": smallDisk,
+			"serve":     serveProcess,
+			"log":       waitLog,
+			"end":       endProcess,
+			"crash":     crashProcess,
+			"fails":     processFails,
 		},
 	})
 }
 
-func exits(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 2 {
-		ts.Fatalf("usage: exits CODE PROGRAM [ARG ...]")
+// stage is what the commands of one script share.
+type stage struct {
+	t           testing.TB
+	domain      *testkit.Domain
+	authorities map[string]*tlstest.CA
+	servers     map[string]*serving
+}
+
+type stageKey struct{}
+
+func stageOf(ts *testscript.TestScript) *stage { return ts.Value(stageKey{}).(*stage) }
+
+// usage ends the script unless the arguments are as many as they must be.
+func usage(ts *testscript.TestScript, neg bool, args []string, least, most int, text string) {
+	if neg || len(args) < least || len(args) > most {
+		ts.Fatalf("usage: %s", text)
 	}
+}
+
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, args, 2, 1000, "exits CODE PROGRAM [ARG ...]")
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
 	err = ts.Exec(args[1], args[2:]...)
@@ -59,19 +113,154 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func putBoutique(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) > 0 {
-		ts.Fatalf("usage: boutique")
-	}
+	usage(ts, neg, args, 0, 0, "boutique")
 	ts.Check(os.CopyFS(ts.MkAbs("boutique"), boutique.FS))
 }
 
 func mode(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("usage: mode FILE OCTAL")
-	}
+	usage(ts, neg, args, 2, 2, "mode FILE OCTAL")
 	info, err := os.Stat(ts.MkAbs(args[0]))
 	ts.Check(err)
 	if got := fmt.Sprintf("%04o", info.Mode().Perm()); got != args[1] {
 		ts.Fatalf("permissions of %s are %s, want %s", args[0], got, args[1])
+	}
+}
+
+func makeDomain(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, args, 0, 0, "domain")
+	d := testkit.NewDomain(stageOf(ts).t)
+	stageOf(ts).domain = d
+	for _, name := range []string{"center", "cart", "pay", "stranger"} {
+		ts.Check(os.WriteFile(ts.MkAbs(name+".key"), []byte(d.Private(name)), 0o600))
+	}
+	writeTrust(ts, false, []string{".microwall/trust.yaml"})
+}
+
+func writeTrust(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, args, 1, 1000, "trust FILE [VERSION [EPOCH [WITHOUT ...]]]")
+	var o testkit.TrustOptions
+	var err error
+	if len(args) > 1 {
+		o.Version, err = strconv.ParseUint(args[1], 10, 64)
+		ts.Check(err)
+	}
+	if len(args) > 2 {
+		o.Epoch, err = strconv.ParseUint(args[2], 10, 64)
+		ts.Check(err)
+		o.Without = args[3:]
+	}
+	d := stageOf(ts).domain
+	d.WriteTrust(o)
+	content, err := os.ReadFile(d.TrustFile)
+	ts.Check(err)
+	path := ts.MkAbs(args[0])
+	ts.Check(os.MkdirAll(filepath.Dir(path), 0o700))
+	tlstest.Replace(stageOf(ts).t, path, content)
+}
+
+func makeCA(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, args, 1, 1, "ca NAME")
+	ca := tlstest.NewCA(stageOf(ts).t)
+	content, err := os.ReadFile(ca.File)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".pem"), content, 0o600))
+	stageOf(ts).authorities[args[0]] = ca
+}
+
+func makeCert(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, args, 2, 2, "cert CA FILE")
+	stageOf(ts).authorities[args[0]].Renew(stageOf(ts).t, args[1], ts.MkAbs(args[1]+".pem"), ts.MkAbs(args[1]+".key"))
+}
+
+// smallDisk mounts a volume of its own, which takes root and Linux; elsewhere
+// the script is skipped.
+func smallDisk(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, args, 2, 2, "smalldisk FOLDER SIZE")
+	dir := ts.MkAbs(args[0])
+	ts.Check(os.MkdirAll(dir, 0o700))
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size="+args[1], "tmpfs", dir).CombinedOutput(); err != nil { //nolint:gosec // G204: the script's own words
+		stageOf(ts).t.Skipf("a small volume cannot be mounted here, which takes root on Linux: %v: %s", err, out)
+	}
+	ts.Defer(func() {
+		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil { //nolint:gosec // G204: as above
+			ts.Logf("umount %s: %v: %s", dir, err, out)
+		}
+	})
+}
+
+func serveProcess(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, args, 1, 1000, "serve NAME [unready] [ARG ...]")
+	name, args := args[0], args[1:]
+	unready := len(args) > 0 && args[0] == "unready"
+	if unready {
+		args = args[1:]
+	}
+	p, err := startServing(ts.MkAbs("."), args...)
+	ts.Check(err)
+	ts.Defer(p.kill)
+	if !unready {
+		_, err := p.waitFor(`"msg":"ready"`)
+		ts.Check(err)
+		p.taken = 0
+	}
+	stageOf(ts).servers[name] = p
+	// One that listens everywhere is asked on loopback, as certificates say.
+	_, port, err := net.SplitHostPort(p.GRPC)
+	ts.Check(err)
+	ts.Setenv("GRPC", net.JoinHostPort("127.0.0.1", port))
+	ts.Setenv("HTTP", p.HTTP)
+	ts.Setenv("NATS", p.NATS)
+}
+
+func waitLog(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, false, args, 2, 2, "[!] log NAME PATTERN")
+	p := stageOf(ts).server(ts, args[0])
+	if neg {
+		if p.logged(args[1]) {
+			ts.Fatalf("a line of the log matches %s:\n%s", args[1], p.text())
+		}
+		return
+	}
+	line, err := p.waitFor(args[1])
+	ts.Check(err)
+	ts.Logf("%s", line)
+}
+
+func (s *stage) server(ts *testscript.TestScript, name string) *serving {
+	p := s.servers[name]
+	if p == nil {
+		ts.Fatalf("no server is called %s", name)
+	}
+	return p
+}
+
+func endProcess(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, args, 1, 1, "end NAME")
+	ts.Check(stageOf(ts).server(ts, args[0]).end())
+}
+
+func crashProcess(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, args, 1, 1, "crash NAME")
+	stageOf(ts).server(ts, args[0]).kill()
+}
+
+func processFails(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, args, 1, 1, "fails NAME")
+	if err := stageOf(ts).server(ts, args[0]).wait(); err == nil {
+		ts.Fatalf("the server ended without an error")
+	}
+}
+
+// fetch is a program that gets a URL.
+func fetch() {
+	answer, err := (&http.Client{Transport: &http.Transport{Proxy: nil}, Timeout: patience}).Get(os.Args[1])
+	if err == nil {
+		defer answer.Body.Close()
+		fmt.Println(answer.Status)
+		_, err = io.Copy(os.Stdout, answer.Body)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
 }

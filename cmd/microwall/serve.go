@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 
@@ -68,7 +70,12 @@ without NATS, keys or signatures: for development only.`,
   microwall serve --dir policies --watch
   microwall serve --grpc-addr 0.0.0.0:7070 --tls-cert tls.crt --tls-key tls.key --client-ca ca.crt`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), w, f) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := f.check(cmd.Flags().Changed); err != nil {
+				return err
+			}
+			return serve(cmd.Context(), w, f)
+		},
 	}
 	fs := cmd.Flags()
 	fs.StringVar(&f.grpcAddr, "grpc-addr", defaultGRPC, "address of the gRPC API")
@@ -94,13 +101,25 @@ without NATS, keys or signatures: for development only.`,
 	return cmd
 }
 
-// check refuses flags that contradict each other or the rules of safety.
-func (f *serveFlags) check() error {
+// check refuses flags that contradict each other or the rules of safety. given
+// tells which are on the command line: one that would do nothing is refused, as
+// whoever gave it believes that it does something.
+func (f *serveFlags) check(given func(flag string) bool) error {
+	for _, a := range []struct{ flag, addr string }{{"--grpc-addr", f.grpcAddr}, {"--http-addr", f.httpAddr}, {"--nats-addr", f.natsAddr}} {
+		if err := checkAddr(a.flag, a.addr); err != nil {
+			return err
+		}
+	}
+	for _, flag := range []string{"nats", "nats-addr", "trust", "data-dir", "max-bundle-packed", "max-bundle-unpacked"} {
+		if f.dir != "" && given(flag) {
+			return policy.Errorf(policy.BadRequest, "--dir decides by unsigned folders, without NATS, trust and releases; drop one of --dir and --%s", flag)
+		}
+	}
 	switch {
 	case f.watch && f.dir == "":
 		return policy.Errorf(policy.BadRequest, "--watch goes with --dir: without it releases come by push")
-	case f.dir != "" && f.natsURL != "":
-		return policy.Errorf(policy.BadRequest, "--dir decides by unsigned folders and never runs beside NATS; drop one of --dir and --nats")
+	case given("nats") && given("nats-addr"):
+		return policy.Errorf(policy.BadRequest, "--nats uses servers that run elsewhere, --nats-addr is for one inside this process; drop one of them")
 	case (f.tlsCert == "") != (f.tlsKey == ""):
 		return policy.Errorf(policy.BadRequest, "--tls-cert and --tls-key go together")
 	case f.clientCA != "" && f.tlsCert == "":
@@ -123,6 +142,18 @@ func (f *serveFlags) check() error {
 	return nil
 }
 
+// checkAddr refuses what is no address to listen on.
+func checkAddr(flag, addr string) error {
+	_, port, err := net.SplitHostPort(addr)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		return policy.Errorf(policy.BadRequest, "%s %q is not HOST:PORT with a port from 0, which picks one, to 65535: %w", flag, addr, err)
+	}
+	return nil
+}
+
 // isLoopback reports whether an address to listen on is reached from this
 // machine alone. Names other than localhost are not looked up.
 func isLoopback(addr string) bool {
@@ -136,13 +167,14 @@ func isLoopback(addr string) bool {
 
 // serve runs until ctx ends, and then finishes what it has taken.
 func serve(ctx context.Context, w world, f serveFlags) (err error) {
-	if err := f.check(); err != nil {
-		return err
-	}
 	if f.trust == "" {
 		f.trust = filepath.Join(f.dataDir, live.TrustFile)
 	}
 	o := newObserver(newLogger(w.stderr, f.logFormat))
+	creds, err := f.credentials(o)
+	if err != nil {
+		return err
+	}
 	grpcListener, err := listen("--grpc-addr", f.grpcAddr)
 	if err != nil {
 		return err
@@ -158,15 +190,17 @@ func serve(ctx context.Context, w world, f serveFlags) (err error) {
 	// finished by it.
 	background, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	var work sync.WaitGroup
+	n := &node{}
 	defer func() {
 		stop(nil)
 		work.Wait()
+		n.close()
 	}()
 	start := startNode
 	if f.dir != "" {
 		start = startFolder
 	}
-	n, err := start(background, f, o, func(run func(context.Context) error) {
+	started, err := start(background, f, o, func(run func(context.Context) error) {
 		work.Go(func() {
 			if err := run(background); err != nil && background.Err() == nil {
 				stop(err)
@@ -176,20 +210,14 @@ func serve(ctx context.Context, w world, f serveFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	defer n.close()
+	n = started
 
 	config := grpcapi.Config{
 		Decide:   pdp.New(pdp.Config{Source: n.source, Limits: f.limits, Queue: f.queue, Events: o.pdp}),
 		Releases: n.releases, Limits: f.limits, Bundles: f.bundles,
+		Credentials:        creds,
 		ClientCertificates: !isLoopback(f.grpcAddr),
 		Events:             o.call,
-	}
-	if f.tlsCert != "" {
-		t, err := tlsfiles.Server(tlsfiles.ServerConfig{Cert: f.tlsCert, Key: f.tlsKey, ClientCA: f.clientCA, RequireClient: f.clientCA != "", Events: o.tls})
-		if err != nil {
-			return err
-		}
-		config.Credentials = credentials.NewTLS(t)
 	}
 	server := grpcapi.New(config)
 	ready := &readiness{ready: n.ready}
@@ -202,7 +230,15 @@ func serve(ctx context.Context, w world, f serveFlags) (err error) {
 			failed <- err
 		}
 	})
-	o.log.Info("ready", "grpc", grpcListener.Addr().String(), "http", httpListener.Addr().String(), "nats", n.nats, "tls", f.tlsCert != "")
+	addresses := []any{"grpc", grpcListener.Addr().String(), "http", httpListener.Addr().String(), "nats", n.nats, "tls", creds != nil}
+	o.log.Info("listening", addresses...)
+	work.Go(func() {
+		select {
+		case <-n.ready:
+			o.log.Info("ready", addresses...)
+		case <-background.Done():
+		}
+	})
 	select {
 	case <-ctx.Done():
 		o.log.Info("stopping: finishing the calls that were taken")
@@ -217,6 +253,18 @@ func serve(ctx context.Context, w world, f serveFlags) (err error) {
 	return errors.Join(err, web.Shutdown(grace))
 }
 
+// credentials are those of the gRPC API, nil for plaintext.
+func (f *serveFlags) credentials(o *observer) (credentials.TransportCredentials, error) {
+	if f.tlsCert == "" {
+		return nil, nil
+	}
+	config, err := tlsfiles.Server(tlsfiles.ServerConfig{Cert: f.tlsCert, Key: f.tlsKey, ClientCA: f.clientCA, RequireClient: f.clientCA != "", Events: o.tls})
+	if err != nil {
+		return nil, err
+	}
+	return credentials.NewTLS(config), nil
+}
+
 // listen opens a port.
 func listen(flag, addr string) (net.Listener, error) {
 	l, err := net.Listen("tcp", addr)
@@ -226,23 +274,26 @@ func listen(flag, addr string) (net.Listener, error) {
 	return l, nil
 }
 
-// node is what a server decides with.
-type node struct {
-	source   live.Source
-	releases *pdp.Releases // nil where folders decide
-	nats     string        // where clients find NATS, "" if they do not
-	ready    func() bool
-	close    func()
-}
-
 // startFolder decides by a folder.
 func startFolder(ctx context.Context, f serveFlags, o *observer, run func(func(context.Context) error)) (*node, error) {
 	o.log.Warn("DEVELOPMENT: deciding by unsigned files; whoever can write to the folder decides who may do what. Never in production", "dir", f.dir)
+	const wanted = "name one that holds a folder of policies for each namespace"
+	switch info, err := os.Stat(f.dir); {
+	case err != nil:
+		return nil, policy.Errorf(policy.BadRequest, "--dir: %w; %s", err, wanted)
+	case !info.IsDir():
+		return nil, policy.Errorf(policy.BadRequest, "--dir %s is no folder; %s", f.dir, wanted)
+	}
 	folder, err := watchFolder(ctx, f, o, run)
 	if err != nil {
 		return nil, fmt.Errorf("--dir %s: %w", f.dir, err)
 	}
-	return &node{source: folder, ready: func() bool { return true }, close: func() {}}, nil
+	if len(folder.Snapshot().Versions()) == 0 {
+		o.log.Warn("nothing decides yet: the folder holds no folder with a policy that compiles, for instance " + filepath.Join(f.dir, "shop.cart", "authz.rego"))
+	}
+	ready := make(chan struct{})
+	close(ready)
+	return &node{source: folder, ready: ready}, nil
 }
 
 func newLogger(w interface{ Write([]byte) (int, error) }, format string) *slog.Logger {
