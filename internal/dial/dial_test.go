@@ -222,6 +222,10 @@ func TestAnAddressBeyondLoopbackIsSentNothingInPlaintext(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
+	soon := time.Now().Add(10 * time.Second)
+	if err := l.(*net.TCPListener).SetDeadline(soon); err != nil {
+		t.Fatal(err)
+	}
 	address := "0.0.0.0" + port(l.Addr().String())
 	if probe, err := net.Dial("tcp", address); err != nil {
 		t.Skipf("0.0.0.0 does not lead here: %v", err)
@@ -234,6 +238,9 @@ func TestAnAddressBeyondLoopbackIsSentNothingInPlaintext(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer peer.Close()
+	if err := peer.SetDeadline(soon); err != nil {
+		t.Fatal(err)
+	}
 	first := make([]byte, 1)
 	if _, err := peer.Read(first); err != nil || first[0] != 22 {
 		t.Errorf("the first byte is %d, %v; a TLS handshake starts with 22", first[0], err)
