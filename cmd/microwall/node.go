@@ -81,10 +81,7 @@ func startNode(ctx context.Context, f serveFlags, o *observer, run func(func(con
 	if err != nil {
 		return nil, err
 	}
-	follow, err := newFollowing(config, state, o)
-	if err != nil {
-		return nil, err
-	}
+	follow := newFollowing(config, state, o)
 	if f.natsURL == "" {
 		// A server of our own is there, or something is wrong.
 		if err := follow.open(ctx); err != nil {
@@ -127,27 +124,24 @@ type following struct {
 	config   jetstream.StoreConfig
 	state    *live.Live
 	observer *observer
-	follower *jetstream.Follower
 	store    atomic.Pointer[jetstream.Store] // nil until it has been reached
 	// ready is closed once the store was asked for every release, or at once if
 	// there are releases on disk.
 	ready chan struct{}
+	once  sync.Once // closes ready
+	// trustChanged has room for one: it says that there is something to look at.
+	trustChanged chan struct{}
 }
 
-func newFollowing(config jetstream.StoreConfig, state *live.Live, o *observer) (_ *following, err error) {
-	f := &following{config: config, state: state, observer: o, ready: make(chan struct{})}
+func newFollowing(config jetstream.StoreConfig, state *live.Live, o *observer) *following {
+	f := &following{config: config, state: state, observer: o, ready: make(chan struct{}), trustChanged: make(chan struct{}, 1)}
 	if len(state.Snapshot().Versions()) > 0 {
-		close(f.ready)
+		f.setReady()
 	}
-	f.follower, err = jetstream.NewFollower(jetstream.FollowConfig{
-		Conn: config.Conn, Domain: config.Domain, MaxPacked: config.MaxPacked, Events: o.nats,
-		List: func(ctx context.Context) ([]policy.Namespace, error) { return f.store.Load().Namespaces(ctx) },
-		Offer: func(ctx context.Context, note []byte, fetch func(context.Context) ([]byte, error)) error {
-			return state.Offer(ctx, note, fetch)
-		},
-	})
-	return f, err
+	return f
 }
+
+func (f *following) setReady() { f.once.Do(func() { close(f.ready) }) }
 
 // open opens the store.
 func (f *following) open(ctx context.Context) error {
@@ -178,28 +172,52 @@ func (f *following) run(ctx context.Context) error {
 			}
 		}
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	var waiting sync.WaitGroup
-	defer waiting.Wait()
-	defer cancel()
-	waiting.Go(func() {
-		select {
-		case <-f.follower.Synced():
-			f.state.Synced()
-			select {
-			case <-f.ready:
-			default:
-				close(f.ready)
-			}
-		case <-ctx.Done():
+	for ctx.Err() == nil {
+		if err := f.follow(ctx); err != nil {
+			return err
 		}
-	})
-	return f.follower.Run(ctx)
+	}
+	return nil
 }
 
-// watchTrust puts a changed trust file in force, and has another look at what
-// the one before refused. One that cannot be read, or is older, is reported;
-// what was in force stays.
+// follow follows the store until ctx ends or another trust file is in force.
+// That one may open what the one before refused or made the state drop, so a
+// follower that has offered nothing yet begins from the start.
+func (f *following) follow(ctx context.Context) error {
+	follower, err := jetstream.NewFollower(jetstream.FollowConfig{
+		Conn: f.config.Conn, Domain: f.config.Domain, MaxPacked: f.config.MaxPacked, Events: f.observer.nats,
+		List: f.store.Load().Namespaces,
+		Offer: func(ctx context.Context, note []byte, fetch func(context.Context) ([]byte, error)) error {
+			return f.state.Offer(ctx, note, fetch)
+		},
+	})
+	if err != nil {
+		return err
+	}
+	round, end := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer end()
+	watching.Go(func() {
+		synced := follower.Synced()
+		for {
+			select {
+			case <-synced:
+				synced = nil
+				f.state.Synced()
+				f.setReady()
+			case <-f.trustChanged:
+				end()
+			case <-round.Done():
+				return
+			}
+		}
+	})
+	return follower.Run(round)
+}
+
+// watchTrust puts a changed trust file in force. One that cannot be read, or is
+// older, is reported; what was in force stays.
 func (f *following) watchTrust(ctx context.Context, path, seen string) {
 	ticker := time.NewTicker(look)
 	defer ticker.Stop()
@@ -212,7 +230,10 @@ func (f *following) watchTrust(ctx context.Context, path, seen string) {
 			f.observer.log.Error("trust file was not taken over; the one before stays in force", "file", path, "error", err)
 			return
 		}
-		f.follower.Refresh()
+		select {
+		case f.trustChanged <- struct{}{}:
+		default: // a look is due already
+		}
 	})
 }
 
