@@ -47,27 +47,41 @@ func share[T any](items []*microwallv1.AuthorizeRequest, field func(*microwallv1
 	}
 }
 
-// BatchItem returns item i of a batch with the batch's defaults put in where
-// the item leaves a field out. A default is taken whole.
-func BatchItem(m *microwallv1.AuthorizeBatchRequest, i int) *microwallv1.AuthorizeRequest {
-	item := m.GetItems()[i]
-	whole := &microwallv1.AuthorizeRequest{
-		Namespace: item.GetNamespace(), Subject: item.GetSubject(), Action: item.GetAction(), Resource: item.GetResource(), Context: item.GetContext(),
+// Batch is a batch that was received.
+type Batch struct {
+	items    []*microwallv1.AuthorizeRequest
+	defaults fields
+}
+
+// ReadBatch reads a batch. Its defaults are read once, not once for each item
+// that takes them: a thousand items must not make a large default a thousand
+// times as dear.
+func ReadBatch(m *microwallv1.AuthorizeBatchRequest) *Batch {
+	return &Batch{m.GetItems(), read(m.GetNamespace(), m.GetSubject(), m.GetAction(), m.GetResource(), m.GetContext())}
+}
+
+// Len returns the number of items.
+func (b *Batch) Len() int { return len(b.items) }
+
+// Request returns item i. A default is taken whole, where the item leaves the
+// field out; one that is bad is an error of the items that take it.
+func (b *Batch) Request(i int) (policy.Request, error) {
+	m := b.items[i]
+	f := read(m.GetNamespace(), m.GetSubject(), m.GetAction(), m.GetResource(), m.GetContext())
+	if m.GetNamespace() == "" {
+		f.namespace = b.defaults.namespace
 	}
-	if whole.GetNamespace() == "" {
-		whole.Namespace = m.GetNamespace()
+	if m.GetSubject() == nil {
+		f.subject = b.defaults.subject
 	}
-	if whole.GetSubject() == nil {
-		whole.Subject = m.GetSubject()
+	if m.GetAction() == nil {
+		f.action = b.defaults.action
 	}
-	if whole.GetAction() == nil {
-		whole.Action = m.GetAction()
+	if m.GetResource() == nil {
+		f.resource = b.defaults.resource
 	}
-	if whole.GetResource() == nil {
-		whole.Resource = m.GetResource()
+	if m.GetContext() == nil {
+		f.context = b.defaults.context
 	}
-	if whole.GetContext() == nil {
-		whole.Context = m.GetContext()
-	}
-	return whole
+	return f.request()
 }

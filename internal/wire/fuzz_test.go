@@ -156,7 +156,7 @@ func FuzzBatchRoundTrip(f *testing.F) {
 		var rs []policy.Request
 		var items []*microwallv1.AuthorizeRequest
 		for i := range m.GetItems() {
-			r, err := wire.Request(wire.BatchItem(&m, i))
+			r, err := wire.ReadBatch(&m).Request(i)
 			if err != nil {
 				continue
 			}
@@ -171,7 +171,7 @@ func FuzzBatchRoundTrip(f *testing.F) {
 			t.Fatalf("%d items became %d", len(rs), len(batch.GetItems()))
 		}
 		for i, r := range rs {
-			got, err := wire.Request(wire.BatchItem(batch, i))
+			got, err := wire.ReadBatch(batch).Request(i)
 			if err != nil || spelling(got) != spelling(r) {
 				t.Fatalf("item %d: %s\nbecame %s, %v", i, spelling(r), spelling(got), err)
 			}

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"cmp"
 	"strings"
 
 	"google.golang.org/protobuf/types/known/structpb"
@@ -12,28 +13,50 @@ import (
 // Request reads a request. What is missing is left empty: policy.Limits says
 // which fields are required.
 func Request(m *microwallv1.AuthorizeRequest) (policy.Request, error) {
-	r := policy.Request{
-		Namespace: policy.Namespace(m.GetNamespace()),
-		Subject:   policy.Entity{Type: m.GetSubject().GetType(), ID: m.GetSubject().GetId()},
-		Action:    policy.Action{Name: m.GetAction().GetName()},
-		Resource:  policy.Entity{Type: m.GetResource().GetType(), ID: m.GetResource().GetId()},
+	f := read(m.GetNamespace(), m.GetSubject(), m.GetAction(), m.GetResource(), m.GetContext())
+	return f.request()
+}
+
+// fields are those of a request, or the defaults of a batch, each with what is
+// wrong with it.
+type fields struct {
+	namespace policy.Namespace
+	subject   field[policy.Entity]
+	action    field[policy.Action]
+	resource  field[policy.Entity]
+	context   field[policy.Properties]
+}
+
+type field[T any] struct {
+	value T
+	err   error
+}
+
+func read(n string, s *microwallv1.Subject, a *microwallv1.Action, r *microwallv1.Resource, c *structpb.Struct) (f fields) {
+	f.namespace = policy.Namespace(n)
+	f.subject.value = policy.Entity{Type: s.GetType(), ID: s.GetId()}
+	f.subject.value.Properties, f.subject.err = propertiesAt("subject.properties", s.GetProperties())
+	f.action.value.Name = a.GetName()
+	f.action.value.Properties, f.action.err = propertiesAt("action.properties", a.GetProperties())
+	f.resource.value = policy.Entity{Type: r.GetType(), ID: r.GetId()}
+	f.resource.value.Properties, f.resource.err = propertiesAt("resource.properties", r.GetProperties())
+	f.context.value, f.context.err = propertiesAt("context", c)
+	return f
+}
+
+func propertiesAt(path string, s *structpb.Struct) (policy.Properties, error) {
+	p, err := Properties(s)
+	if err != nil {
+		return policy.Properties{}, under(path, err)
 	}
-	for _, p := range [...]struct {
-		path string
-		from *structpb.Struct
-		to   *policy.Properties
-	}{
-		{"subject.properties", m.GetSubject().GetProperties(), &r.Subject.Properties},
-		{"action.properties", m.GetAction().GetProperties(), &r.Action.Properties},
-		{"resource.properties", m.GetResource().GetProperties(), &r.Resource.Properties},
-		{"context", m.GetContext(), &r.Context},
-	} {
-		var err error
-		if *p.to, err = Properties(p.from); err != nil {
-			return policy.Request{}, under(p.path, err)
-		}
+	return p, nil
+}
+
+func (f *fields) request() (policy.Request, error) {
+	if err := cmp.Or(f.subject.err, f.action.err, f.resource.err, f.context.err); err != nil {
+		return policy.Request{}, err
 	}
-	return r, nil
+	return policy.Request{Namespace: f.namespace, Subject: f.subject.value, Action: f.action.value, Resource: f.resource.value, Context: f.context.value}, nil
 }
 
 // RequestProto writes a request.

@@ -22,7 +22,7 @@ func Error(server string, err error) error {
 	if !ok {
 		return err
 	}
-	message := legible(s.Message())
+	message := Message(s.Message())
 	switch kind := Kind(s.Code()); {
 	case s.Code() == codes.DeadlineExceeded:
 		return policy.Errorf(policy.Unavailable, "%s did not answer in time: %w", server, context.DeadlineExceeded)
@@ -53,18 +53,21 @@ func lost(message string) bool {
 // never nil.
 func BatchError(server string, m *microwallv1.BatchError) error {
 	kind := Kind(codes.Code(m.GetCode())) //nolint:gosec // a negative code is as unknown as a large one
-	message := legible(m.GetMessage())
+	message := Message(m.GetMessage())
 	if kind == policy.Internal || kind == policy.Unavailable {
 		return policy.Errorf(kind, "%s: %s", server, message)
 	}
 	return policy.Errorf(kind, "%s", message)
 }
 
-// maxMessage is how much of a server's message is passed on, in bytes: a long
-// list of what is wrong with a bundle, but not whatever it likes to send.
+// maxMessage is how much of an error's message is told to the peer, or taken
+// from it, in bytes: a long list of what is wrong with a bundle, but not whatever
+// somebody put into a request.
 const maxMessage = 64 << 10
 
-func legible(message string) string {
+// Message returns the message of an error as it may go over the wire: valid
+// UTF-8, and not too much of it.
+func Message(message string) string {
 	if len(message) > maxMessage {
 		message = message[:maxMessage] + "..."
 	}

@@ -238,7 +238,7 @@ func TestABatchSendsOnceWhatItsItemsShare(t *testing.T) {
 				t.Errorf("shares %q, want %q", got, c.shared)
 			}
 			for i, r := range c.rs {
-				if got, err := wire.Request(wire.BatchItem(m, i)); err != nil || spelling(got) != spelling(r) {
+				if got, err := wire.ReadBatch(m).Request(i); err != nil || spelling(got) != spelling(r) {
 					t.Errorf("item %d: sent %s\nread %s, %v", i, spelling(r), spelling(got), err)
 				}
 			}
@@ -281,9 +281,32 @@ func TestADefaultIsTakenWholeAndOnlyWhereAnItemSaysNothing(t *testing.T) {
 		`"default" "" "" {} ` + action + " " + resource + " " + context,
 		`"default" ` + subject + ` "a" {} "" "ri" {} {}`,
 	} {
-		if got, err := wire.Request(wire.BatchItem(throughBytes(t, m), i)); err != nil || spelling(got) != want {
+		if got, err := wire.ReadBatch(throughBytes(t, m)).Request(i); err != nil || spelling(got) != want {
 			t.Errorf("item %d: %s, %v\nwant %s", i, spelling(got), err, want)
 		}
+	}
+}
+
+func TestALargeDefaultCostsNoMoreForEachItemThatTakesIt(t *testing.T) {
+	var members []any
+	for i := range 1000 {
+		members = append(members, fmt.Sprint(i), structpb.NewStructValue(object("n", number(1))))
+	}
+	m := &microwallv1.AuthorizeBatchRequest{Context: object(members...)}
+	once := testing.AllocsPerRun(5, func() { wire.ReadBatch(m) })
+	for range 100 {
+		m.Items = append(m.Items, &microwallv1.AuthorizeRequest{Namespace: "a"})
+	}
+	all := testing.AllocsPerRun(5, func() {
+		b := wire.ReadBatch(m)
+		for i := range b.Len() {
+			if r, err := b.Request(i); err != nil || r.Context.Len() != 1000 {
+				t.Fatal(r.Context.Len(), err)
+			}
+		}
+	})
+	if once < 1000 || all > 2*once {
+		t.Errorf("reading the default takes %v allocations, and with 100 items that take it %v", once, all)
 	}
 }
 

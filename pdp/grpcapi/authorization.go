@@ -37,12 +37,13 @@ func (a *authorization) AuthorizeBatch(ctx context.Context, m *microwallv1.Autho
 	if err := a.limits.CheckBatch(n); err != nil {
 		return nil, err
 	}
+	batch := wire.ReadBatch(m)
 	answer := &microwallv1.AuthorizeBatchResponse{Results: make([]*microwallv1.BatchResult, n)}
 	// An item that cannot be read has its error; the others are asked.
 	var rs []policy.Request
 	var at []int
 	for i := range n {
-		r, err := wire.Request(wire.BatchItem(m, i))
+		r, err := batch.Request(i)
 		if err != nil {
 			answer.Results[i] = failed(err)
 			continue

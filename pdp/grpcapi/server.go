@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	"github.com/microwall/microwall/bundles"
+	"github.com/microwall/microwall/internal/wire"
 	"github.com/microwall/microwall/pdp"
 	"github.com/microwall/microwall/policy"
 	microwallv1 "github.com/microwall/microwall/proto/microwall/v1"
@@ -54,10 +55,6 @@ type Server struct {
 	health *health.Server
 }
 
-// maxMessage bounds one message: a request at its limit with room for its
-// encoding, or a batch of many small ones.
-func maxMessage(l policy.Limits) int { return 16 * l.WithDefaults().RequestBytes }
-
 // New returns a server that is ready to [grpc.Server.Serve]. Its health is
 // SERVING from the start.
 func New(config Config) *Server {
@@ -66,7 +63,7 @@ func New(config Config) *Server {
 	}
 	g := &guard{config}
 	options := []grpc.ServerOption{
-		grpc.MaxRecvMsgSize(maxMessage(config.Limits)),
+		grpc.MaxRecvMsgSize(wire.MaxMessage(config.Limits)),
 		grpc.MaxConcurrentStreams(4096),
 		grpc.UnaryInterceptor(g.unary),
 		grpc.StreamInterceptor(g.stream),

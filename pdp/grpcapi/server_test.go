@@ -102,6 +102,8 @@ func TestErrorsBecomeStatusCodes(t *testing.T) {
 		"a kind inside":            {fmt.Errorf("namespace a: %w", policy.Errorf(policy.NotFound, "push one")), codes.NotFound, "namespace a: push one"},
 		"internal":                 {policy.Errorf(policy.Internal, "broken: %w", secret), codes.Internal, "the server's log has more"},
 		"no kind":                  {secret, codes.Internal, "the server's log has more"},
+		"a kind nobody knows":      {&policy.Error{Kind: 99, Message: secret.Error()}, codes.Internal, "the server's log has more"},
+		"bytes that are no text":   {policy.Errorf(policy.Failed, "policy says \xff"), codes.FailedPrecondition, "policy says \ufffd"},
 		"a deadline":               {fmt.Errorf("decision: %w", context.DeadlineExceeded), codes.DeadlineExceeded, "deadline"},
 		"a cancellation":           {context.Canceled, codes.Canceled, "cancelled"},
 		"a status that it has":     {status.Error(codes.Unimplemented, "not here"), codes.Unimplemented, "not here"},
@@ -135,6 +137,19 @@ func TestErrorsBecomeStatusCodes(t *testing.T) {
 	}
 	if s := grpcapi.Status(nil); s.Code() != codes.OK {
 		t.Error(s)
+	}
+}
+
+func TestAnErrorTellsOnlySoMuch(t *testing.T) {
+	long := policy.Errorf(policy.Failed, "policy says %s", strings.Repeat("ü", 1<<20))
+	s := serve(t, grpcapi.Config{Decide: deciding(func(context.Context, policy.Request) (policy.Decision, error) { return policy.Decision{}, long })})
+	c := microwallv1.NewAuthorizationServiceClient(s.conn)
+	if _, err := c.Authorize(t.Context(), question()); status.Code(err) != codes.FailedPrecondition || len(err.Error()) > 100<<10 {
+		t.Errorf("%.100v", err)
+	}
+	answer, err := c.AuthorizeBatch(t.Context(), &microwallv1.AuthorizeBatchRequest{Items: []*microwallv1.AuthorizeRequest{question(), question()}})
+	if err != nil || outcomes(answer) != "FailedPrecondition FailedPrecondition" || proto.Size(answer) > 200<<10 {
+		t.Errorf("%d bytes, %v", proto.Size(answer), err)
 	}
 }
 

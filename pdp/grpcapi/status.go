@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/microwall/microwall/internal/wire"
 	"github.com/microwall/microwall/policy"
 )
 
@@ -21,12 +22,12 @@ func Status(err error) *status.Status {
 		return status.New(codes.DeadlineExceeded, "the call's deadline passed before there was an answer")
 	case errors.Is(err, context.Canceled):
 		return status.New(codes.Canceled, "the call was cancelled")
-	case errors.As(err, &known) && known.Kind != policy.Internal:
-		return status.New(code(known.Kind), err.Error())
+	case errors.As(err, &known) && code(known.Kind) != codes.Internal:
+		return status.New(code(known.Kind), wire.Message(err.Error()))
 	}
 	// gRPC's own services, and a peer that is gone, have a status already.
 	if s, ok := status.FromError(err); ok {
-		return s
+		return status.New(s.Code(), wire.Message(s.Message()))
 	}
 	return status.New(codes.Internal, "internal error; the server's log has more")
 }
