@@ -141,6 +141,9 @@ var ImportMap = Map{
 				"internal/wire", "pdp/...", "policy/...", "proto/microwall/v1"},
 			Outside: []string{grpc, natsClient, note}},
 
+		// The documents, held against the program. It has tests only.
+		{Package: "docs"},
+
 		{Package: "internal/lint",
 			Outside: []string{modFile}},
 
