@@ -3,7 +3,6 @@ package remote
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/microwall/microwall/internal/wire"
 	"github.com/microwall/microwall/policy"
@@ -12,66 +11,48 @@ import (
 
 // readAnswer reads the answer to a request in a namespace.
 func readAnswer(n policy.Namespace, m *microwallv1.AuthorizeResponse) (policy.Decision, error) {
-	versions, err := readVersions(m.GetVersions())
+	path, err := wire.Versions(m.GetVersions())
 	if err != nil {
 		return policy.Decision{}, err
 	}
-	return versions.decision(n, m.GetDecision())
+	return readDecision(n, m.GetDecision(), path)
 }
 
-// versions are those that an answer names, and the paths that were asked for
-// so far.
-type versions struct {
-	all   map[policy.Namespace]policy.Version
-	paths map[policy.Namespace][]policy.Version
-}
-
-func readVersions(ms []*microwallv1.Version) (*versions, error) {
-	read, err := wire.Versions(ms)
-	if err != nil {
-		return nil, err
-	}
-	vs := &versions{all: make(map[policy.Namespace]policy.Version, len(read)), paths: make(map[policy.Namespace][]policy.Version, 1)}
-	for _, v := range read {
-		if _, ok := vs.all[v.Namespace]; ok {
-			return nil, fmt.Errorf("it names two versions of namespace %s", v.Namespace)
+// readResult reads the decision about one item of a batch. Of versions, those
+// of the whole batch, it takes the ones that the result names.
+func readResult(n policy.Namespace, m *microwallv1.BatchResult, versions []policy.Version) (policy.Decision, error) {
+	path := make([]policy.Version, len(m.GetPath()))
+	for i, place := range m.GetPath() {
+		if int64(place) >= int64(len(versions)) {
+			return policy.Decision{}, fmt.Errorf("it names version %d of %d", place, len(versions))
 		}
-		vs.all[v.Namespace] = v
+		path[i] = versions[place]
 	}
-	return vs, nil
+	return readDecision(n, m.GetDecision(), path)
 }
 
-// decision reads a decision about a namespace, with the versions along its
-// path.
-func (vs *versions) decision(n policy.Namespace, m *microwallv1.Decision) (policy.Decision, error) {
+func readDecision(n policy.Namespace, m *microwallv1.Decision, path []policy.Version) (policy.Decision, error) {
 	if m == nil {
 		return policy.Decision{}, errors.New("it has no decision")
 	}
-	path, err := vs.path(n)
-	if err != nil {
+	if err := checkPath(n, path); err != nil {
 		return policy.Decision{}, err
 	}
 	return wire.Decision(m, path)
 }
 
-// path returns the versions of a namespace's ancestors, as far as there are
-// any, and then its own, without which nobody has decided in it.
-func (vs *versions) path(n policy.Namespace) ([]policy.Version, error) {
-	if path, ok := vs.paths[n]; ok {
-		return path, nil
+// checkPath reports whether versions can be those along the path of a
+// namespace: ancestors from the outermost in, each once, and then its own,
+// without which nobody has decided in it.
+func checkPath(n policy.Namespace, path []policy.Version) error {
+	if len(path) == 0 || path[len(path)-1].Namespace != n {
+		return fmt.Errorf("it names no version of namespace %s, which was asked for", n)
 	}
-	own, ok := vs.all[n]
-	if !ok {
-		return nil, fmt.Errorf("it names no version of namespace %s, which was asked for", n)
-	}
-	var path []policy.Version
-	for _, above := range n.Ancestors() {
-		if v, ok := vs.all[above]; ok {
-			path = append(path, v)
+	for i, v := range path[:len(path)-1] {
+		next := path[i+1].Namespace
+		if v.Namespace == next || !next.Within(v.Namespace) {
+			return fmt.Errorf("it names a version of namespace %s before one of %s, which is not below it", v.Namespace, next)
 		}
 	}
-	path = append(path, own)
-	path = slices.Clip(path) // shared by the decisions in the namespace
-	vs.paths[n] = path
-	return path, nil
+	return nil
 }

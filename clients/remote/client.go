@@ -180,7 +180,7 @@ func (c *Client) authorizeBatch(ctx context.Context, rs []policy.Request, sent [
 	if got := len(answer.GetResults()); got != len(sent) {
 		return nil, c.senseless(fmt.Errorf("it has %d results for %d requests", got, len(sent)))
 	}
-	versions, err := readVersions(answer.GetVersions())
+	versions, err := wire.Versions(answer.GetVersions())
 	if err != nil {
 		return nil, c.senseless(err)
 	}
@@ -190,7 +190,7 @@ func (c *Client) authorizeBatch(ctx context.Context, rs []policy.Request, sent [
 			results[j].Err = c.itemFailure(ctx, e)
 			continue
 		}
-		d, err := versions.decision(rs[sent[j]].Namespace, result.GetDecision())
+		d, err := readResult(rs[sent[j]].Namespace, result, versions)
 		if err != nil {
 			results[j].Err = c.senseless(err)
 			continue

@@ -346,3 +346,19 @@ func TestNewIsBoundedByItsContext(t *testing.T) {
 		t.Errorf("%v, %v", c, err)
 	}
 }
+
+func TestAVersionThatAnotherRequestOfTheBatchNeededIsNotOnesOwn(t *testing.T) {
+	d := testkit.NewDomain(t)
+	d.WriteTrust(testkit.TrustOptions{NoGuardrail: true})
+	p := d.StartPDP(testkit.NATS(t, t.TempDir()).URL(), t.TempDir())
+	d.Push(p, "center", "shop", "allow := true")
+	d.Push(p, "cart", "shop.cart", "allow := true")
+	c := client(t, remote.Config{Server: p.Addr})
+	results, err := c.AuthorizeBatch(t.Context(), []policy.Request{testkit.Request("shop", "Add"), testkit.Request("shop.cart", "Add")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := results[1].Decision; !got.Allowed || len(got.Versions) != 1 || got.Versions[0].Namespace != "shop.cart" {
+		t.Errorf("got %+v, %v", got, results[1].Err)
+	}
+}

@@ -85,6 +85,9 @@ func TestAnAnswerThatMakesNoSenseAllowsNothing(t *testing.T) {
 			}
 			// The same in a batch, beside a result that is in order.
 			result := &microwallv1.BatchResult{}
+			for i := range m.GetVersions() {
+				result.Path = append(result.Path, uint32(i))
+			}
 			if m.GetDecision() != nil {
 				result.Result = &microwallv1.BatchResult_Decision{Decision: m.GetDecision()}
 			}
@@ -118,8 +121,10 @@ func TestAnAnswerThatMakesNoSenseAllowsNothing(t *testing.T) {
 func TestAResultOfABatchIsNeverThatOfAnotherRequest(t *testing.T) {
 	h := &hostile{}
 	c := client(t, remote.Config{Server: h.serve(t).addr})
-	yes := &microwallv1.BatchResult{Result: &microwallv1.BatchResult_Decision{Decision: allow()}}
-	no := &microwallv1.BatchResult{Result: &microwallv1.BatchResult_Decision{Decision: &microwallv1.Decision{}}}
+	by := func(d *microwallv1.Decision, path ...uint32) *microwallv1.BatchResult {
+		return &microwallv1.BatchResult{Result: &microwallv1.BatchResult_Decision{Decision: d}, Path: path}
+	}
+	cart, pay := by(allow(), 0, 1), by(allow(), 0, 2)
 	bad := func(code codes.Code) *microwallv1.BatchResult {
 		return &microwallv1.BatchResult{Result: &microwallv1.BatchResult_Error{Error: &microwallv1.BatchError{Code: int32(code), Message: "sorry"}}}
 	}
@@ -130,16 +135,23 @@ func TestAResultOfABatchIsNeverThatOfAnotherRequest(t *testing.T) {
 		m    *microwallv1.AuthorizeBatchResponse
 		want string // of the three requests: allowed, denied, error; or that of the batch
 	}{
-		"in order":                     {&microwallv1.AuthorizeBatchResponse{Results: []*microwallv1.BatchResult{no, yes}, Versions: all}, "denied error allowed"},
-		"none":                         {&microwallv1.AuthorizeBatchResponse{Versions: all}, "0 results for 2 requests"},
-		"one too few":                  {&microwallv1.AuthorizeBatchResponse{Results: []*microwallv1.BatchResult{yes}, Versions: all}, "1 results for 2 requests"},
-		"one too many":                 {&microwallv1.AuthorizeBatchResponse{Results: []*microwallv1.BatchResult{yes, yes, yes}, Versions: all}, "3 results for 2 requests"},
-		"one that is unset":            {&microwallv1.AuthorizeBatchResponse{Results: []*microwallv1.BatchResult{{}, yes}, Versions: all}, "error error allowed"},
-		"an error without a code":      {&microwallv1.AuthorizeBatchResponse{Results: []*microwallv1.BatchResult{bad(codes.OK), yes}, Versions: all}, "error error allowed"},
-		"an error of no known code":    {&microwallv1.AuthorizeBatchResponse{Results: []*microwallv1.BatchResult{yes, bad(4711)}, Versions: all}, "allowed error error"},
-		"a version of one is missing":  {&microwallv1.AuthorizeBatchResponse{Results: []*microwallv1.BatchResult{yes, yes}, Versions: all[:2]}, "allowed error error"},
-		"two versions of a namespace":  {&microwallv1.AuthorizeBatchResponse{Results: []*microwallv1.BatchResult{yes, yes}, Versions: append(all, version("shop"))}, "two versions of namespace shop"},
-		"versions of nobody who asked": {&microwallv1.AuthorizeBatchResponse{Results: []*microwallv1.BatchResult{yes, yes}, Versions: all[3:]}, "error error error"},
+		"in order":                     {&microwallv1.AuthorizeBatchResponse{Results: []*microwallv1.BatchResult{by(&microwallv1.Decision{}, 0, 1), pay}, Versions: all}, "denied error allowed"},
+		"none":                         {&microwallv1.AuthorizeBatchResponse{Results: []*microwallv1.BatchResult{}, Versions: all}, "0 results for 2 requests"},
+		"one too few":                  {&microwallv1.AuthorizeBatchResponse{Results: []*microwallv1.BatchResult{cart}, Versions: all}, "1 results for 2 requests"},
+		"one too many":                 {&microwallv1.AuthorizeBatchResponse{Results: []*microwallv1.BatchResult{cart, pay, pay}, Versions: all}, "3 results for 2 requests"},
+		"one that is unset":            {&microwallv1.AuthorizeBatchResponse{Results: []*microwallv1.BatchResult{{Path: []uint32{0, 1}}, pay}, Versions: all}, "error error allowed"},
+		"an error without a code":      {&microwallv1.AuthorizeBatchResponse{Results: []*microwallv1.BatchResult{bad(codes.OK), pay}, Versions: all}, "error error allowed"},
+		"an error of no known code":    {&microwallv1.AuthorizeBatchResponse{Results: []*microwallv1.BatchResult{cart, bad(4711)}, Versions: all}, "allowed error error"},
+		"a version of one is missing":  {&microwallv1.AuthorizeBatchResponse{Results: []*microwallv1.BatchResult{cart, pay}, Versions: all[:2]}, "allowed error error"},
+		"results that are swapped":     {&microwallv1.AuthorizeBatchResponse{Results: []*microwallv1.BatchResult{pay, cart}, Versions: all}, "error error error"},
+		"a path that is missing":       {&microwallv1.AuthorizeBatchResponse{Results: []*microwallv1.BatchResult{by(allow()), pay}, Versions: all}, "error error allowed"},
+		"a path without its own end":   {&microwallv1.AuthorizeBatchResponse{Results: []*microwallv1.BatchResult{by(allow(), 0), pay}, Versions: all}, "error error allowed"},
+		"a path that goes on":          {&microwallv1.AuthorizeBatchResponse{Results: []*microwallv1.BatchResult{by(allow(), 0, 1, 3), pay}, Versions: all}, "error error allowed"},
+		"a path by a stranger":         {&microwallv1.AuthorizeBatchResponse{Results: []*microwallv1.BatchResult{by(allow(), 2, 1), pay}, Versions: all}, "error error allowed"},
+		"a version twice":              {&microwallv1.AuthorizeBatchResponse{Results: []*microwallv1.BatchResult{by(allow(), 0, 0, 1), pay}, Versions: all}, "error error allowed"},
+		"two versions of a namespace":  {&microwallv1.AuthorizeBatchResponse{Results: []*microwallv1.BatchResult{by(allow(), 0, 4, 1), pay}, Versions: append(all, version("shop"))}, "error error allowed"},
+		"a place beyond the end":       {&microwallv1.AuthorizeBatchResponse{Results: []*microwallv1.BatchResult{cart, by(allow(), 0, 4294967295)}, Versions: all}, "allowed error error"},
+		"versions of nobody who asked": {&microwallv1.AuthorizeBatchResponse{Results: []*microwallv1.BatchResult{by(allow(), 0), by(allow(), 0)}, Versions: all[3:]}, "error error error"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h.say(marshal(t, test.m))

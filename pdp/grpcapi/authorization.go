@@ -1,6 +1,7 @@
 package grpcapi
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -50,26 +51,37 @@ func (a *authorization) AuthorizeBatch(ctx context.Context, m *microwallv1.Autho
 		}
 		rs, at = append(rs, r), append(at, i)
 	}
-	versions := make(map[policy.Namespace]policy.Version)
-	if len(rs) > 0 {
-		results, err := a.decide.AuthorizeBatch(ctx, rs)
-		if err != nil {
-			return nil, err
-		}
-		for j, result := range results {
-			answer.Results[at[j]] = batchResult(&result)
-			for _, v := range result.Decision.Versions {
-				versions[v.Namespace] = v
-			}
-		}
+	if len(rs) == 0 {
+		return answer, nil
 	}
-	for _, n := range slices.Sorted(maps.Keys(versions)) {
-		answer.Versions = append(answer.Versions, wire.VersionProto(versions[n]))
+	results, err := a.decide.AuthorizeBatch(ctx, rs)
+	if err != nil {
+		return nil, err
+	}
+	places := make(map[policy.Namespace]uint32)
+	for _, v := range distinct(results) {
+		places[v.Namespace] = uint32(len(answer.Versions)) //nolint:gosec // no more than the batch has items times labels
+		answer.Versions = append(answer.Versions, wire.VersionProto(v))
+	}
+	for j := range results {
+		answer.Results[at[j]] = batchResult(&results[j], places)
 	}
 	return answer, nil
 }
 
-func batchResult(r *policy.Result) *microwallv1.BatchResult {
+// distinct returns the versions that made decisions, each once, sorted by
+// namespace. One batch has one snapshot, and a namespace one version in it.
+func distinct(results []policy.Result) []policy.Version {
+	all := make(map[policy.Namespace]policy.Version)
+	for i := range results {
+		for _, v := range results[i].Decision.Versions {
+			all[v.Namespace] = v
+		}
+	}
+	return slices.SortedFunc(maps.Values(all), func(v, w policy.Version) int { return cmp.Compare(v.Namespace, w.Namespace) })
+}
+
+func batchResult(r *policy.Result, places map[policy.Namespace]uint32) *microwallv1.BatchResult {
 	if r.Err != nil {
 		return failed(r.Err)
 	}
@@ -77,7 +89,11 @@ func batchResult(r *policy.Result) *microwallv1.BatchResult {
 	if err != nil {
 		return failed(err)
 	}
-	return &microwallv1.BatchResult{Result: &microwallv1.BatchResult_Decision{Decision: d}}
+	m := &microwallv1.BatchResult{Result: &microwallv1.BatchResult_Decision{Decision: d}}
+	for _, v := range r.Decision.Versions {
+		m.Path = append(m.Path, places[v.Namespace])
+	}
+	return m
 }
 
 func failed(err error) *microwallv1.BatchResult {

@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/rego"
@@ -57,7 +58,11 @@ func (p *Program) run(ctx context.Context, q rego.PreparedEvalQuery, in *Input) 
 	// A policy must not be able to end the process that it protects.
 	defer func() {
 		if r := recover(); r != nil {
-			out, err = Outcome{}, policy.Errorf(policy.Failed, "policy crashed the evaluator: %v\n%s", r, debug.Stack())
+			out, err = Outcome{}, &policy.Error{
+				Kind:    policy.Failed,
+				Message: fmt.Sprintf("policy crashed the evaluator: %v", r),
+				Err:     fmt.Errorf("panic: %v\n%s", r, debug.Stack()), // not for those who ask
+			}
 		}
 	}()
 	bounded, cancel := context.WithTimeout(ctx, p.budget)
@@ -142,6 +147,9 @@ func stringSet(bindings rego.Vars, rule string) ([]string, error) {
 		text, ok := member.Value.(ast.String)
 		if !ok {
 			return nil, wrongShape(rule, "a set of strings; a member", member.Value)
+		}
+		if !utf8.ValidString(string(text)) {
+			return nil, policy.Errorf(policy.Failed, "policy failed: %s has the member %q, which is not valid UTF-8", rule, text)
 		}
 		texts = append(texts, string(text))
 	}

@@ -146,6 +146,9 @@ func TestAnotherShapeIsAnErrorOfTheDecision(t *testing.T) {
 		"deny is an array":         "deny := input.resource.properties.list",
 		"reasons has a number":     "allow := true\nreasons contains value" + value,
 		"obligations is a number":  "allow := true\nobligations := value" + value,
+		"a deny is no text":        `deny contains base64.decode("/w==")`,
+		"a reason is no text":      "allow := true\n" + `reasons contains base64.decode("/w==")`,
+		"an obligation is no text": "allow := true\n" + `obligations["x"] := base64.decode("/w==")`,
 		"obligations has a number": "allow := true\nobligations[value] := 1" + value,
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -643,7 +643,7 @@ type AuthorizeBatchResponse struct {
 	// results, one an item.
 	Results []*BatchResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
 	// versions of all namespaces on the paths of the items, each once, sorted
-	// by namespace. A result was made by those of its own item's path.
+	// by namespace. BatchResult.path says which of them made a decision.
 	Versions      []*Version `protobuf:"bytes,2,rep,name=versions,proto3" json:"versions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -702,7 +702,11 @@ type BatchResult struct {
 	//
 	//	*BatchResult_Decision
 	//	*BatchResult_Error
-	Result        isBatchResult_Result `protobuf_oneof:"result"`
+	Result isBatchResult_Result `protobuf_oneof:"result"`
+	// path of the decision: for each version along it, guardrails from the
+	// outermost in and then the namespace, its place in
+	// AuthorizeBatchResponse.versions, from 0. Empty beside an error.
+	Path          []uint32 `protobuf:"varint,3,rep,packed,name=path,proto3" json:"path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -758,6 +762,13 @@ func (x *BatchResult) GetError() *BatchError {
 		if x, ok := x.Result.(*BatchResult_Error); ok {
 			return x.Error
 		}
+	}
+	return nil
+}
+
+func (x *BatchResult) GetPath() []uint32 {
+	if x != nil {
+		return x.Path
 	}
 	return nil
 }
@@ -887,10 +898,11 @@ const file_microwall_v1_authorization_proto_rawDesc = "" +
 	"\x05items\x18\x06 \x03(\v2\x1e.microwall.v1.AuthorizeRequestR\x05items\"\x80\x01\n" +
 	"\x16AuthorizeBatchResponse\x123\n" +
 	"\aresults\x18\x01 \x03(\v2\x19.microwall.v1.BatchResultR\aresults\x121\n" +
-	"\bversions\x18\x02 \x03(\v2\x15.microwall.v1.VersionR\bversions\"\x7f\n" +
+	"\bversions\x18\x02 \x03(\v2\x15.microwall.v1.VersionR\bversions\"\x93\x01\n" +
 	"\vBatchResult\x124\n" +
 	"\bdecision\x18\x01 \x01(\v2\x16.microwall.v1.DecisionH\x00R\bdecision\x120\n" +
-	"\x05error\x18\x02 \x01(\v2\x18.microwall.v1.BatchErrorH\x00R\x05errorB\b\n" +
+	"\x05error\x18\x02 \x01(\v2\x18.microwall.v1.BatchErrorH\x00R\x05error\x12\x12\n" +
+	"\x04path\x18\x03 \x03(\rR\x04pathB\b\n" +
 	"\x06result\":\n" +
 	"\n" +
 	"BatchError\x12\x12\n" +
