@@ -8,8 +8,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/microwall/microwall/bundles"
@@ -59,7 +61,7 @@ func startNode(ctx context.Context, f serveFlags, o *observer, run func(func(con
 			n.close()
 		}
 	}()
-	config := jetstream.StoreConfig{Domain: trust.Domain(), MaxPacked: f.bundles.Packed, Events: o.nats}
+	config := jetstream.StoreConfig{Domain: trust.Domain(), MaxBytes: f.store, MaxPacked: f.bundles.Packed, Events: o.nats}
 	if f.natsURL == "" {
 		server, err := startNATS(ctx, f, o)
 		if err != nil {
@@ -67,8 +69,9 @@ func startNode(ctx context.Context, f serveFlags, o *observer, run func(func(con
 		}
 		n.closers = append(n.closers, server.Shutdown)
 		n.nats = server.URL()
-		// No more than the server has on a small volume.
-		config.MaxBytes = min(server.MaxBytes(), jetstream.DefaultMaxBytes)
+		if f.store == 0 { // no more than the server has on a small volume
+			config.MaxBytes = min(server.MaxBytes(), jetstream.DefaultMaxBytes)
+		}
 	}
 	config.Conn, err = jetstream.Connect(ctx, n.nats, jetstream.ConnectOptions{Name: "microwall-pdp", Events: o.nats})
 	if err != nil {
@@ -106,7 +109,7 @@ func startNATS(ctx context.Context, f serveFlags, o *observer) (*natsserver.Serv
 	if err != nil {
 		return nil, err
 	}
-	config := natsserver.Config{Host: host, Port: int(port), StoreDir: filepath.Join(f.dataDir, "nats"), Log: o.natsServer}
+	config := natsserver.Config{Host: host, Port: int(port), StoreDir: filepath.Join(f.dataDir, "nats"), MaxBytes: f.store, Log: o.natsServer}
 	if port == 0 {
 		config.Port = natsserver.AnyPort
 	}
@@ -262,7 +265,15 @@ func watchFolder(ctx context.Context, f serveFlags, o *observer, run func(func(c
 }
 
 func (o *observer) natsServer(level slog.Level, text string) {
-	if level >= slog.LevelWarn {
-		o.log.Log(context.Background(), level, "NATS server: "+text)
+	if level < slog.LevelWarn {
+		return
+	}
+	o.log.Log(context.Background(), level, "NATS server: "+text)
+	// Those who push see only that nobody answers: JetStream takes nothing more
+	// until it is started again.
+	if strings.Contains(text, syscall.ENOSPC.Error()) {
+		o.diskFull.Do(func() {
+			o.log.Error("the volume of --data-dir is full: what is released decides on, but nothing can be released; make room there, then restart this server")
+		})
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"sync"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,6 +29,7 @@ type observer struct {
 	refused   *prometheus.CounterVec
 	pushes    *prometheus.CounterVec
 	calls     *prometheus.CounterVec
+	diskFull  sync.Once // that it is, is said once
 }
 
 func newObserver(log *slog.Logger) *observer {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -29,6 +31,9 @@ func TestMain(m *testing.M) {
 //	exits CODE PROGRAM [ARG ...]   runs a program that must end with that exit code
 //	boutique                       puts examples/boutique into the folder boutique
 //	mode FILE OCTAL                wants the permissions of a file
+//	filler FILE random|zeros BYTES [HEAD TAIL]
+//	                               writes so many bytes of base64, or zeros, between head
+//	                               and tail
 //
 //	domain                         makes keys of the domain shop, center.key, cart.key,
 //	                               pay.key and stranger.key, and its .microwall/trust.yaml
@@ -64,6 +69,7 @@ func TestScript(t *testing.T) {
 			"exits":     exits,
 			"boutique":  putBoutique,
 			"mode":      mode,
+			"filler":    filler,
 			"domain":    makeDomain,
 			"trust":     writeTrust,
 			"ca":        makeCA,
@@ -124,6 +130,21 @@ func mode(ts *testscript.TestScript, neg bool, args []string) {
 	if got := fmt.Sprintf("%04o", info.Mode().Perm()); got != args[1] {
 		ts.Fatalf("permissions of %s are %s, want %s", args[0], got, args[1])
 	}
+}
+
+func filler(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, args, 3, 5, "filler FILE random|zeros BYTES [HEAD TAIL]")
+	args = append(args, "", "")
+	n, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	content := make([]byte, n)
+	if args[1] == "random" {
+		_, _ = rand.Read(content) // it never fails
+	}
+	text := base64.StdEncoding.EncodeToString(content)[:n]
+	path := ts.MkAbs(args[0])
+	ts.Check(os.MkdirAll(filepath.Dir(path), 0o700))
+	ts.Check(os.WriteFile(path, []byte(args[3]+text+args[4]), 0o600))
 }
 
 func makeDomain(ts *testscript.TestScript, neg bool, args []string) {

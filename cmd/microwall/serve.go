@@ -39,6 +39,7 @@ type serveFlags struct {
 	bundles                   bundles.Limits
 	policy                    rego.Options
 	queue                     int
+	store                     int64
 }
 
 const (
@@ -96,6 +97,7 @@ without NATS, keys or signatures: for development only.`,
 	fs.IntVar(&f.limits.CallPath, "max-call-path", 0, "elements of context.call_path at most (default 32)")
 	fs.Int64Var(&f.bundles.Packed, "max-bundle-packed", 0, "size of a packed bundle at most (default 128 MiB)")
 	fs.Int64Var(&f.bundles.Unpacked, "max-bundle-unpacked", 0, "size of an unpacked bundle at most (default 512 MiB)")
+	fs.Int64Var(&f.store, "max-store", 0, "bytes that all releases may take in NATS; raises what is there, never lowers it (default 4 GiB, or half of a smaller volume)")
 	fs.DurationVar(&f.policy.Budget, "decision-budget", 0, "time that one policy may take for one request (default 1s)")
 	fs.IntVar(&f.queue, "max-queue", 0, "requests that may wait for their turn (default 4096)")
 	return cmd
@@ -110,7 +112,7 @@ func (f *serveFlags) check(given func(flag string) bool) error {
 			return err
 		}
 	}
-	for _, flag := range []string{"nats", "nats-addr", "trust", "data-dir", "max-bundle-packed", "max-bundle-unpacked"} {
+	for _, flag := range []string{"nats", "nats-addr", "trust", "data-dir", "max-bundle-packed", "max-bundle-unpacked", "max-store"} {
 		if f.dir != "" && given(flag) {
 			return policy.Errorf(policy.BadRequest, "--dir decides by unsigned folders, without NATS, trust and releases; drop one of --dir and --%s", flag)
 		}
@@ -133,7 +135,7 @@ func (f *serveFlags) check(given func(flag string) bool) error {
 	}
 	for flag, value := range map[string]int64{
 		"--max-request-bytes": int64(f.limits.RequestBytes), "--max-batch": int64(f.limits.BatchItems), "--max-call-path": int64(f.limits.CallPath),
-		"--max-bundle-packed": f.bundles.Packed, "--max-bundle-unpacked": f.bundles.Unpacked, "--decision-budget": int64(f.policy.Budget), "--max-queue": int64(f.queue),
+		"--max-bundle-packed": f.bundles.Packed, "--max-bundle-unpacked": f.bundles.Unpacked, "--decision-budget": int64(f.policy.Budget), "--max-queue": int64(f.queue), "--max-store": f.store,
 	} {
 		if value < 0 {
 			return policy.Errorf(policy.BadRequest, "%s is negative; 0 is the default", flag)
