@@ -1,6 +1,7 @@
 package docs_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -160,7 +161,7 @@ func TestTheGuideNamesEveryBuiltInThatIsMissing(t *testing.T) {
 		args := strings.Repeat("1, ", len(b.Decl.FuncArgs().Args))
 		module := fmt.Sprintf("package authz\nallow if x == %s(%s)\nx := 1\n", b.Name, strings.TrimSuffix(args, ", "))
 		err := rego.Check(rego.Source{Modules: []rego.Module{{Path: "authz.rego", Source: []byte(module)}}})
-		problems, _ := err.(rego.Problems)
+		problems, _ := errors.AsType[rego.Problems](err)
 		for _, p := range problems {
 			if p.Message == "undefined function "+b.Name {
 				rows = append(rows, fmt.Sprintf("| `%s` | %s |", b.Name, p.Hint))

@@ -95,5 +95,5 @@ func TestTheWorkflowInTheReadmePushes(t *testing.T) {
 	}
 	w.shell(block{text: "microwall history boutique.cart --trust trust.yaml --ca ci/pdp-ca.crt --cert " + clientCert + " --cert-key " + clientKey},
 		block{text: "EPOCH  REVISION  CREATED               AUTHOR  SOURCE   SIGNED BY  BUNDLE\n" +
-			"1      1         2026-11-23T02:44:16Z  ann     3f2c9e1  cart-ci    sha256:72d11968b5b7"})
+			"1      1         2026-11-23T03:02:40Z  ann     3f2c9e1  cart-ci    sha256:1a67293cf292"})
 }
