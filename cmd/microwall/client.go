@@ -79,13 +79,22 @@ func (f *releaseFlags) signer(w world) (note.Signer, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read the key from stdin: %w", err)
 		}
-		return bundles.ParseSigner(strings.TrimSpace(string(raw)))
+		return parseSigner("--key -", string(raw))
 	case f.key != "":
 		return bundles.LoadSigner(f.key)
 	case w.getenv("MICROWALL_KEY") != "":
-		return bundles.ParseSigner(strings.TrimSpace(w.getenv("MICROWALL_KEY")))
+		return parseSigner("MICROWALL_KEY", w.getenv("MICROWALL_KEY"))
 	}
 	return nil, policy.Errorf(policy.BadRequest, "no key to sign with: pass --key FILE, or put the key into MICROWALL_KEY; `microwall keygen NAME` makes one")
+}
+
+// parseSigner parses a key that came from where from says.
+func parseSigner(from, text string) (note.Signer, error) {
+	signer, err := bundles.ParseSigner(strings.TrimSpace(text))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", from, err)
+	}
+	return signer, nil
 }
 
 // draft returns what is the same in every release of this command.

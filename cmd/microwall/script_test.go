@@ -39,6 +39,7 @@ func TestMain(m *testing.M) {
 //	                               pay.key and stranger.key, and its .microwall/trust.yaml
 //	trust FILE [VERSION [EPOCH [WITHOUT ...]]]
 //	                               writes such a trust file, without the keys named
+//	secret VARIABLE FILE           sets a variable to the content of a file
 //	ca NAME                        makes a certificate authority, and the file NAME.pem
 //	cert CA FILE                   makes a certificate, FILE.pem, and its key, FILE.key,
 //	                               or renews them
@@ -72,6 +73,7 @@ func TestScript(t *testing.T) {
 			"filler":    filler,
 			"domain":    makeDomain,
 			"trust":     writeTrust,
+			"secret":    setSecret,
 			"ca":        makeCA,
 			"cert":      makeCert,
 			"smalldisk": smallDisk,
@@ -177,6 +179,11 @@ func writeTrust(ts *testscript.TestScript, neg bool, args []string) {
 	path := ts.MkAbs(args[0])
 	ts.Check(os.MkdirAll(filepath.Dir(path), 0o700))
 	tlstest.Replace(stageOf(ts).t, path, content)
+}
+
+func setSecret(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, args, 2, 2, "secret VARIABLE FILE")
+	ts.Setenv(args[0], ts.ReadFile(args[1]))
 }
 
 func makeCA(ts *testscript.TestScript, neg bool, args []string) {
