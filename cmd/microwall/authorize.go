@@ -74,6 +74,9 @@ func (f *authorizeFlags) authorize(ctx context.Context, w world) error {
 	if err := f.check(); err != nil {
 		return err
 	}
+	if len(f.guardrails) > 0 && f.bundle == "" {
+		return policy.Errorf(policy.BadRequest, "--guardrail goes with --bundle: elsewhere it is the trust file that names guardrails")
+	}
 	ctx, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
 	r, err := f.request(w)
@@ -140,7 +143,7 @@ func parseContext(flags []string) (policy.Properties, error) {
 			return policy.Properties{}, policy.Errorf(policy.BadRequest, "--context %q is neither NAME=TEXT nor NAME:=JSON", flag)
 		}
 		if _, ok := m[name]; ok {
-			return policy.Properties{}, policy.Errorf(policy.BadRequest, "--context names %q twice", name)
+			return policy.Properties{}, policy.Errorf(policy.BadRequest, "--context names %q twice; give it once", name)
 		}
 		m[name] = value
 		if isJSON {
@@ -215,13 +218,20 @@ func (f *authorizeFlags) openFolder(ctx context.Context, r *policy.Request) (pol
 	return pdp.New(pdp.Config{Source: snapshot, Now: time.Now}), nil
 }
 
-// readFolder returns the bundle in a folder.
+// readFolder returns the bundle in a folder, if push would take it.
 func readFolder(dir string) (*bundles.Bundle, error) {
-	b, err := bundles.Read(os.DirFS(dir))
+	f, err := openPolicy(dir)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", dir, err)
+		return nil, err
 	}
-	return b, nil
+	if len(f.problems) > 0 {
+		var b strings.Builder
+		if err := printProblems(&b, f.problems); err != nil {
+			return nil, err
+		}
+		return nil, policy.Errorf(policy.BadRequest, "the policy in %s decides nothing:\n%s", dir, strings.TrimSpace(b.String()))
+	}
+	return f.bundle, nil
 }
 
 func (f *authorizeFlags) print(w world, n policy.Namespace, d policy.Decision) error {
