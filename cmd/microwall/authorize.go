@@ -67,6 +67,7 @@ Exit code 0 if it is allowed, 1 if it is denied, 2 if there is no decision.`,
 	fs.StringVar(&f.resource, "resource", "", "TYPE:ID of what it is done to")
 	fs.StringArrayVar(&f.context, "context", nil, "NAME=TEXT or NAME:=JSON; may be repeated")
 	cmd.MarkFlagsMutuallyExclusive("nats", "bundle")
+	completeFolders(cmd, "bundle", "guardrail")
 	return cmd
 }
 

@@ -45,6 +45,17 @@ func trustFlag(cmd *cobra.Command, w world, to *string) {
 	cmd.Flags().StringVar(to, "trust", path, "trust file (MICROWALL_TRUST)")
 }
 
+// completeValues and completeFolders tell the shell what a flag may be.
+func completeValues(cmd *cobra.Command, flag string, values ...string) {
+	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)) // fails only for a flag that is not there
+}
+
+func completeFolders(cmd *cobra.Command, flags ...string) {
+	for _, flag := range flags {
+		_ = cmd.MarkFlagDirname(flag) // fails only for a flag that is not there
+	}
+}
+
 func orDefault(s, otherwise string) string {
 	if s == "" {
 		return otherwise

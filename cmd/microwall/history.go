@@ -35,11 +35,12 @@ func newHistory(w world) *cobra.Command {
 	var out output
 	var trustFile string
 	cmd := &cobra.Command{
-		Use:     "history NAMESPACE",
-		GroupID: groupAuthor,
-		Short:   "List who released what and when, newest first",
-		Example: "  microwall history boutique.cart",
-		Args:    cobra.ExactArgs(1),
+		Use:               "history NAMESPACE",
+		GroupID:           groupAuthor,
+		Short:             "List who released what and when, newest first",
+		Example:           "  microwall history boutique.cart",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := out.check(); err != nil {
 				return err

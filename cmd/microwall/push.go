@@ -48,6 +48,8 @@ released.`,
 	fs.StringArrayVar(&f.guardrails, "guardrail", nil, "folder with guardrails that bind the policy in its decisions.yaml; may be repeated")
 	fs.DurationVar(&f.maxStaleness, "max-staleness", bundles.DefaultMaxStaleness, "how long the release is believed without proof that it is still the newest")
 	fs.StringVar(&f.whenStale, "when-stale", bundles.Serve.String(), "what then happens: serve or deny")
+	completeFolders(cmd, "guardrail")
+	completeValues(cmd, "when-stale", bundles.Serve.String(), bundles.Deny.String())
 	return cmd
 }
 

@@ -20,8 +20,9 @@ func newRollback(w world) *cobra.Command {
 		Long: `Release the bundle of an older release again, as a new revision: revisions only
 go forward. The old release and its bundle are fetched from the PDP and verified
 here before anything is signed.`,
-		Example: "  microwall rollback boutique.cart --to 41 --key cart-ci.key",
-		Args:    cobra.ExactArgs(1),
+		Example:           "  microwall rollback boutique.cart --to 41 --key cart-ci.key",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n, err := f.namespace(args[0])
 			if err != nil {
@@ -49,8 +50,9 @@ func newRetire(w world) *cobra.Command {
 		Short:   "Release that a namespace is no more",
 		Long: `Release that a namespace is no more: requests in it are then answered with an
 error that says so, never with an older policy. A push brings it back.`,
-		Example: "  microwall retire boutique.recommendation --key recommendation-ci.key",
-		Args:    cobra.ExactArgs(1),
+		Example:           "  microwall retire boutique.recommendation --key recommendation-ci.key",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n, err := f.namespace(args[0])
 			if err != nil {

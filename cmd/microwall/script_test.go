@@ -200,20 +200,25 @@ func makeCert(ts *testscript.TestScript, neg bool, args []string) {
 	stageOf(ts).authorities[args[0]].Renew(stageOf(ts).t, args[1], ts.MkAbs(args[1]+".pem"), ts.MkAbs(args[1]+".key"))
 }
 
-// smallDisk mounts a volume of its own, which takes root and Linux; elsewhere
-// the script is skipped.
 func smallDisk(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg, args, 2, 2, "smalldisk FOLDER SIZE")
 	dir := ts.MkAbs(args[0])
 	ts.Check(os.MkdirAll(dir, 0o700))
-	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size="+args[1], "tmpfs", dir).CombinedOutput(); err != nil { //nolint:gosec // G204: the script's own words
-		stageOf(ts).t.Skipf("a small volume cannot be mounted here, which takes root on Linux: %v: %s", err, out)
+	ts.Defer(mountSmall(stageOf(ts).t, dir, args[1]))
+}
+
+// mountSmall mounts a volume of that size, which takes root on Linux; elsewhere
+// the test is skipped.
+func mountSmall(t testing.TB, dir, size string) (unmount func()) {
+	t.Helper()
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size="+size, "tmpfs", dir).CombinedOutput(); err != nil { //nolint:gosec // G204: the test's own words
+		t.Skipf("a small volume cannot be mounted here, which takes root on Linux: %v: %s", err, out)
 	}
-	ts.Defer(func() {
+	return func() {
 		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil { //nolint:gosec // G204: as above
-			ts.Logf("umount %s: %v: %s", dir, err, out)
+			t.Errorf("umount %s: %v: %s", dir, err, out)
 		}
-	})
+	}
 }
 
 func serveProcess(ts *testscript.TestScript, neg bool, args []string) {

@@ -100,6 +100,8 @@ without NATS, keys or signatures: for development only.`,
 	fs.Int64Var(&f.store, "max-store", 0, "bytes that all releases may take in NATS; raises what is there, never lowers it (default 4 GiB, or half of a smaller volume)")
 	fs.DurationVar(&f.policy.Budget, "decision-budget", 0, "time that one policy may take for one request (default 1s)")
 	fs.IntVar(&f.queue, "max-queue", 0, "requests that may wait for their turn (default 4096)")
+	completeFolders(cmd, "data-dir", "dir")
+	completeValues(cmd, "log-format", formatText, formatJSON)
 	return cmd
 }
 
@@ -243,12 +245,12 @@ func serve(ctx context.Context, w world, f serveFlags) (err error) {
 	})
 	select {
 	case <-ctx.Done():
-		o.log.Info("stopping: finishing the calls that were taken")
 	case err = <-failed:
 	case <-background.Done():
 		err = context.Cause(background)
 	}
 	ready.stopping.Store(true)
+	o.log.Info("stopping: finishing the calls that were taken")
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
 	defer cancel()
 	server.Shutdown(grace)
