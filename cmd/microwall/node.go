@@ -163,7 +163,7 @@ func (f *following) run(ctx context.Context) error {
 		switch {
 		case err == nil:
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // it was told to end
 		case policy.KindOf(err) != policy.Unavailable:
 			return err // it is there, but cannot be used: somebody has to act
 		default:

@@ -11,6 +11,7 @@ import (
 	"bytes"
 	"embed"
 	"encoding/json"
+	"maps"
 	"slices"
 )
 
@@ -137,9 +138,7 @@ func (g CallGraph) call(s Service, m Method, caller string) Call {
 		c.ResourceType, c.ResourceID = "route", m.Route
 		c.Properties = map[string]any{"path": m.Path}
 	}
-	for key, value := range m.Context {
-		c.Context[key] = value
-	}
+	maps.Copy(c.Context, m.Context)
 	return c
 }
 

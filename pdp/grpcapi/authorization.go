@@ -60,7 +60,7 @@ func (a *authorization) AuthorizeBatch(ctx context.Context, m *microwallv1.Autho
 	}
 	places := make(map[policy.Namespace]uint32)
 	for _, v := range distinct(results) {
-		places[v.Namespace] = uint32(len(answer.Versions)) //nolint:gosec // no more than the batch has items times labels
+		places[v.Namespace] = uint32(len(answer.GetVersions())) //nolint:gosec // no more than the batch has items times labels
 		answer.Versions = append(answer.Versions, wire.VersionProto(v))
 	}
 	for j := range results {
