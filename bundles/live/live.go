@@ -47,12 +47,12 @@ type Live struct {
 	// unpacking bounds the bytes of all bundles that are unpacked and compiled
 	// at once to what one may have.
 	unpacking *semaphore.Weighted
-	disk      sync.Mutex // one release is written at a time
 
 	mu      sync.Mutex // guards what follows; never held while compiling
 	trust   *bundles.Trust
 	held    map[policy.Namespace]*held
 	refused map[policy.Namespace]error
+	turns   map[policy.Namespace]*sync.Mutex // see turn
 	synced  bool
 
 	snapshot atomic.Pointer[Snapshot]
@@ -102,6 +102,7 @@ func New(ctx context.Context, config Config) (*Live, error) {
 		trust:     config.Trust,
 		held:      make(map[policy.Namespace]*held),
 		refused:   make(map[policy.Namespace]error),
+		turns:     make(map[policy.Namespace]*sync.Mutex),
 	}
 	l.swap()
 	return l, l.load(ctx)
@@ -258,29 +259,33 @@ func (l *Live) open(ctx context.Context, c *Candidate, fetch Fetch) error {
 // Activate does the second half of [Live.Offer]: the candidate decides from now
 // on, unless something newer came first. Then it is kept on disk; if that
 // fails, it decides all the same, and the failure is an event.
+//
+// If the same release or a newer one came first, the error says so when that
+// one has been kept: whoever then tells an author that it decides does not take
+// it back by a crash.
 func (l *Live) Activate(c *Candidate) error {
+	turn := l.turn(c.signed.Release().Namespace)
+	turn.Lock()
+	defer turn.Unlock()
 	if err := l.activate(c); err != nil {
 		return err
 	}
 	l.tell(Activated{Version: c.signed.Version(), Bundle: c.signed.Release().Bundle, Took: l.config.Now().Sub(c.arrived)})
-	if err := l.store(c); err != nil {
+	if err := l.keep.write(c.signed, c.packed); err != nil {
 		l.tell(NotKept{Version: c.signed.Version(), Err: err})
 	}
 	return nil
 }
 
-// store keeps an activated release on disk, unless a newer one has been
-// activated meanwhile and may already be kept.
-func (l *Live) store(c *Candidate) error {
-	l.disk.Lock()
-	defer l.disk.Unlock()
+// turn is held while a release of n is activated and kept: one at a time, or an
+// older one might be written over a newer one.
+func (l *Live) turn(n policy.Namespace) *sync.Mutex {
 	l.mu.Lock()
-	newest := l.heldSigned(c.signed.Release().Namespace)
-	l.mu.Unlock()
-	if newest != c.signed {
-		return nil
+	defer l.mu.Unlock()
+	if l.turns[n] == nil {
+		l.turns[n] = new(sync.Mutex)
 	}
-	return l.keep.write(c.signed, c.packed)
+	return l.turns[n]
 }
 
 func (l *Live) activate(c *Candidate) error {

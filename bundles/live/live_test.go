@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/microwall/microwall/bundles"
 	"github.com/microwall/microwall/bundles/live"
@@ -391,6 +392,54 @@ func TestAFullDiskLosesNothingThatDecides(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, "*.tmp*")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// A push and the head that comes back from NATS bring the same release at once,
+// and the push is acknowledged when it is told that the other was first.
+func TestWhoeverComesSecondIsToldSoWhenTheFirstIsOnDisk(t *testing.T) {
+	d := testkit.NewDomain(t)
+	one := d.Release("center", "shop", nil, d.Rego("default allow := false"))
+	two := d.Release("center", "shop", one.Signed, d.Rego("allow := true"))
+	for name, second := range map[string]testkit.Release{"the same release": two, "an older one": one} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			var s *state
+			var other *live.Candidate
+			told := make(chan error, 1)
+			s = newState(t, d, inDir(dir), func(c *live.Config) {
+				c.Events = func(live.Event) { // the first one decides, and is not on disk yet
+					go func() {
+						err := s.Activate(other)
+						if restarted, e := live.New(t.Context(), live.Config{Trust: d.Trust(), Dir: dir}); e != nil {
+							t.Error(e)
+						} else if got := ask(t, restarted.Snapshot(), "shop", "Add"); got != "allow" {
+							t.Errorf("after a crash now: %s", got)
+						}
+						told <- err
+					}()
+					select {
+					case err := <-told:
+						t.Error("the second was told before the first was on disk")
+						told <- err
+					case <-time.After(100 * time.Millisecond): // it waits
+					}
+				}
+			})
+			first, err := s.Prepare(t.Context(), two.Note(), packed(two.Packed))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if other, err = s.Prepare(t.Context(), second.Note(), packed(second.Packed)); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Activate(first); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-told; policy.KindOf(err) != policy.Conflict {
+				t.Errorf("the second was told %v", err)
+			}
+		})
 	}
 }
 
