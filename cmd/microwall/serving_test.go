@@ -43,7 +43,7 @@ func startServing(dir string, args ...string) (*serving, error) {
 	if !slices.Contains(args, "--dir") && !slices.Contains(args, "--nats") {
 		always = append(always, "--nats-addr", "127.0.0.1:0")
 	}
-	p.cmd = exec.Command("microwall", append(always, args...)...) //nolint:gosec // G204: it is this test binary
+	p.cmd = exec.Command("microwall", append(always, args...)...)
 	p.cmd.Dir, p.cmd.Stderr = dir, p
 	p.cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
 	if err := p.cmd.Start(); err != nil {
