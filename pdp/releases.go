@@ -1,6 +1,7 @@
 package pdp
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -116,8 +117,8 @@ func (r *Releases) push(ctx context.Context, note []byte, fetch live.Fetch) (*bu
 		return nil, err
 	}
 	next := signed.Release()
-	if next.Epoch != trust.Epoch() {
-		return signed, policy.Errorf(policy.Conflict, "release has epoch %d, the trust file epoch %d; sign it with the newest trust file", next.Epoch, trust.Epoch())
+	if err := inEpoch(trust, signed); err != nil {
+		return signed, err
 	}
 	store, err := r.store()
 	if err != nil {
@@ -141,18 +142,34 @@ func (r *Releases) push(ctx context.Context, note []byte, fetch live.Fetch) (*bu
 		return signed, ctx.Err()
 	}
 	c, err := r.config.Live.Prepare(ctx, note, func(context.Context) ([]byte, error) { return packed, nil })
-	if err != nil {
+	switch {
+	case errors.Is(err, bundles.ErrSame):
+		// It decides here, but the store has lost it: it was verified,
+		// compiled and tested when it was taken.
+		if _, err := signed.Unpack(bytes.NewReader(packed), bundles.Limits{}); !next.Retired() && err != nil {
+			return signed, err
+		}
+	case err != nil:
+		return signed, err
+	default:
+		if err := r.test(ctx, c.Bundle()); err != nil {
+			return signed, err
+		}
+	}
+	// Another trust file may have come while the bundle did.
+	if err := r.stillTrusted(signed); err != nil {
 		return signed, err
 	}
-	if err := r.test(ctx, c.Bundle()); err != nil {
+	if _, err := store.Put(ctx, next.Namespace, signed.Note(), packed, after); err != nil {
 		return signed, err
 	}
-	if _, err := store.Put(ctx, next.Namespace, signed.Note(), c.Packed(), after); err != nil {
-		return signed, err
+	if c == nil {
+		return signed, nil
 	}
-	// What is durable is the head even if a newer one came first here.
+	// It is durable, whatever Activate says: that a newer one came first, or
+	// another trust file in this very moment. Both are events there.
 	if err := r.config.Live.Activate(c); err != nil && policy.KindOf(err) != policy.Conflict {
-		return signed, err
+		r.config.Events(PushRefused{Namespace: next.Namespace, Err: fmt.Errorf("release %d is stored but does not decide: %w", next.Revision, err)})
 	}
 	return signed, nil
 }
@@ -205,7 +222,7 @@ func place(ctx context.Context, store *jetstream.Store, trust *bundles.Trust, ne
 		if !r.Previous.IsZero() {
 			return 0, policy.Errorf(policy.Conflict, "release %d of %s follows %s, but the namespace has no release here; push again", r.Revision, r.Namespace, r.Previous)
 		}
-		return 0, nil
+		return 0, wantRevision(r, 1)
 	case kind == policy.Failed:
 		return head.Seq, nil
 	default:
@@ -214,7 +231,7 @@ func place(ctx context.Context, store *jetstream.Store, trust *bundles.Trust, ne
 	held, err := trust.Open(head.Note)
 	var unverified *bundles.UnverifiedError
 	if errors.As(err, &unverified) && unverified.Release.Epoch < r.Epoch {
-		return head.Seq, nil // a new epoch begins where the old one cannot be verified any more
+		return head.Seq, wantRevision(r, 1) // a new epoch begins where the old one cannot be verified any more
 	}
 	if err != nil {
 		return 0, fmt.Errorf("head of %s in the store does not open; put its key back into the trust file, or raise the epoch there: %w", r.Namespace, err)
@@ -222,10 +239,23 @@ func place(ctx context.Context, store *jetstream.Store, trust *bundles.Trust, ne
 	if err := bundles.Follow(held, next); err != nil {
 		return 0, err
 	}
-	if h := held.Release(); r.Epoch == h.Epoch && r.Previous != held.Digest() {
+	h := held.Release()
+	if r.Epoch != h.Epoch {
+		return head.Seq, wantRevision(r, 1)
+	}
+	if r.Previous != held.Digest() {
 		return 0, policy.Errorf(policy.Conflict, "release %d of %s does not follow the head, which is release %d by %s; look at it, then push again", r.Revision, r.Namespace, h.Revision, orUnknown(h.Author))
 	}
-	return head.Seq, nil
+	return head.Seq, wantRevision(r, h.Revision+1)
+}
+
+// wantRevision refuses a release that leaves revisions out: they are counted,
+// so that nobody can use them up.
+func wantRevision(r bundles.Release, want uint64) error {
+	if r.Revision != want {
+		return policy.Errorf(policy.Conflict, "release of %s has revision %d, the next one is %d; push again", r.Namespace, r.Revision, want)
+	}
+	return nil
 }
 
 func orUnknown(author string) string {
@@ -233,6 +263,22 @@ func orUnknown(author string) string {
 		return "an unnamed author"
 	}
 	return author
+}
+
+// stillTrusted reports whether the trust file in force takes a release.
+func (r *Releases) stillTrusted(signed *bundles.Signed) error {
+	trust := r.config.Live.Trust()
+	if _, err := trust.Open(signed.Note()); err != nil {
+		return err
+	}
+	return inEpoch(trust, signed)
+}
+
+func inEpoch(trust *bundles.Trust, signed *bundles.Signed) error {
+	if got := signed.Release().Epoch; got != trust.Epoch() {
+		return policy.Errorf(policy.Conflict, "release has epoch %d, the trust file epoch %d; sign it with the newest trust file", got, trust.Epoch())
+	}
+	return nil
 }
 
 // test runs the bundle's own tests under the budget.

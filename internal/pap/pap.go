@@ -238,6 +238,9 @@ type Entry struct {
 	Err error
 }
 
+// maxHistory is more releases than a server keeps.
+const maxHistory = 10_000
+
 // History returns the releases of a namespace that the server keeps, newest
 // first. A namespace without any is policy.NotFound.
 func (c *Client) History(ctx context.Context, n policy.Namespace) ([]Entry, error) {
@@ -254,6 +257,9 @@ func (c *Client) History(ctx context.Context, n policy.Namespace) ([]Entry, erro
 		}
 		if token = page.GetNextPageToken(); token == "" {
 			return all, nil
+		}
+		if len(all) > maxHistory || len(page.GetReleases()) == 0 {
+			return nil, policy.Errorf(policy.Failed, "%s does not come to an end with the releases of %s; see that it is a PDP", c.server, n)
 		}
 	}
 }

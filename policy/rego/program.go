@@ -166,14 +166,8 @@ func obligations(bindings rego.Vars) (policy.Properties, error) {
 	if !ok {
 		return policy.Properties{}, wrongShape(ruleObligations, "an object", v)
 	}
-	var bad error
-	object.Foreach(func(name, _ *ast.Term) {
-		if _, ok := name.Value.(ast.String); !ok {
-			bad = wrongShape(ruleObligations, "an object with names that are strings; a name", name.Value)
-		}
-	})
-	if bad != nil {
-		return policy.Properties{}, bad
+	if name := oddName(object); name != nil {
+		return policy.Properties{}, wrongShape(ruleObligations, "an object with names that are strings, at every depth; a name", name)
 	}
 	plain, err := ast.JSON(object)
 	if err != nil {
@@ -184,6 +178,23 @@ func obligations(bindings rego.Vars) (policy.Properties, error) {
 		return policy.Properties{}, policy.Errorf(policy.Failed, "obligations cannot be handed over at every door: %w", err)
 	}
 	return p, nil
+}
+
+// oddName returns a name in v that is no string, nil if there is none: as JSON,
+// such a name could take the place of another.
+func oddName(v ast.Value) ast.Value {
+	var odd ast.Value
+	ast.WalkTerms(ast.NewTerm(v), func(t *ast.Term) bool {
+		if object, ok := t.Value.(ast.Object); ok {
+			object.Foreach(func(name, _ *ast.Term) {
+				if _, ok := name.Value.(ast.String); !ok {
+					odd = name.Value
+				}
+			})
+		}
+		return odd != nil
+	})
+	return odd
 }
 
 func wrongShape(rule, want string, got ast.Value) error {
