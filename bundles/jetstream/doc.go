@@ -51,6 +51,10 @@
 // get may be answered by a replica that is behind; after messages were dropped;
 // and on a slow poll, because a push may be lost.
 //
+// Who follows all namespaces learns them from a list. A push of one that is not
+// in it carries nothing but a reason to list again, at most twice a second or
+// so, since names can be made up without end. Nothing else is remembered of it.
+//
 // The sequence numbers of the broker order what is offered first and nothing
 // else: they may be forged, and begin again when a stream is made anew. What is
 // older is for the callback to refuse.

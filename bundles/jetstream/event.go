@@ -65,6 +65,9 @@ type SlowConsumer struct {
 type Ignored struct {
 	Subject string
 	Err     error
+	// More is how many more were ignored for the same reason, on this subject
+	// or others, if they are reported together.
+	More int
 }
 
 func (Connected) event()    {}

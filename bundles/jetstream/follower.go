@@ -27,9 +27,6 @@ const (
 	// waits only for a lock; beyond that, dropping and asking again is better.
 	pendingMessages = 1024
 	pendingBytes    = 16 << 20
-	// maxNamespaces bounds what strangers on the push subject can make a
-	// follower of all namespaces remember.
-	maxNamespaces = 100_000
 )
 
 // FollowConfig configures a [Follower]. Conn, Domain, Offer and one of
@@ -42,9 +39,11 @@ type FollowConfig struct {
 	// Domain is the name of the trust domain.
 	Domain string
 	// Namespaces to follow. Nil follows all of the domain: those that List
-	// returns, and every one that is pushed.
+	// returns.
 	Namespaces []policy.Namespace
 	// List returns the namespaces that have a head, as [Store.Namespaces] does.
+	// It is called on every poll and, up to twice a second or so, when one is
+	// pushed that it has not returned before; it may be called twice at once.
 	// It is used only if Namespaces is nil.
 	List func(ctx context.Context) ([]policy.Namespace, error)
 	// Offer takes a head: it verifies the note, and calls fetch, in its own
@@ -87,8 +86,11 @@ type Follower struct {
 	mu      sync.Mutex
 	wake    *sync.Cond // on mu: ready or stopped has changed
 	stopped bool
-	slots   map[policy.Namespace]*slot
-	ready   []*slot
+	// slots has all namespaces that are configured or were ever listed. No
+	// push makes one.
+	slots    map[policy.Namespace]*slot
+	unlisted unlisted
+	ready    []*slot
 	// unanswered are the namespaces that Synced still waits for; nil before
 	// they are known.
 	unanswered map[policy.Namespace]bool
@@ -132,12 +134,16 @@ func NewFollower(c FollowConfig) (*Follower, error) {
 	}
 	c.Namespaces = slices.Clone(c.Namespaces)
 	f := &Follower{
-		config: c,
-		again:  make(chan struct{}, 1),
-		synced: make(chan struct{}),
-		slots:  map[policy.Namespace]*slot{},
+		config:   c,
+		again:    make(chan struct{}, 1),
+		synced:   make(chan struct{}),
+		slots:    map[policy.Namespace]*slot{},
+		unlisted: unlisted{names: map[policy.Namespace]bool{}, look: make(chan struct{}, 1)},
 	}
 	f.wake = sync.NewCond(&f.mu)
+	for _, ns := range c.Namespaces {
+		f.slot(ns)
+	}
 	return f, nil
 }
 
@@ -146,9 +152,9 @@ func NewFollower(c FollowConfig) (*Follower, error) {
 // namespaces those are is asked once if all are followed.
 func (f *Follower) Synced() <-chan struct{} { return f.synced }
 
-// Refresh asks for all heads again, and offers also those that were refused
-// before: for when that which refused them has changed, such as a trust file.
-// It does not wait.
+// Refresh asks for all heads again, and offers also those that were refused or
+// taken before: for when that which refused them, or has dropped them since, has
+// changed, such as a trust file. It does not wait.
 func (f *Follower) Refresh() {
 	f.mu.Lock()
 	for _, s := range f.slots {
@@ -180,6 +186,7 @@ func (f *Follower) Run(ctx context.Context) error {
 	for range workers {
 		f.tasks.Go(func() { f.workLoop(ctx) })
 	}
+	f.tasks.Go(func() { f.lookLoop(ctx) })
 
 	failures := 0
 	for fresh := true; ; {
@@ -290,19 +297,18 @@ func (f *Follower) take(ns policy.Namespace, m *nats.Msg) {
 		return
 	}
 	f.mu.Lock()
-	s := f.slot(ns)
-	if s != nil {
-		// The newest wins, by the broker's count; if that is wrong, the poll
-		// mends it.
-		if a := newArrival(m.Data, sequence(m), true); s.pushed == nil || a.seq >= s.pushed.seq {
-			s.pushed = a
-		}
-		f.enqueue(s)
-	}
-	f.mu.Unlock()
+	defer f.mu.Unlock()
+	s := f.slots[ns]
 	if s == nil {
-		f.config.Events(Ignored{Subject: m.Subject, Err: policy.Errorf(policy.Exhausted, "%d namespaces are followed already, no more are taken", maxNamespaces)})
+		f.unlisted.add(ns)
+		return
 	}
+	// The newest wins, by the broker's count; if that is wrong, the poll mends
+	// it.
+	if a := newArrival(m.Data, sequence(m), true); s.pushed == nil || a.seq >= s.pushed.seq {
+		s.pushed = a
+	}
+	f.enqueue(s)
 }
 
 func (f *Follower) askSoon() {
@@ -332,18 +338,10 @@ func (f *Follower) askAll(ctx context.Context, fresh bool) error {
 		f.checkSynced()
 	}
 	for _, ns := range all {
-		if s := f.slot(ns); s != nil {
-			s.ask = true
-			s.fresh = s.fresh || fresh
-			f.enqueue(s)
-		}
-	}
-	if f.config.Namespaces == nil {
-		// Those that only a push has told of.
-		for _, s := range f.slots {
-			s.ask = true
-			f.enqueue(s)
-		}
+		s := f.slot(ns)
+		s.ask = true
+		s.fresh = s.fresh || fresh
+		f.enqueue(s)
 	}
 	return nil
 }
@@ -365,11 +363,11 @@ func (f *Follower) checkSynced() {
 	}
 }
 
-// slot returns the namespace's slot, or nil if there are too many. It runs
+// slot returns the slot of a namespace that is configured or listed. It runs
 // under mu.
 func (f *Follower) slot(ns policy.Namespace) *slot {
 	s := f.slots[ns]
-	if s == nil && len(f.slots) < maxNamespaces {
+	if s == nil {
 		s = &slot{ns: ns}
 		f.slots[ns] = s
 	}

@@ -142,8 +142,10 @@ func TestAFollowerMayBeThereBeforeTheStreams(t *testing.T) {
 func TestGarbageOnThePushSubjectsIsIgnored(t *testing.T) {
 	url := serve(t).URL()
 	s := openStore(t, url)
+	seq := mustPut(t, s, cart, note(cart, 1), []byte("one"), 0)
 	f := startFollower(t, url, jetstream.FollowConfig{List: s.Namespaces, After: never}, nil)
-	f.wantSynced(t)
+	f.wantOffer(t, note(cart, 1), []byte("one"))
+	wantEvent(t, f.events, func(e jetstream.Offered) bool { return e.Err == nil })
 	nc := connect(t, url)
 	for _, tt := range []struct {
 		subject string
@@ -172,8 +174,8 @@ func TestGarbageOnThePushSubjectsIsIgnored(t *testing.T) {
 	if e := wantEvent[jetstream.Offered](t, f.events, nil); policy.KindOf(e.Err) != policy.Denied || e.Again {
 		t.Errorf("offered %+v", e)
 	}
-	mustPut(t, s, cart, note(cart, 1), []byte("true"), 0)
-	f.wantOffer(t, note(cart, 1), []byte("true"))
+	mustPut(t, s, cart, note(cart, 2), []byte("true"), seq)
+	f.wantOffer(t, note(cart, 2), []byte("true"))
 }
 
 func TestGarbageAsTheHeadDoesNotStopAFollower(t *testing.T) {

@@ -105,6 +105,21 @@ func TestAFinalRefusalIsReportedOnceUntilTheHeadChangesOrRefresh(t *testing.T) {
 	f.wantOffer(t, note(cart, 1), []byte("one"))
 }
 
+// A trust file may drop a release, and a later one open it again.
+func TestWhatWasTakenAndDroppedIsOfferedAgainAfterRefresh(t *testing.T) {
+	url := serve(t).URL()
+	s := openStore(t, url)
+	mustPut(t, s, cart, note(cart, 1), []byte("one"), 0)
+	f := startFollower(t, url, jetstream.FollowConfig{Namespaces: cartOnly, After: never}, nil)
+	for range 3 {
+		f.wantOffer(t, note(cart, 1), []byte("one"))
+		f.mu.Lock()
+		clear(f.held)
+		f.mu.Unlock()
+		f.Refresh()
+	}
+}
+
 func TestAPollFindsWhatWasNeverPushed(t *testing.T) {
 	for name, named := range map[string][]policy.Namespace{"named": cartOnly, "all": nil} {
 		t.Run(name, func(t *testing.T) {

@@ -36,7 +36,7 @@ type slot struct {
 	ask          bool // ask for the head
 	fresh        bool // the answer may be behind
 	due          bool // offer waiting again
-	forget       bool // offer what was refused once more
+	forget       bool // offer what was refused or taken once more
 	asking       bool // a timer will set ask
 	ticking      bool // a timer will set due
 
@@ -61,7 +61,7 @@ func (f *Follower) work(ctx context.Context, s *slot) {
 	f.mu.Unlock()
 
 	if forget {
-		s.refused = nil
+		s.accepted, s.refused = policy.Digest{}, nil
 	}
 	var heads []*arrival
 	if pushed != nil && !s.settled(pushed) {
