@@ -42,6 +42,9 @@ type TrustChanged struct {
 	Version uint64
 	// Dropped are the namespaces whose releases it does not open any more.
 	Dropped []policy.Namespace
+	// NotKept is why its version could not be remembered on disk: after a
+	// restart, an older file would be taken. Nil if it was.
+	NotKept error
 }
 
 func (Activated) event()    {}

@@ -27,7 +27,7 @@ func NewLocal(ctx context.Context, all map[policy.Namespace]*bundles.Bundle, gua
 		}
 		units[n] = u
 	}
-	return localSnapshot(units, guardrails), nil
+	return localSnapshot(units, guardrails, nil), nil
 }
 
 func localUnit(ctx context.Context, n policy.Namespace, b *bundles.Bundle, o rego.Options) (unit, error) {
@@ -35,10 +35,15 @@ func localUnit(ctx context.Context, n policy.Namespace, b *bundles.Bundle, o reg
 	return unit{version: policy.Version{Namespace: n, Digest: b.Digest()}, program: p}, err
 }
 
-func localSnapshot(units map[policy.Namespace]unit, guardrails []policy.Namespace) *Snapshot {
+// localSnapshot makes a snapshot in which faults say why a namespace has no
+// unit.
+func localSnapshot(units map[policy.Namespace]unit, guardrails []policy.Namespace, faults map[policy.Namespace]error) *Snapshot {
 	return newSnapshot(units, func(n policy.Namespace) []policy.Namespace {
 		return slices.DeleteFunc(n.Ancestors(), func(above policy.Namespace) bool { return !slices.Contains(guardrails, above) })
 	}, func(n policy.Namespace) error {
+		if err := faults[n]; err != nil {
+			return policy.Errorf(policy.Unavailable, "namespace %s has never been good since the start: %w", n, err)
+		}
 		return policy.Errorf(policy.NotFound, "namespace %s has no folder here; there are %v", n, slices.Sorted(maps.Keys(units)))
 	})
 }
@@ -68,7 +73,7 @@ func OpenFolder(ctx context.Context, dir string, o rego.Options, events func(Eve
 		events = func(Event) {}
 	}
 	f := &Folder{dir: dir, policy: o, events: events, names: make(map[string]policy.Namespace)}
-	f.snapshot.Store(localSnapshot(nil, nil))
+	f.snapshot.Store(localSnapshot(nil, nil, nil))
 	return f, f.Reload(ctx)
 }
 
@@ -90,6 +95,7 @@ func (f *Folder) Reload(ctx context.Context) error {
 		return err
 	}
 	units := make(map[policy.Namespace]unit, len(folders))
+	faults := make(map[policy.Namespace]error)
 	for n, folder := range folders {
 		last, had := f.units[n]
 		u, err := last, folder.err
@@ -105,11 +111,12 @@ func (f *Folder) Reload(ctx context.Context) error {
 			units[n] = last
 		}
 		if err != nil {
-			f.events(Refused{Namespace: n, Err: fmt.Errorf("%s: %w", folder.path, err)})
+			faults[n] = fmt.Errorf("%s: %w", folder.path, err)
+			f.events(Refused{Namespace: n, Err: faults[n]})
 		}
 	}
 	f.units = units
-	f.snapshot.Store(localSnapshot(units, guardrails))
+	f.snapshot.Store(localSnapshot(units, guardrails, faults))
 	return nil
 }
 
@@ -159,7 +166,7 @@ func (f *Folder) folders() (map[policy.Namespace]folder, error) {
 			continue
 		}
 		if other, ok := all[n]; ok {
-			return nil, policy.Errorf(policy.BadRequest, "%s and %s are both namespace %s", other.path, found.path, n)
+			return nil, policy.Errorf(policy.BadRequest, "%s and %s are both namespace %s; take one away, or name another namespace in its .manifest", other.path, found.path, n)
 		}
 		all[n] = found
 		f.names[found.path] = n

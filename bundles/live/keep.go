@@ -47,6 +47,7 @@ func (k *keep) trust(t *bundles.Trust) error {
 		return nil
 	}
 	path := filepath.Join(k.dir, trustName)
+	next := kept{t.Version(), t.Digest()}
 	raw, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -57,11 +58,14 @@ func (k *keep) trust(t *bundles.Trust) error {
 		if err := json.Unmarshal(raw, &last); err != nil {
 			return policy.Errorf(policy.BadRequest, "%s is damaged (%w); remove it if you know that the trust file is the newest", path, err)
 		}
-		if err := newerTrust(last, kept{t.Version(), t.Digest()}); err != nil {
+		if last == next { // nothing to write, where there may be no room
+			return nil
+		}
+		if err := newerTrust(last, next); err != nil {
 			return err
 		}
 	}
-	raw, err = json.Marshal(kept{t.Version(), t.Digest()})
+	raw, err = json.Marshal(next)
 	if err != nil {
 		return err
 	}

@@ -48,9 +48,12 @@ type Live struct {
 	// at once to what one may have.
 	unpacking *semaphore.Weighted
 
-	mu      sync.Mutex // guards what follows; never held while compiling
-	trust   *bundles.Trust
-	held    map[policy.Namespace]*held
+	mu    sync.Mutex // guards what follows; never held while compiling
+	trust *bundles.Trust
+	held  map[policy.Namespace]*held
+	// dropped are releases that a trust file stopped from deciding: what takes
+	// their place must still be no older.
+	dropped map[policy.Namespace]*bundles.Signed
 	refused map[policy.Namespace]error
 	turns   map[policy.Namespace]*sync.Mutex // see turn
 	synced  bool
@@ -101,6 +104,7 @@ func New(ctx context.Context, config Config) (*Live, error) {
 		keep:      keep,
 		trust:     config.Trust,
 		held:      make(map[policy.Namespace]*held),
+		dropped:   make(map[policy.Namespace]*bundles.Signed),
 		refused:   make(map[policy.Namespace]error),
 		turns:     make(map[policy.Namespace]*sync.Mutex),
 	}
@@ -217,14 +221,21 @@ func (l *Live) follows(next *bundles.Signed) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return bundles.Follow(l.heldSigned(n), next)
+	return l.order(next)
 }
 
-func (l *Live) heldSigned(n policy.Namespace) *bundles.Signed {
+// order reports whether a release may replace what is held, or come back after
+// it was dropped. l.mu must be held.
+func (l *Live) order(next *bundles.Signed) error {
+	n := next.Release().Namespace
 	if h := l.held[n]; h != nil {
-		return h.signed
+		return bundles.Follow(h.signed, next)
 	}
-	return nil
+	err := bundles.Follow(l.dropped[n], next)
+	if errors.Is(err, bundles.ErrSame) {
+		return nil
+	}
+	return err
 }
 
 // open fetches and compiles what a verified release speaks of.
@@ -310,9 +321,10 @@ func (l *Live) hold(c *Candidate) error {
 		c.signed, c.trust = signed, l.trust
 	}
 	n := c.signed.Release().Namespace
-	if err := bundles.Follow(l.heldSigned(n), c.signed); err != nil {
+	if err := l.order(c.signed); err != nil {
 		return err
 	}
+	delete(l.dropped, n)
 	l.held[n] = &held{signed: c.signed, program: c.program, since: l.config.Now()}
 	delete(l.refused, n)
 	return nil

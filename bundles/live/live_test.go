@@ -484,6 +484,52 @@ func TestAKeyThatIsTakenOutOfTheTrustFileStopsDeciding(t *testing.T) {
 	}
 }
 
+func TestWhatComesBackAfterAKeyWasGoneIsNotOlder(t *testing.T) {
+	d := testkit.NewDomain(t)
+	d.WriteTrust(testkit.TrustOptions{NoGuardrail: true})
+	s := newState(t, d)
+	one := d.Release("cart", "shop.cart", nil, d.Rego(cartAllowsAdd))
+	two := d.Release("cart", "shop.cart", one.Signed, d.Rego(cartAllowsNone))
+	s.offer(one)
+	s.offer(two)
+	trust := func(version uint64, without ...string) {
+		t.Helper()
+		d.WriteTrust(testkit.TrustOptions{Version: version, NoGuardrail: true, Without: without})
+		if err := s.SetTrust(d.Trust()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	trust(2, "cart")
+	s.expect("shop.cart", "Add", "unavailable")
+	trust(3)
+	if err := s.Offer(t.Context(), one.Note(), never(t)); policy.KindOf(err) != policy.Conflict {
+		t.Errorf("the older release: %v", err)
+	}
+	s.expect("shop.cart", "Add", "unavailable")
+	s.offer(two)
+	s.expect("shop.cart", "Add", "deny")
+}
+
+func TestAFullDiskDoesNotKeepAStolenKeyInForce(t *testing.T) {
+	d := testkit.NewDomain(t)
+	d.WriteTrust(testkit.TrustOptions{NoGuardrail: true})
+	dir := t.TempDir()
+	s := newState(t, d, inDir(dir))
+	s.offer(d.Release("cart", "shop.cart", nil, d.Rego(cartAllowsAdd)))
+	file := filepath.Join(dir, "trust.json") // as in the test of a full disk
+	if err := errors.Join(os.Remove(file), os.MkdirAll(filepath.Join(file, "x"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	d.WriteTrust(testkit.TrustOptions{Version: 2, NoGuardrail: true, Without: []string{"cart"}})
+	if err := s.SetTrust(d.Trust()); err != nil {
+		t.Fatal(err)
+	}
+	s.expect("shop.cart", "Add", "unavailable")
+	if last, ok := s.events[len(s.events)-1].(live.TrustChanged); !ok || last.NotKept == nil {
+		t.Errorf("event: %#v", s.events[len(s.events)-1])
+	}
+}
+
 func TestATrustFileThatNamesAGuardrailBindsAtOnce(t *testing.T) {
 	d := testkit.NewDomain(t)
 	d.WriteTrust(testkit.TrustOptions{NoGuardrail: true})
@@ -581,6 +627,12 @@ func TestAFolderDecides(t *testing.T) {
 	expect("shop.cart", "Forbidden", "deny [shop: never]")
 	expect("shop.cart", "Add", "allow")
 
+	write("shop.pay/authz.rego", "package authz\nallow if {")
+	reload()
+	expect("shop.pay", "Add", "unavailable") // it never was good
+	if err := os.RemoveAll(filepath.Join(dir, "shop.pay")); err != nil {
+		t.Fatal(err)
+	}
 	write("shop.cart/authz.rego", "package authz\nallow if {")
 	events = nil
 	reload()

@@ -73,7 +73,9 @@ func (l *Live) SetTrust(t *bundles.Trust) error {
 	if err != nil {
 		return err
 	}
-	l.tell(TrustChanged{Version: t.Version(), Dropped: dropped})
+	// It is in force even if it cannot be remembered: a key that was taken out
+	// must not go on because a disk is full.
+	l.tell(TrustChanged{Version: t.Version(), Dropped: dropped, NotKept: l.keep.trust(t)})
 	return nil
 }
 
@@ -86,14 +88,12 @@ func (l *Live) setTrust(t *bundles.Trust) (dropped []policy.Namespace, err error
 	if err := newerTrust(kept{l.trust.Version(), l.trust.Digest()}, kept{t.Version(), t.Digest()}); err != nil {
 		return nil, err
 	}
-	if err := l.keep.trust(t); err != nil {
-		return nil, err
-	}
 	l.trust = t
 	for n, h := range l.held {
 		signed, err := t.Open(h.signed.Note())
 		if err != nil {
 			delete(l.held, n)
+			l.dropped[n] = h.signed
 			l.refused[n] = fmt.Errorf("trust file of version %d does not open its release: %w", t.Version(), err)
 			dropped = append(dropped, n)
 			continue

@@ -103,6 +103,9 @@ func (o *observer) live(e live.Event) {
 		o.log.Error("release decides, but could not be kept on disk: make room, or a restart without NATS goes back", "namespace", e.Version.Namespace, "revision", e.Version.Revision, "error", e.Err)
 	case live.TrustChanged:
 		o.log.Info("trust file taken over", "version", e.Version, "dropped", e.Dropped)
+		if e.NotKept != nil {
+			o.log.Error("version of the trust file could not be remembered: make room, or a restart would take an older one", "error", e.NotKept)
+		}
 	}
 }
 

@@ -155,7 +155,6 @@ func TestAClientWithAFullDiskDecidesByTheNewestRelease(t *testing.T) {
 
 	// With room again and without the broker there is the older one, which was
 	// not lost.
-	s.must(os.Remove(full))
 	s.must(s.end())
 	client, err = embedded.New(t.Context(), config)
 	s.must(err)

@@ -6,6 +6,7 @@ package filewatch
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"io/fs"
 	"os"
@@ -36,8 +37,12 @@ func Run(ctx context.Context, paths []string, seen string, tick <-chan time.Time
 	}
 }
 
+// maxRead is the size up to which content is compared: files of an image or a
+// package store may change without their size and time doing so.
+const maxRead = 1 << 20
+
 // Look returns a text that differs when a name, size, mode or time of
-// modification does.
+// modification does, or the content of a file of at most 1 MiB.
 func Look(paths ...string) string {
 	var b strings.Builder
 	for _, path := range paths {
@@ -60,7 +65,7 @@ func Look(paths ...string) string {
 				return nil
 			}
 			if !info.IsDir() {
-				fmt.Fprintf(&b, "%s %d %v %d\n", name, info.Size(), info.Mode(), info.ModTime().UnixNano())
+				fmt.Fprintf(&b, "%s %d %v %d %s\n", name, info.Size(), info.Mode(), info.ModTime().UnixNano(), sum(name, info))
 			}
 			return nil
 		})
@@ -69,4 +74,16 @@ func Look(paths ...string) string {
 		}
 	}
 	return b.String()
+}
+
+// sum returns the digest of a small regular file's content.
+func sum(name string, info fs.FileInfo) string {
+	if !info.Mode().IsRegular() || info.Size() > maxRead {
+		return ""
+	}
+	content, err := os.ReadFile(name)
+	if err != nil {
+		return err.Error()
+	}
+	return fmt.Sprintf("%x", sha256.Sum256(content))
 }

@@ -43,6 +43,7 @@ func TestChangesAreNoticed(t *testing.T) {
 	}{
 		{"nothing", func() {}, false},
 		{"content", func() { write(t, file, "three", 1) }, true},
+		{"content of the same size and time", func() { write(t, file, "THREE", 1) }, true},
 		{"time alone", func() { write(t, file, "three", 2) }, true},
 		{"a new file", func() { write(t, filepath.Join(dir, "a", "b", "data.json"), "{}", 1) }, true},
 		{"a hidden folder", func() { write(t, filepath.Join(dir, "a", ".git", "index"), "{}", 1) }, false},
