@@ -126,7 +126,15 @@ func (r *Releases) push(ctx context.Context, note []byte, fetch live.Fetch) (*bu
 	}
 	after, err := place(ctx, store, trust, signed)
 	if errors.Is(err, bundles.ErrSame) {
-		return signed, nil
+		// It is the head; whoever is told so may rely on this process to
+		// decide by it, even if another one took it.
+		return signed, r.config.Live.Offer(ctx, signed.Note(), func(ctx context.Context) ([]byte, error) {
+			head, err := store.Head(ctx, next.Namespace)
+			if err != nil {
+				return nil, err
+			}
+			return store.Bundle(ctx, head)
+		})
 	}
 	if err != nil {
 		return signed, err
@@ -236,10 +244,17 @@ func place(ctx context.Context, store *jetstream.Store, trust *bundles.Trust, ne
 	if err != nil {
 		return 0, fmt.Errorf("head of %s in the store does not open; put its key back into the trust file, or raise the epoch there: %w", r.Namespace, err)
 	}
-	if err := bundles.Follow(held, next); err != nil {
+	h := held.Release()
+	err = bundles.Follow(held, next)
+	var fork *bundles.ForkError
+	switch {
+	case errors.As(err, &fork) && r.Previous == h.Previous:
+		// Two authors looked at the same head: a race, and no fork, as only
+		// one of the two is ever stored.
+		return 0, policy.Errorf(policy.Conflict, "somebody else released %s first: its head is release %d by %s; look at it, then push again", r.Namespace, h.Revision, orUnknown(h.Author))
+	case err != nil:
 		return 0, err
 	}
-	h := held.Release()
 	if r.Epoch != h.Epoch {
 		return head.Seq, wantRevision(r, 1)
 	}

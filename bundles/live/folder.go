@@ -153,6 +153,9 @@ func (f *Folder) folders() (map[policy.Namespace]folder, error) {
 			continue
 		}
 		found := folder{path: filepath.Join(f.dir, e.Name())}
+		if _, err := os.Stat(filepath.Join(found.path, TrustFile)); err == nil {
+			return nil, policy.Errorf(policy.BadRequest, "%s has a %s, which would name no guardrail there; move it up, beside the folders: %s", found.path, TrustFile, filepath.Join(f.dir, TrustFile))
+		}
 		n := policy.Namespace(e.Name())
 		found.bundle, found.err = bundles.Read(os.DirFS(found.path))
 		switch last, ok := f.names[found.path]; {

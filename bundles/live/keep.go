@@ -37,6 +37,7 @@ func openKeep(dir string) (*keep, error) {
 // kept is what trust.json says of the newest trust file that was in force.
 type kept struct {
 	Version uint64        `json:"version"`
+	Epoch   uint64        `json:"epoch"`
 	Digest  policy.Digest `json:"digest"`
 }
 
@@ -47,7 +48,7 @@ func (k *keep) trust(t *bundles.Trust) error {
 		return nil
 	}
 	path := filepath.Join(k.dir, trustName)
-	next := kept{t.Version(), t.Digest()}
+	next := keptOf(t)
 	raw, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -75,9 +76,14 @@ func (k *keep) trust(t *bundles.Trust) error {
 	return nil
 }
 
+func keptOf(t *bundles.Trust) kept { return kept{t.Version(), t.Epoch(), t.Digest()} }
+
 func newerTrust(last, next kept) error {
 	if next.Version < last.Version {
 		return policy.Errorf(policy.Denied, "trust file has version %d, but version %d was in force here; get the newest one", next.Version, last.Version)
+	}
+	if next.Epoch < last.Epoch {
+		return policy.Errorf(policy.Denied, "trust file has epoch %d, but epoch %d was in force here; an epoch is only ever raised", next.Epoch, last.Epoch)
 	}
 	if next.Version == last.Version && next.Digest != last.Digest {
 		return policy.Errorf(policy.Denied, "trust file has changed, but its version is still %d; raise it", next.Version)

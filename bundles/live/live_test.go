@@ -463,6 +463,14 @@ func TestTrustOnlyGoesForward(t *testing.T) {
 	if err := s.SetTrust(two); err != nil {
 		t.Errorf("the same file again: %v", err)
 	}
+	d.WriteTrust(testkit.TrustOptions{Version: 3, Epoch: 2})
+	if err := s.SetTrust(d.Trust()); err != nil {
+		t.Fatal(err)
+	}
+	d.WriteTrust(testkit.TrustOptions{Version: 4, Epoch: 1})
+	if err := s.SetTrust(d.Trust()); policy.KindOf(err) != policy.Denied || !strings.Contains(err.Error(), "epoch") {
+		t.Errorf("a lower epoch: %v", err)
+	}
 }
 
 func TestAKeyThatIsTakenOutOfTheTrustFileStopsDeciding(t *testing.T) {

@@ -85,7 +85,7 @@ func (l *Live) setTrust(t *bundles.Trust) (dropped []policy.Namespace, err error
 	if t.Domain() != l.trust.Domain() {
 		return nil, policy.Errorf(policy.Denied, "trust file is of domain %s, but %s is decided here", t.Domain(), l.trust.Domain())
 	}
-	if err := newerTrust(kept{l.trust.Version(), l.trust.Digest()}, kept{t.Version(), t.Digest()}); err != nil {
+	if err := newerTrust(keptOf(l.trust), keptOf(t)); err != nil {
 		return nil, err
 	}
 	l.trust = t

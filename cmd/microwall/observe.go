@@ -98,11 +98,15 @@ func (o *observer) live(e live.Event) {
 		o.log.Info("activated", "namespace", e.Version.Namespace, "epoch", e.Version.Epoch, "revision", e.Version.Revision, "digest", e.Version.Digest, "bundle", e.Bundle, "from_disk", e.FromDisk, "took", e.Took)
 	case live.Refused:
 		o.refused.WithLabelValues(policy.KindOf(e.Err).String()).Inc()
-		o.log.Warn("release refused; the last good one keeps deciding", "namespace", e.Namespace, "error", e.Err)
+		o.log.Warn("release refused; what decided before still does", "namespace", e.Namespace, "error", e.Err)
 	case live.NotKept:
 		o.log.Error("release decides, but could not be kept on disk: make room, or a restart without NATS goes back", "namespace", e.Version.Namespace, "revision", e.Version.Revision, "error", e.Err)
 	case live.TrustChanged:
 		o.log.Info("trust file taken over", "version", e.Version, "dropped", e.Dropped)
+		for _, n := range e.Dropped {
+			o.revision.DeletePartialMatch(prometheus.Labels{"namespace": string(n)})
+			o.log.Error("the trust file does not open the release of this namespace any more: nothing in it is decided until a release comes that it opens", "namespace", n)
+		}
 		if e.NotKept != nil {
 			o.log.Error("version of the trust file could not be remembered: make room, or a restart would take an older one", "error", e.NotKept)
 		}

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -87,10 +88,16 @@ func (c *Client) Push(ctx context.Context, d Draft) (Result, error) {
 	return c.deliver(ctx, head, signed, packed)
 }
 
-// same reports whether the head says already what a draft would say.
+// same reports whether the head says already what a draft would say, by the
+// same keys: whoever changes a key signs once more what it said.
 func same(head *bundles.Signed, d Draft) bool {
 	if head == nil {
 		return false
+	}
+	for _, s := range d.Signers {
+		if !slices.Contains(head.Signers(), s.Name()) {
+			return false
+		}
 	}
 	h := head.Release()
 	if d.Bundle == nil {
@@ -211,10 +218,13 @@ func (c *Client) Head(ctx context.Context, n policy.Namespace) (*bundles.Signed,
 	}
 	signed, err := c.open(n, answer.GetRelease())
 	var unverified *bundles.UnverifiedError
-	if errors.As(err, &unverified) && unverified.Release.Epoch < c.trust.Epoch() {
+	switch {
+	case !errors.As(err, &unverified):
+		return signed, err
+	case unverified.Release.Epoch < c.trust.Epoch():
 		return nil, nil // a new epoch begins, whatever was before it
 	}
-	return signed, err
+	return nil, fmt.Errorf("%w (if its key was taken out of the trust file: raise the epoch there too, and push again)", err)
 }
 
 // open verifies what the server says is a release of n.

@@ -232,3 +232,39 @@ func TestStalenessIsCarried(t *testing.T) {
 		t.Errorf("too short a time: %v", err)
 	}
 }
+
+func TestAKeyIsChangedBySigningTheSameOnceMore(t *testing.T) {
+	d, p := start(t)
+	d.WriteTrust(testkit.TrustOptions{Version: 2, CartSigners: []string{"cart", "pay"}})
+	if err := p.Live.SetTrust(d.Trust()); err != nil {
+		t.Fatal(err)
+	}
+	d.Push(p, "cart", "shop.cart", allows)
+	if again := d.Push(p, "cart", "shop.cart", allows); !again.Unchanged {
+		t.Error("the same by the same key made a release")
+	}
+	next := d.Push(p, "pay", "shop.cart", allows)
+	if r := next.Release.Release(); next.Unchanged || r.Revision != 2 || !slices.Equal(next.Release.Signers(), []string{"pay"}) {
+		t.Errorf("got %+v by %v", r, next.Release.Signers())
+	}
+}
+
+func TestAHeadWhoseKeyIsGoneSaysHowToGoOn(t *testing.T) {
+	d, p := start(t)
+	d.Push(p, "cart", "shop.cart", allows)
+	d.AddKey("cart")
+	d.WriteTrust(testkit.TrustOptions{Version: 2})
+	if err := p.Live.SetTrust(d.Trust()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.PAP(p).Push(t.Context(), d.Draft("cart", "shop.cart", allows)); err == nil || !strings.Contains(err.Error(), "raise the epoch") {
+		t.Errorf("got %v", err)
+	}
+	d.WriteTrust(testkit.TrustOptions{Version: 3, Epoch: 2})
+	if err := p.Live.SetTrust(d.Trust()); err != nil {
+		t.Fatal(err)
+	}
+	if r := d.Push(p, "cart", "shop.cart", allows).Release.Release(); r.Epoch != 2 || r.Revision != 1 {
+		t.Errorf("got %+v", r)
+	}
+}

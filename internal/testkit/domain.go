@@ -68,6 +68,7 @@ type TrustOptions struct {
 	Version, Epoch uint64 // zero is 1
 	NoGuardrail    bool
 	Without        []string // keys that are left out, with what they sign
+	CartSigners    []string // of shop.cart; nil is the key cart
 }
 
 // WriteTrust replaces the trust file.
@@ -83,7 +84,11 @@ func (d *Domain) WriteTrust(o TrustOptions) {
 	fmt.Fprintf(&b, "namespaces:\n  shop: {signers: [center], guardrail: %v}\n", !o.NoGuardrail)
 	for _, name := range []string{"cart", "pay"} {
 		if !slices.Contains(o.Without, name) {
-			fmt.Fprintf(&b, "  shop.%s: {signers: [%s]}\n", name, name)
+			signers := name
+			if name == "cart" && o.CartSigners != nil {
+				signers = strings.Join(o.CartSigners, ", ")
+			}
+			fmt.Fprintf(&b, "  shop.%s: {signers: [%s]}\n", name, signers)
 		}
 	}
 	// Replaced by a rename, so that nobody reads half a file.

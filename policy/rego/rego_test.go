@@ -57,7 +57,9 @@ func TestOutcome(t *testing.T) {
 		{"absent properties are an empty object", `allow if { input.subject.properties == {}; input.context == {} }`, "", rego.Outcome{Allow: true}},
 		{"properties are read", `allow if { input.resource.properties.n == 3; "a" in input.resource.properties.list }`, "", rego.Outcome{Allow: true}},
 		{"the time is UTC", `allow if input.time == {"unix": 1795437296, "hour": 12, "minute": 34, "date": "2026-11-23", "weekday": "monday"}`, "", rego.Outcome{Allow: true}},
-		{"the namespace is no part of the input", `allow if not input.namespace`, "", rego.Outcome{Allow: true}},
+		{"the namespace is no part of the input", `allow if not "namespace" in object.keys(input)`, "", rego.Outcome{Allow: true}},
+		{"another package may have another input", "allow if data.old.ok with input as {\"user\": input.subject.id}", "", rego.Outcome{}},
+		{"properties and context are open", `allow if { not input.subject.properties.name.first; not input.context.type }`, "", rego.Outcome{Allow: true}},
 		{"denies and reasons are sorted", "allow := true\ndeny contains \"b\"\ndeny contains \"a\"\nreasons contains \"z\"\nreasons contains \"y\"", "",
 			rego.Outcome{Allow: true, Deny: []string{"a", "b"}, Reasons: []string{"y", "z"}}},
 		{"a set as a complete rule", "deny := {\"x\"}", "", rego.Outcome{Deny: []string{"x"}}},
@@ -210,6 +212,10 @@ func TestWhatDoesNotCompile(t *testing.T) {
 		{"a format from the request", "package authz\nallow if sprintf(input.context.f, [1]) == \"x\"", "", 2, 10, "address of memory", "in place"},
 		{"a template", "package authz\nallow if strings.render_template(\"{{.}}\", {}) == \"x\"", "", 2, 10, "strings.render_template", "sprintf"},
 		{"a patch", "package authz\nallow if json.patch({}, []) == {}", "", 2, 10, "json.patch", "object.union"},
+		{"a typo in the input", "package authz\ndeny contains \"x\" if input.subjct.id != \"a\"", "", 2, 28, "input.subjct", "subject, action"},
+		{"a typo below the subject", "package authz\ndeny contains \"x\" if input.subject.name != \"a\"", "", 2, 36, "input.subject.name", "type, id, properties"},
+		{"a claim where no claim is", "package authz\nallow if input.subject[\"role\"] == \"a\"", "", 2, 24, "input.subject.role", "properties"},
+		{"a second that is not there", "package authz\nallow if input.time.second == 1", "", 2, 21, "input.time.second", "minute"},
 		{"Rego v0", "package authz\nallow { true }", "", 2, 1, "`if` keyword", "v0"},
 		{"a syntax error", "package authz\nallow if {", "", 2, 10, "", ""},
 		{"an undefined variable", "package authz\nallow if x == 1", "", 2, 10, "x is unsafe", ""},
@@ -357,21 +363,21 @@ todo_test_later if false
 }
 
 func TestEveryCaseOfAParameterisedTestIsAResult(t *testing.T) {
-	src := source("package authz\nallow if input.n < 3", "")
+	src := source("package authz\nallow if input.context.n < 3", "")
 	src.Tests = []rego.Module{{Path: "authz_test.rego", Source: []byte(`package authz_test
 import data.authz
 test_table[name] if {
 	some name, n in {"one": 1, "two [2]": 2, "four": 4}
-	authz.allow with input.n as n
+	authz.allow with input.context.n as n
 }
 test_nested[a][b] if {
 	some a, rows in {"x": {"y": 1, "z": 5}, "w": {"v": 1}}
 	some b, n in rows
-	authz.allow with input.n as n
+	authz.allow with input.context.n as n
 }
 test_numbers[n] if {
 	some n in [1, 2]
-	authz.allow with input.n as n
+	authz.allow with input.context.n as n
 }
 test_errs[name] if {
 	some name, n in {"good": "1", "bad": "x"}

@@ -2,6 +2,8 @@ package rego
 
 import (
 	"encoding/json"
+	"slices"
+	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 )
@@ -31,6 +33,7 @@ func checkShapes(modules map[string]*ast.Module, problems *Problems) {
 		if !path.Equal(authzPackage) {
 			continue
 		}
+		checkInput(mod, problems)
 		for _, rule := range mod.Rules {
 			name := ruleName(rule)
 			answers = answers || name == ruleAllow || name == ruleDeny
@@ -114,6 +117,42 @@ func checkShape(name string, rule *ast.Rule, problems *Problems) {
 			}
 		}
 	}
+}
+
+// members are what the input has, at its top and below.
+var members = map[string][]string{
+	"":         {"subject", "action", "resource", "context", "time"},
+	"subject":  {"type", "id", "properties"},
+	"action":   {"name", "properties"},
+	"resource": {"type", "id", "properties"},
+	"time":     {"unix", "hour", "minute", "date", "weekday"},
+}
+
+// checkInput reports references to members that the input never has: they are
+// always undefined, so that a deny which depends on one never denies. Only
+// package authz is looked at: another package may be given another input by
+// `with`.
+func checkInput(mod *ast.Module, problems *Problems) {
+	ast.WalkRefs(mod, func(ref ast.Ref) bool {
+		if !isInput(ref[0].Value) {
+			return false
+		}
+		parent := ""
+		for i, step := range ref[1:] {
+			known, ok := members[parent]
+			name, isName := step.Value.(ast.String)
+			if !ok || !isName || i == 2 {
+				break
+			}
+			if !slices.Contains(known, string(name)) {
+				problems.add(step.Location, "there are "+strings.Join(known, ", ")+"; what else a request says stands in properties and context",
+					"the input never has %s", ref[:i+2])
+				break
+			}
+			parent = string(name)
+		}
+		return false
+	})
 }
 
 // isLiteral reports whether a term is a value as it stands, whatever the input.

@@ -210,6 +210,7 @@ func (r *TestReport) addCoverage(all cover.Report, own []string) {
 			r.NotCovered = append(r.NotCovered, place)
 		}
 	}
+	r.NotCovered = slices.Compact(r.NotCovered)
 	r.Coverage = 100
 	if lines > 0 {
 		r.Coverage = 100 * float64(covered) / float64(lines)
