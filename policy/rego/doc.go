@@ -27,5 +27,7 @@
 // evaluation an error of kind policy.Failed. What counts does not depend on the
 // order of rules, on a rule index or on early exit: OPA's evaluator runs with
 // strict built-in errors, without rule index and without early exit, so that
-// every call that the policy makes is made.
+// every call that the policy makes is made. OPA stops early in two places all
+// the same: `every` ends with the first element that does not hold, and the
+// look-up of one member of a partial rule computes that member alone.
 package rego
