@@ -132,6 +132,7 @@ func TestAPushThatIsRefusedChangesNothing(t *testing.T) {
 		"a replay":                     {pushed{one.Release.Note(), good.packed}, "Aborted", ""},
 		"a stale base":                 {forge("cart", "shop.cart", one.Release, evil), "Aborted", ""},
 		"a revision left out":          {forge("cart", "shop.cart", two.Release, evil, func(r *bundles.Release) { r.Revision, r.Previous = 9, one.Release.Digest() }), "Aborted", "release 2"},
+		"revisions used up":            {forge("cart", "shop.cart", two.Release, evil, func(r *bundles.Release) { r.Revision = 1<<63 - 1 }), "Aborted", "the next one is 3"},
 		"a new epoch by an author":     {forge("cart", "shop.cart", nil, evil, func(r *bundles.Release) { r.Epoch = 2 }), "PermissionDenied", "epoch"},
 		"a tampered bundle":            {pushed{good.note, append([]byte{0}, good.packed...)}, "InvalidArgument", ""},
 		"another bundle":               {pushed{good.note, bundles.Pack(evil.Tar())}, "InvalidArgument", ""},
@@ -264,5 +265,54 @@ func TestAnAuthorWhoNeverSendsTheBundleHoldsNobodyUp(t *testing.T) {
 	}
 	if refused == 0 {
 		t.Error("four bundles may be on their way, the limit is three")
+	}
+}
+
+func TestAKeyThatIsTakenOutWhileItsBundleIsOnTheWayGetsNothingStored(t *testing.T) {
+	d, p := startPDP(t)
+	d.Push(p, "center", "shop", guardrail)
+	one := d.Push(p, "cart", "shop.cart", "default allow := false")
+	signed, packed := d.Forge("cart", "shop.cart", one.Release, d.Rego("allow := true"))
+	stream, err := microwallv1.NewPolicyServiceClient(p.Conn).Push(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&microwallv1.PushRequest{Part: &microwallv1.PushRequest_Release{Release: signed}}); err != nil {
+		t.Fatal(err)
+	}
+	d.AddKey("cart")
+	d.WriteTrust(testkit.TrustOptions{Version: 2})
+	if err := p.Live.SetTrust(d.Trust()); err != nil {
+		t.Fatal(err)
+	}
+	_ = stream.Send(&microwallv1.PushRequest{Part: &microwallv1.PushRequest_Chunk{Chunk: packed}})
+	if _, err := stream.CloseAndRecv(); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("got %v", err)
+	}
+	head, err := p.Store.Head(t.Context(), "shop.cart")
+	if err != nil || string(head.Note) != string(one.Release.Note()) {
+		t.Errorf("the head in the store is %s, %v", head.Note, err)
+	}
+}
+
+func TestAReleaseThatTheStoreHasLostCanBePushedAgain(t *testing.T) {
+	d, p := startPDP(t)
+	d.Push(p, "center", "shop", guardrail)
+	one := d.Push(p, "cart", "shop.cart", "default allow := false")
+	two, packed := d.Forge("cart", "shop.cart", one.Release, d.Rego(allowsAdd))
+	// The process decides by it, the store does not have it: as after a
+	// backup was played back.
+	if err := p.Live.Offer(t.Context(), two, func(context.Context) ([]byte, error) { return packed, nil }); err != nil {
+		t.Fatal(err)
+	}
+	if err := push(t, p, two, packed); err != nil {
+		t.Fatal(err)
+	}
+	head, err := p.Store.Head(t.Context(), "shop.cart")
+	if err != nil || string(head.Note) != string(two) {
+		t.Errorf("the head in the store is %s, %v", head.Note, err)
+	}
+	if err := push(t, p, two, nil); err != nil { // and once more, when it is the head
+		t.Error(err)
 	}
 }
