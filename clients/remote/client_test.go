@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -221,6 +222,9 @@ func TestWhatThePDPWouldRefuseCostsNoHop(t *testing.T) {
 	}{
 		"an empty request": {policy.Request{}, policy.BadRequest, "namespace is empty"},
 		"too large":        {request("shop.cart", strings.Repeat("x", 1001)), policy.Exhausted, "--max-request-bytes"},
+		"too large on its way": {request("shop.cart", "Add", func(r *policy.Request) {
+			r.Context = properties(t, map[string]any{"n": slices.Repeat([]any{1}, 400)}) // two bytes each as JSON, eleven as protobuf
+		}), policy.Exhausted, "on its way"},
 		"a long call path": {request("shop.cart", "Add", func(r *policy.Request) {
 			r.Context = properties(t, map[string]any{"call_path": []string{"a", "b"}})
 		}), policy.Exhausted, "--max-call-path"},
@@ -265,7 +269,7 @@ func TestABatchThatNoPDPTakesIsNotSent(t *testing.T) {
 		t.Errorf("%d results, %v", len(results), err)
 	}
 	// What is just within the limit is taken.
-	if results, err := c.AuthorizeBatch(t.Context(), rs[:15]); err != nil || len(results) != 15 || results[14].Err != nil {
+	if results, err := c.AuthorizeBatch(t.Context(), rs[:4]); err != nil || len(results) != 4 || results[3].Err != nil {
 		t.Errorf("%d results, %v", len(results), err)
 	}
 }

@@ -8,10 +8,23 @@ import (
 	microwallv1 "github.com/microwall/microwall/proto/microwall/v1"
 )
 
-// MaxMessage is how many bytes a request, a batch or an answer has at most on
-// the wire: room for one request at its limit, however it is encoded, or for
-// many small ones.
-func MaxMessage(l policy.Limits) int { return 16 * l.WithDefaults().RequestBytes }
+// MaxMessage is how many bytes a batch or an answer has at most on the wire:
+// four times the limit of a request, and at least 4 MiB, which is gRPC's own
+// default.
+func MaxMessage(l policy.Limits) int { return max(4<<20, 4*l.WithDefaults().RequestBytes) }
+
+// CheckSize returns an error of kind policy.Exhausted if a request has, on the
+// wire, over twice the bytes that the limit of a request allows. The limit
+// itself counts the properties as JSON, and so only once they are read: this is
+// for before. Text is about as long in protobuf as in JSON; only a request that
+// is near its limit with short numbers alone is refused here and not there.
+func CheckSize(size int, l policy.Limits) error {
+	limit := l.WithDefaults().RequestBytes
+	if size > 2*limit {
+		return policy.Errorf(policy.Exhausted, "request is %d bytes on its way, over twice the limit of %d; send less, or raise --max-request-bytes", size, limit)
+	}
+	return nil
+}
 
 // BatchProto writes a batch of whole requests, as [RequestProto] makes them,
 // and takes them over. A field that all of them share is moved out of them into

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/microwall/microwall/internal/wire"
 	"github.com/microwall/microwall/policy"
 	microwallv1 "github.com/microwall/microwall/proto/microwall/v1"
@@ -43,8 +45,11 @@ func (a *authorization) AuthorizeBatch(ctx context.Context, m *microwallv1.Autho
 	// An item that cannot be read has its error; the others are asked.
 	var rs []policy.Request
 	var at []int
-	for i := range n {
-		r, err := batch.Request(i)
+	for i, item := range m.GetItems() {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		r, err := readItem(batch, i, proto.Size(item), a.limits)
 		if err != nil {
 			answer.Results[i] = failed(err)
 			continue
@@ -67,6 +72,14 @@ func (a *authorization) AuthorizeBatch(ctx context.Context, m *microwallv1.Autho
 		answer.Results[at[j]] = batchResult(&results[j], places)
 	}
 	return answer, nil
+}
+
+// readItem reads item i of a batch, which has so many bytes on the wire.
+func readItem(batch *wire.Batch, i, size int, limits policy.Limits) (policy.Request, error) {
+	if err := wire.CheckSize(size, limits); err != nil {
+		return policy.Request{}, err
+	}
+	return batch.Request(i)
 }
 
 // distinct returns the versions that made decisions, each once, sorted by

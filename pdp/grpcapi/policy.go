@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"strconv"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -25,6 +26,8 @@ type policies struct {
 	microwallv1.UnimplementedPolicyServiceServer
 	releases *pdp.Releases // nil where folders decide
 	limits   bundles.Limits
+	handOuts chan struct{} // one for each bundle that is handed out
+	timeout  time.Duration // of a hand-out
 }
 
 func (p *policies) store() (*pdp.Releases, error) {
@@ -84,15 +87,45 @@ func (p *policies) GetBundle(m *microwallv1.GetBundleRequest, stream grpc.Server
 	if err != nil {
 		return err
 	}
-	head, err := releases.Get(stream.Context(), n, m.GetEpoch(), m.GetRevision())
+	select {
+	case p.handOuts <- struct{}{}:
+		defer func() { <-p.handOuts }()
+	default:
+		return policy.Errorf(policy.Exhausted, "%d bundles are handed out already; ask again later, or ask another PDP", cap(p.handOuts))
+	}
+	ctx, cancel := context.WithTimeout(stream.Context(), p.timeout)
+	defer cancel()
+	head, err := releases.Get(ctx, n, m.GetEpoch(), m.GetRevision())
 	if err != nil {
+		return p.handOutEnded(ctx, stream.Context(), err)
+	}
+	packed, err := releases.Bundle(ctx, head)
+	if err != nil {
+		return p.handOutEnded(ctx, stream.Context(), err)
+	}
+	// A send waits until the peer reads, for ever if need be, and only the end
+	// of the call interrupts it; that is why another goroutine sends.
+	done := make(chan error, 1)
+	go func() { done <- handOut(stream, head.Note, packed) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return p.handOutEnded(ctx, stream.Context(), ctx.Err())
+	}
+}
+
+// handOutEnded says whose end it was: that of the hand-out's deadline, of the
+// call, or another.
+func (p *policies) handOutEnded(ctx, call context.Context, err error) error {
+	if ctx.Err() == nil || call.Err() != nil {
 		return err
 	}
-	packed, err := releases.Bundle(stream.Context(), head)
-	if err != nil {
-		return err
-	}
-	if err := stream.Send(&microwallv1.GetBundleResponse{Part: &microwallv1.GetBundleResponse_Release{Release: head.Note}}); err != nil {
+	return policy.Errorf(policy.Exhausted, "the bundle was not handed out within %s; ask again, and read as it comes", p.timeout)
+}
+
+func handOut(stream grpc.ServerStreamingServer[microwallv1.GetBundleResponse], note, packed []byte) error {
+	if err := stream.Send(&microwallv1.GetBundleResponse{Part: &microwallv1.GetBundleResponse_Release{Release: note}}); err != nil {
 		return err
 	}
 	for len(packed) > 0 {

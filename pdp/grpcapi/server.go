@@ -1,6 +1,7 @@
 package grpcapi
 
 import (
+	"cmp"
 	"context"
 	"runtime/debug"
 	"strings"
@@ -21,7 +22,7 @@ import (
 	microwallv1 "github.com/microwall/microwall/proto/microwall/v1"
 )
 
-// Config of a server. Decide is required.
+// Config of a server. Decide is required; every other field may be zero.
 type Config struct {
 	// Decide answers AuthorizationService.
 	Decide policy.Authorizer
@@ -37,8 +38,40 @@ type Config struct {
 	// ClientCertificates makes PolicyService answer only peers with a verified
 	// client certificate.
 	ClientCertificates bool
+	// IntakeBytes is how many bytes of requests are held at once, as they came
+	// over the wire; what has no room is refused at once, before it is decoded.
+	// Requests over 64 KiB get half of it. Decoded, a request can be fifty times
+	// as large. Zero is 32 MiB, or four of the largest batches if that is more.
+	IntakeBytes int
+	// HandOuts is how many bundles are handed out at once; more are refused at
+	// once. Zero is 16.
+	HandOuts int
+	// HandOutTimeout is how long a bundle is handed out at most, however slowly
+	// the peer reads. Zero is two minutes.
+	HandOutTimeout time.Duration
+	// Connections says how long a connection lives. A zero field of it is:
+	// MaxConnectionIdle 15 minutes; MaxConnectionAge one hour, so that a client
+	// whose authority is trusted no more does not stay; MaxConnectionAgeGrace
+	// five minutes; Time 30 seconds; Timeout ten seconds.
+	Connections keepalive.ServerParameters
 	// Events is told of every call that failed; nil tells nobody.
 	Events func(CallFailed)
+}
+
+func (c Config) withDefaults() Config {
+	if c.Events == nil {
+		c.Events = func(CallFailed) {}
+	}
+	c.IntakeBytes = cmp.Or(c.IntakeBytes, max(32<<20, 4*wire.MaxMessage(c.Limits)))
+	c.HandOuts = cmp.Or(c.HandOuts, 16)
+	c.HandOutTimeout = cmp.Or(c.HandOutTimeout, 2*time.Minute)
+	k := &c.Connections
+	k.MaxConnectionIdle = cmp.Or(k.MaxConnectionIdle, 15*time.Minute)
+	k.MaxConnectionAge = cmp.Or(k.MaxConnectionAge, time.Hour)
+	k.MaxConnectionAgeGrace = cmp.Or(k.MaxConnectionAgeGrace, 5*time.Minute)
+	k.Time = cmp.Or(k.Time, 30*time.Second)
+	k.Timeout = cmp.Or(k.Timeout, 10*time.Second)
+	return c
 }
 
 // CallFailed is a call that ended with an error. Err has what the caller is not
@@ -58,17 +91,17 @@ type Server struct {
 // New returns a server that is ready to [grpc.Server.Serve]. Its health is
 // SERVING from the start.
 func New(config Config) *Server {
-	if config.Events == nil {
-		config.Events = func(CallFailed) {}
-	}
+	config = config.withDefaults()
 	g := &guard{config}
+	in := &intake{most: config.IntakeBytes}
 	options := []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(wire.MaxMessage(config.Limits)),
-		grpc.MaxConcurrentStreams(4096),
+		grpc.ForceServerCodecV2(newCodec()),
+		grpc.MaxConcurrentStreams(1000),
 		grpc.UnaryInterceptor(g.unary),
 		grpc.StreamInterceptor(g.stream),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+		grpc.KeepaliveParams(config.Connections),
 		grpc.ConnectionTimeout(10 * time.Second),
 		grpc.WaitForHandlers(true),
 	}
@@ -76,8 +109,11 @@ func New(config Config) *Server {
 		options = append(options, grpc.Creds(config.Credentials))
 	}
 	s := &Server{Server: grpc.NewServer(options...), health: health.NewServer()}
-	microwallv1.RegisterAuthorizationServiceServer(s.Server, &authorization{decide: config.Decide, limits: config.Limits})
-	microwallv1.RegisterPolicyServiceServer(s.Server, &policies{releases: config.Releases, limits: config.Bundles})
+	s.RegisterService(in.service(g, config.Limits), &authorization{decide: config.Decide, limits: config.Limits})
+	microwallv1.RegisterPolicyServiceServer(s.Server, &policies{
+		releases: config.Releases, limits: config.Bundles,
+		handOuts: make(chan struct{}, config.HandOuts), timeout: config.HandOutTimeout,
+	})
 	healthv1.RegisterHealthServer(s.Server, s.health)
 	reflection.Register(s.Server)
 	for _, service := range []string{microwallv1.AuthorizationService_ServiceDesc.ServiceName, microwallv1.PolicyService_ServiceDesc.ServiceName} {
