@@ -368,6 +368,25 @@ func TestAReleaseByANewKeyOpensWithTheTrustFileThatNamesIt(t *testing.T) {
 	c.expect("shop.cart", "Add", "deny")
 }
 
+func TestAKeyThatComesBackDecidesAgain(t *testing.T) {
+	d := testkit.NewDomain(t)
+	d.WriteTrust(testkit.TrustOptions{NoGuardrail: true})
+	url := testkit.NATS(t, t.TempDir()).URL()
+	p := d.StartPDP(url, t.TempDir())
+	one := d.Push(p, "cart", "shop.cart", allowsAdd)
+	c := newClient(t, d, url)
+	c.waitFor(one.Release.Version())
+	d.WriteTrust(testkit.TrustOptions{Version: 2, NoGuardrail: true, Without: []string{"cart"}})
+	c.wait("the release is dropped", func(e any) bool {
+		changed, ok := e.(live.TrustChanged)
+		return ok && len(changed.Dropped) == 1
+	})
+	c.expect("shop.cart", "Add", "unavailable")
+	d.WriteTrust(testkit.TrustOptions{Version: 3, NoGuardrail: true})
+	c.waitFor(one.Release.Version())
+	c.expect("shop.cart", "Add", "allow")
+}
+
 func TestABatchIsDecidedByOneSnapshot(t *testing.T) {
 	d := testkit.NewDomain(t)
 	url := testkit.NATS(t, t.TempDir()).URL()

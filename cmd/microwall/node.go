@@ -175,17 +175,11 @@ func (f *following) run(ctx context.Context) error {
 			}
 		}
 	}
-	for ctx.Err() == nil {
-		if err := f.follow(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
+	return f.follow(ctx)
 }
 
-// follow follows the store until ctx ends or another trust file is in force.
-// That one may open what the one before refused or made the state drop, so a
-// follower that has offered nothing yet begins from the start.
+// follow follows the store until ctx ends. Another trust file may open what the
+// one before refused or made the state drop, so that is offered again.
 func (f *following) follow(ctx context.Context) error {
 	follower, err := jetstream.NewFollower(jetstream.FollowConfig{
 		Conn: f.config.Conn, Domain: f.config.Domain, MaxPacked: f.config.MaxPacked, Events: f.observer.nats,
@@ -197,7 +191,7 @@ func (f *following) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	round, end := context.WithCancel(ctx)
+	ctx, end := context.WithCancel(ctx)
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	defer end()
@@ -210,13 +204,13 @@ func (f *following) follow(ctx context.Context) error {
 				f.state.Synced()
 				f.setReady()
 			case <-f.trustChanged:
-				end()
-			case <-round.Done():
+				follower.Refresh()
+			case <-ctx.Done():
 				return
 			}
 		}
 	})
-	return follower.Run(round)
+	return follower.Run(ctx)
 }
 
 // watchTrust puts a changed trust file in force. One that cannot be read, or is

@@ -128,7 +128,7 @@ func (o *observer) nats(e jetstream.Event) {
 	case jetstream.SlowConsumer:
 		o.log.Warn("messages were dropped; asking for all heads again", "subject", e.Subject, "dropped", e.Dropped)
 	case jetstream.Ignored:
-		o.log.Warn("message ignored", "subject", e.Subject, "error", e.Err)
+		o.log.Warn("message ignored", "subject", e.Subject, "more", e.More, "error", e.Err)
 	}
 }
 
