@@ -4,13 +4,15 @@ import (
 	"context"
 	"fmt"
 	"log"
+	"time"
 
 	"github.com/microwall/microwall/clients/embedded"
 	"github.com/microwall/microwall/policy"
 )
 
 func Example() {
-	ctx := context.Background()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel() // of the start, and here of the call, too
 	wall, err := embedded.New(ctx, embedded.Config{
 		NATS:       "nats://127.0.0.1:4222",
 		TrustFile:  ".microwall/trust.yaml",

@@ -49,9 +49,7 @@ func demo(ctx context.Context, w world, keep bool) (err error) {
 	if err != nil {
 		return fmt.Errorf("make a folder for the demo: %w", err)
 	}
-	if !keep {
-		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }() // there are private keys in it
 	s := &story{out: w.stdout, graph: boutique.Graph(), world: &boutiqueWorld{dir: dir}}
 	defer s.world.stop()
 	for _, chapter := range []func(context.Context) error{

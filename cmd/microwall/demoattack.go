@@ -192,7 +192,8 @@ func (s *story) killTheServer(ctx context.Context) error {
 func (s *story) keepRunning(ctx context.Context) error {
 	g := s.graph
 	s.say(`
-The server runs on until you press Ctrl-C. Everything is in %[1]s. Try:
+The server runs on until you press Ctrl-C, which ends it and removes its folder,
+%[1]s. Try:
 
   microwall authorize --server %[2]s --namespace boutique.cart --action AddItem \
       --subject workload:%[3]s --resource grpc:hipstershop.CartService
