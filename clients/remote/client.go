@@ -102,9 +102,6 @@ func (c *Client) Authorize(ctx context.Context, r policy.Request) (policy.Decisi
 	if err != nil {
 		return policy.Decision{}, err
 	}
-	if err := wire.CheckSize(proto.Size(m), c.limits); err != nil {
-		return policy.Decision{}, err
-	}
 	c.asked.Add(1)
 	d, err := c.authorize(ctx, r.Namespace, m)
 	if err != nil {
@@ -145,9 +142,6 @@ func (c *Client) AuthorizeBatch(ctx context.Context, rs []policy.Request) ([]pol
 			continue
 		}
 		m, err := wire.RequestProto(&rs[i])
-		if err == nil {
-			err = wire.CheckSize(proto.Size(m), c.limits)
-		}
 		if err != nil {
 			results[i].Err = err
 			continue

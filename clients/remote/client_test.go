@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -222,9 +221,6 @@ func TestWhatThePDPWouldRefuseCostsNoHop(t *testing.T) {
 	}{
 		"an empty request": {policy.Request{}, policy.BadRequest, "namespace is empty"},
 		"too large":        {request("shop.cart", strings.Repeat("x", 1001)), policy.Exhausted, "--max-request-bytes"},
-		"too large on its way": {request("shop.cart", "Add", func(r *policy.Request) {
-			r.Context = properties(t, map[string]any{"n": slices.Repeat([]any{1}, 400)}) // two bytes each as JSON, eleven as protobuf
-		}), policy.Exhausted, "on its way"},
 		"a long call path": {request("shop.cart", "Add", func(r *policy.Request) {
 			r.Context = properties(t, map[string]any{"call_path": []string{"a", "b"}})
 		}), policy.Exhausted, "--max-call-path"},

@@ -13,15 +13,16 @@ import (
 // default.
 func MaxMessage(l policy.Limits) int { return max(4<<20, 4*l.WithDefaults().RequestBytes) }
 
-// CheckSize returns an error of kind policy.Exhausted if a request has, on the
-// wire, over twice the bytes that the limit of a request allows. The limit
-// itself counts the properties as JSON, and so only once they are read: this is
-// for before. Text is about as long in protobuf as in JSON; only a request that
-// is near its limit with short numbers alone is refused here and not there.
+// CheckSize returns an error of kind policy.Exhausted if a request of so many
+// bytes on the wire is too large for l, however its properties are read: over
+// twice the limit of a request, and 1 KiB for the namespace and what holds the
+// fields. [policy.Limits.Check] needs the properties to be read; this is for
+// before. It refuses nothing that Check lets through: protobuf needs at most
+// twice the bytes that Check counts.
 func CheckSize(size int, l policy.Limits) error {
 	limit := l.WithDefaults().RequestBytes
-	if size > 2*limit {
-		return policy.Errorf(policy.Exhausted, "request is %d bytes on its way, over twice the limit of %d; send less, or raise --max-request-bytes", size, limit)
+	if size > 2*limit+1<<10 {
+		return policy.Errorf(policy.Exhausted, "request is %d bytes on its way, more than the limit of %d bytes leaves room for; send less, or raise --max-request-bytes", size, limit)
 	}
 	return nil
 }

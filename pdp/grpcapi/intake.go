@@ -69,10 +69,10 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	if !ok {
 		return c.CodecV2.Unmarshal(data, v)
 	}
-	if a.refused = a.admit(data.Len()); a.refused != nil {
-		return nil
+	if a.refused = a.admit(data.Len()); a.refused == nil {
+		return c.CodecV2.Unmarshal(data, a.message)
 	}
-	return c.CodecV2.Unmarshal(data, a.message)
+	return nil
 }
 
 // service describes AuthorizationService with each method behind the intake.
@@ -82,7 +82,7 @@ func (i *intake) service(g *guard, limits policy.Limits) *grpc.ServiceDesc {
 	desc.Methods = slices.Clone(desc.Methods)
 	for at := range desc.Methods {
 		name, handle := "/"+desc.ServiceName+"/"+desc.Methods[at].MethodName, desc.Methods[at].Handler
-		desc.Methods[at].Handler = func(server any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) { //nolint:revive // gRPC's order
+		desc.Methods[at].Handler = func(server any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
 			a := &arriving{}
 			release := func() {}
 			defer func() { release() }()
