@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -12,6 +13,8 @@ import (
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 	"github.com/open-policy-agent/opa/v1/util"
+
+	"github.com/microwall/microwall/policy"
 )
 
 // Module is one Rego file.
@@ -89,7 +92,15 @@ type compiled struct {
 }
 
 // compile parses and compiles modules under the hermetic profile.
-func compile(modules []Module, data []byte) (*compiled, error) {
+func compile(modules []Module, data []byte) (c *compiled, err error) {
+	// Source from a stranger must not be able to end the process.
+	defer func() {
+		if r := recover(); r != nil {
+			c, err = nil, &policy.Error{
+				Kind: policy.BadRequest, Message: fmt.Sprintf("policy crashed the compiler: %v", r), Err: fmt.Errorf("panic: %v\n%s", r, debug.Stack()),
+			}
+		}
+	}()
 	caps, err := language()
 	if err != nil {
 		return nil, err
