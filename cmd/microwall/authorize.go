@@ -10,14 +10,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/microwall/microwall/bundles"
-	"github.com/microwall/microwall/bundles/live"
 	"github.com/microwall/microwall/clients/embedded"
 	"github.com/microwall/microwall/clients/remote"
 	"github.com/microwall/microwall/internal/authzen"
 	"github.com/microwall/microwall/pdp"
 	"github.com/microwall/microwall/policy"
-	"github.com/microwall/microwall/policy/rego"
 )
 
 // authorizeFlags are those of the authorize command.
@@ -183,44 +180,30 @@ func (f *authorizeFlags) open(ctx context.Context, r *policy.Request) (policy.Au
 
 // openFolder decides by folders, as tests do.
 func (f *authorizeFlags) openFolder(ctx context.Context, r *policy.Request) (policy.Authorizer, error) {
-	all := make(map[policy.Namespace]*bundles.Bundle)
 	own, err := readFolder(f.bundle)
 	if err != nil {
 		return nil, err
 	}
-	n, err := namespaceOf(own, string(r.Namespace))
-	if err != nil {
-		return nil, err
-	}
-	if n == "" {
-		return nil, policy.Errorf(policy.BadRequest, "nothing says which namespace %s is; write metadata.microwall.namespace into its .manifest, or give --namespace", f.bundle)
-	}
-	r.Namespace, all[n] = n, own
-	var binding []policy.Namespace
+	var guardrails []*policyFolder
 	for _, dir := range f.guardrails {
 		g, err := readFolder(dir)
 		if err != nil {
 			return nil, err
 		}
-		above := g.Namespace()
-		if above == "" || above == n || !n.Within(above) {
-			return nil, policy.Errorf(policy.BadRequest, "--guardrail %s is of namespace %s, which is not above %s and does not bind it; name one above, and say so in its .manifest", dir, orDash(string(above)), n)
-		}
-		if all[above] != nil {
-			return nil, policy.Errorf(policy.BadRequest, "two folders with guardrails are namespace %s; give each once", above)
-		}
-		all[above] = g
-		binding = append(binding, above)
+		guardrails = append(guardrails, g)
 	}
-	snapshot, err := live.NewLocal(ctx, all, binding, rego.Options{})
+	if r.Namespace, err = namespaceOf(own.bundle, string(r.Namespace)); err != nil {
+		return nil, err
+	}
+	snapshot, err := newLocal(ctx, own, r.Namespace, guardrails)
 	if err != nil {
 		return nil, err
 	}
 	return pdp.New(pdp.Config{Source: snapshot, Now: time.Now}), nil
 }
 
-// readFolder returns the bundle in a folder, if push would take it.
-func readFolder(dir string) (*bundles.Bundle, error) {
+// readFolder returns the policy in a folder, if push would take it.
+func readFolder(dir string) (*policyFolder, error) {
 	f, err := openPolicy(dir)
 	if err != nil {
 		return nil, err
@@ -232,7 +215,7 @@ func readFolder(dir string) (*bundles.Bundle, error) {
 		}
 		return nil, policy.Errorf(policy.BadRequest, "the policy in %s decides nothing:\n%s", dir, strings.TrimSpace(b.String()))
 	}
-	return f.bundle, nil
+	return f, nil
 }
 
 func (f *authorizeFlags) print(w world, n policy.Namespace, d policy.Decision) error {

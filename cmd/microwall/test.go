@@ -8,7 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/microwall/microwall/bundles"
 	"github.com/microwall/microwall/bundles/live"
 	"github.com/microwall/microwall/internal/decisions"
 	"github.com/microwall/microwall/policy"
@@ -100,19 +99,14 @@ func (f *testFlags) testFolder(ctx context.Context, own *policyFolder) (*testRep
 		return nil, err
 	}
 	r := &testReport{Folder: own.dir, Problems: own.problems}
-	guardrails := make(map[policy.Namespace]*bundles.Bundle, len(f.guardrails))
+	var guardrails []*policyFolder
 	for _, dir := range f.guardrails {
 		g, err := openPolicy(dir)
 		if err != nil {
 			return nil, err
 		}
 		r.Problems = append(r.Problems, g.problems...)
-		if g.bundle != nil {
-			if other := guardrails[g.bundle.Namespace()]; other != nil {
-				return nil, policy.Errorf(policy.BadRequest, "two folders with guardrails are namespace %q; name each in its .manifest, and give each once", other.Namespace())
-			}
-			guardrails[g.bundle.Namespace()] = g.bundle
-		}
+		guardrails = append(guardrails, g)
 	}
 	if len(r.Problems) > 0 {
 		return r.finish(), nil
@@ -172,25 +166,8 @@ func (r *testReport) runTests(ctx context.Context, f *policyFolder, match *regex
 	return nil
 }
 
-func (r *testReport) runDecisions(ctx context.Context, f *policyFolder, guardrails map[policy.Namespace]*bundles.Bundle, cases []decisions.Case, match *regexp.Regexp) error {
-	if r.Namespace == "" {
-		return policy.Errorf(policy.BadRequest, "nothing says which namespace %s is; write metadata.microwall.namespace into its .manifest, or give --namespace", f.dir)
-	}
-	all := map[policy.Namespace]*bundles.Bundle{r.Namespace: f.bundle}
-	var binding []policy.Namespace
-	for n, b := range guardrails {
-		switch {
-		case n == r.Namespace && b.Digest() == f.bundle.Digest():
-			continue // guardrails that are tested themselves
-		case n == r.Namespace:
-			return policy.Errorf(policy.BadRequest, "--guardrail names another policy of %s itself; name guardrails of a namespace above", n)
-		case !r.Namespace.Within(n):
-			return policy.Errorf(policy.BadRequest, "--guardrail names a policy of namespace %s, which is not above %s and does not bind it; name one above, and say so in its .manifest", orDash(string(n)), r.Namespace)
-		}
-		all[n] = b
-		binding = append(binding, n)
-	}
-	snapshot, err := live.NewLocal(ctx, all, binding, rego.Options{})
+func (r *testReport) runDecisions(ctx context.Context, f *policyFolder, guardrails []*policyFolder, cases []decisions.Case, match *regexp.Regexp) error {
+	snapshot, err := newLocal(ctx, f, r.Namespace, guardrails)
 	if err != nil {
 		return err
 	}
