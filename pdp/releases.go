@@ -154,7 +154,7 @@ func (r *Releases) push(ctx context.Context, note []byte, fetch live.Fetch) (*bu
 	case errors.Is(err, bundles.ErrSame):
 		// It decides here, but the store has lost it: it was verified,
 		// compiled and tested when it was taken.
-		if _, err := signed.Unpack(bytes.NewReader(packed), bundles.Limits{}); !next.Retired() && err != nil {
+		if _, err := signed.Unpack(bytes.NewReader(packed), r.config.Live.Limits()); !next.Retired() && err != nil {
 			return signed, err
 		}
 	case err != nil:

@@ -38,7 +38,8 @@ func localUnit(ctx context.Context, n policy.Namespace, b *bundles.Bundle, o reg
 // localSnapshot makes a snapshot in which faults say why a namespace has no
 // unit.
 func localSnapshot(units map[policy.Namespace]unit, guardrails []policy.Namespace, faults map[policy.Namespace]error) *Snapshot {
-	return newSnapshot(units, func(n policy.Namespace) []policy.Namespace {
+	all := func(policy.Namespace) bool { return true }
+	return newSnapshot(units, all, func(n policy.Namespace) []policy.Namespace {
 		return slices.DeleteFunc(n.Ancestors(), func(above policy.Namespace) bool { return !slices.Contains(guardrails, above) })
 	}, func(n policy.Namespace) error {
 		if err := faults[n]; err != nil {

@@ -115,6 +115,9 @@ func New(ctx context.Context, config Config) (*Live, error) {
 // Snapshot returns what decides now. It never blocks.
 func (l *Live) Snapshot() *Snapshot { return l.snapshot.Load() }
 
+// Limits returns the limits on bundles that are taken.
+func (l *Live) Limits() bundles.Limits { return l.config.Bundles }
+
 // Trust returns the trust file in force.
 func (l *Live) Trust() *bundles.Trust {
 	l.mu.Lock()
@@ -125,14 +128,20 @@ func (l *Live) Trust() *bundles.Trust {
 // Namespaces returns the namespaces to be followed: the configured ones and
 // their guardrails, sorted. Nil is every namespace of the domain.
 func (l *Live) Namespaces() []policy.Namespace {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.followed()
+}
+
+// followed is Namespaces with l.mu held.
+func (l *Live) followed() []policy.Namespace {
 	if l.config.Namespaces == nil {
 		return nil
 	}
-	trust := l.Trust()
 	all := make(map[policy.Namespace]bool)
 	for _, n := range l.config.Namespaces {
 		all[n] = true
-		for _, g := range trust.Guardrails(n) {
+		for _, g := range l.trust.Guardrails(n) {
 			all[g] = true
 		}
 	}
@@ -338,11 +347,12 @@ func (l *Live) swap() {
 	}
 	refused := maps.Clone(l.refused)
 	synced, domain, wanted := l.synced, l.trust.Domain(), l.config.Namespaces
-	l.snapshot.Store(newSnapshot(units, l.trust.Guardrails, func(n policy.Namespace) error {
+	decides := func(n policy.Namespace) bool { return wanted == nil || slices.Contains(wanted, n) }
+	l.snapshot.Store(newSnapshot(units, decides, l.trust.Guardrails, func(n policy.Namespace) error {
 		switch {
 		case n.Domain() != domain:
 			return policy.Errorf(policy.NotFound, "namespace %s is not in the domain %s that is decided here", n, domain)
-		case wanted != nil && !slices.Contains(wanted, n):
+		case !decides(n):
 			return policy.Errorf(policy.BadRequest, "namespace %s is not one of those that this client was configured to decide", n)
 		case refused[n] != nil:
 			return policy.Errorf(policy.Unavailable, "no release of namespace %s could be loaded: %w", n, refused[n])

@@ -518,6 +518,51 @@ func TestWhatComesBackAfterAKeyWasGoneIsNotOlder(t *testing.T) {
 	s.expect("shop.cart", "Add", "deny")
 }
 
+func TestWhatComesBackAfterARestartWithoutItsKeyIsNotOlder(t *testing.T) {
+	d := testkit.NewDomain(t)
+	d.WriteTrust(testkit.TrustOptions{NoGuardrail: true})
+	dir := t.TempDir()
+	one := d.Release("cart", "shop.cart", nil, d.Rego(cartAllowsAdd))
+	two := d.Release("cart", "shop.cart", one.Signed, d.Rego(cartAllowsNone))
+	s := newState(t, d, inDir(dir))
+	s.offer(one)
+	s.offer(two)
+	d.WriteTrust(testkit.TrustOptions{Version: 2, NoGuardrail: true, Without: []string{"cart"}})
+	s = newState(t, d, inDir(dir)) // a restart, with the key taken out
+	s.expect("shop.cart", "Add", "unavailable")
+	d.WriteTrust(testkit.TrustOptions{Version: 3, NoGuardrail: true})
+	if err := s.SetTrust(d.Trust()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Offer(t.Context(), one.Note(), never(t)); policy.KindOf(err) != policy.Conflict {
+		t.Errorf("the older release: %v", err)
+	}
+	s.offer(two)
+	s.expect("shop.cart", "Add", "deny")
+}
+
+func TestAGuardrailThatIsNotFollowedAnyMoreIsLoadedAnew(t *testing.T) {
+	d := testkit.NewDomain(t)
+	s := newState(t, d, func(c *live.Config) { c.Namespaces = []policy.Namespace{"shop.cart"} })
+	s.offer(d.Release("center", "shop", nil, d.Rego(openGuardrail)))
+	s.offer(d.Release("cart", "shop.cart", nil, d.Rego(cartAllowsAdd)))
+	s.expect("shop.cart", "Add", "allow")
+	s.expect("shop", "Add", "bad request") // it binds here, and is not asked here
+	trust := func(version uint64, guardrail bool) {
+		t.Helper()
+		d.WriteTrust(testkit.TrustOptions{Version: version, NoGuardrail: !guardrail})
+		if err := s.SetTrust(d.Trust()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	trust(2, false)
+	s.expect("shop.cart", "Forbidden", "allow")
+	trust(3, true)
+	s.expect("shop.cart", "Add", "unavailable") // it may have changed meanwhile
+	s.offer(d.Release("center", "shop", nil, d.Rego(openGuardrail)))
+	s.expect("shop.cart", "Forbidden", "deny [shop: never]")
+}
+
 func TestAFullDiskDoesNotKeepAStolenKeyInForce(t *testing.T) {
 	d := testkit.NewDomain(t)
 	d.WriteTrust(testkit.TrustOptions{NoGuardrail: true})

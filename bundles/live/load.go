@@ -89,6 +89,16 @@ func (l *Live) setTrust(t *bundles.Trust) (dropped []policy.Namespace, err error
 		return nil, err
 	}
 	l.trust = t
+	// What is not followed any more is not kept up to date: should it be a
+	// guardrail again, it is loaded anew.
+	if wanted := l.followed(); wanted != nil {
+		for n, h := range l.held {
+			if !slices.Contains(wanted, n) {
+				delete(l.held, n)
+				l.dropped[n] = h.signed
+			}
+		}
+	}
 	for n, h := range l.held {
 		signed, err := t.Open(h.signed.Note())
 		if err != nil {
@@ -101,8 +111,31 @@ func (l *Live) setTrust(t *bundles.Trust) (dropped []policy.Namespace, err error
 		l.held[n] = &held{signed: signed, program: h.program, since: h.since}
 	}
 	slices.Sort(dropped)
+	l.rememberKept()
 	l.swap()
 	return dropped, nil
+}
+
+// rememberKept makes what is kept on disk, and opens with the trust file in
+// force, the mark that nothing older may go below: it may have been dropped
+// before this process started. l.mu must be held.
+func (l *Live) rememberKept() {
+	kept, err := l.keep.namespaces()
+	if err != nil {
+		return // the directory is gone, and with it what was kept
+	}
+	for _, n := range kept {
+		if l.held[n] != nil || l.dropped[n] != nil {
+			continue
+		}
+		sealed, err := l.keep.read(n, l.config.Bundles)
+		if err != nil {
+			continue // it was reported when it was loaded
+		}
+		if signed, err := l.trust.Open(sealed.Note); err == nil && signed.Release().Namespace == n {
+			l.dropped[n] = signed
+		}
+	}
 }
 
 // isOld reports whether a release was refused only because a newer one is held,

@@ -54,11 +54,15 @@ type unit struct {
 	program *rego.Program
 }
 
-// newSnapshot works out the path of every unit. guardrails returns the
-// ancestors of a namespace that bind it, the outermost first.
-func newSnapshot(units map[policy.Namespace]unit, guardrails func(policy.Namespace) []policy.Namespace, missing func(policy.Namespace) error) *Snapshot {
+// newSnapshot works out the path of every unit that decides by itself, and not
+// only as a guardrail. guardrails returns the ancestors of a namespace that bind
+// it, the outermost first.
+func newSnapshot(units map[policy.Namespace]unit, decides func(policy.Namespace) bool, guardrails func(policy.Namespace) []policy.Namespace, missing func(policy.Namespace) error) *Snapshot {
 	s := &Snapshot{paths: make(map[policy.Namespace]*Path, len(units)), missing: missing}
 	for n, u := range units {
+		if !decides(n) {
+			continue
+		}
 		s.paths[n] = newPath(n, u, units, guardrails(n))
 	}
 	return s

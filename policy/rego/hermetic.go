@@ -192,5 +192,5 @@ var verbP = regexp.MustCompile(`%[^a-zA-Z%]*p`)
 
 func formatIsFree(t *ast.Term) bool {
 	text, ok := t.Value.(ast.String)
-	return ok && !verbP.MatchString(string(text))
+	return ok && !verbP.MatchString(strings.ReplaceAll(string(text), "%%", ""))
 }
