@@ -1,7 +1,7 @@
 package live
 
 import (
-	"fmt"
+	"cmp"
 	"slices"
 
 	"github.com/microwall/microwall/policy"
@@ -44,7 +44,7 @@ func (s *Snapshot) Versions() []policy.Version {
 			all = append(all, p.versions[len(p.versions)-1])
 		}
 	}
-	slices.SortFunc(all, func(a, b policy.Version) int { return compare(a.Namespace, b.Namespace) })
+	slices.SortFunc(all, func(a, b policy.Version) int { return cmp.Compare(a.Namespace, b.Namespace) })
 	return all
 }
 
@@ -93,16 +93,3 @@ func newPath(n policy.Namespace, own unit, units map[policy.Namespace]unit, guar
 func unknown(n policy.Namespace) error {
 	return policy.Errorf(policy.NotFound, "namespace %s has no release; push one: microwall push DIR --namespace %s", n, n)
 }
-
-func compare(a, b policy.Namespace) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
-}
-
-// String lists the versions, for messages.
-func (s *Snapshot) String() string { return fmt.Sprint(s.Versions()) }

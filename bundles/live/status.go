@@ -1,6 +1,7 @@
 package live
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -36,6 +37,6 @@ func (l *Live) Status() []Status {
 			all = append(all, Status{Namespace: n, Refused: err})
 		}
 	}
-	slices.SortFunc(all, func(a, b Status) int { return compare(a.Namespace, b.Namespace) })
+	slices.SortFunc(all, func(a, b Status) int { return cmp.Compare(a.Namespace, b.Namespace) })
 	return all
 }

@@ -109,6 +109,14 @@ func (c *client) expect(n policy.Namespace, action, want string) policy.Decision
 	return d
 }
 
+// start starts a PDP of a new domain and the NATS server, at url, that it uses.
+func start(t testing.TB) (d *testkit.Domain, p *testkit.PDP, url string) {
+	t.Helper()
+	d = testkit.NewDomain(t)
+	url = testkit.NATS(t, t.TempDir()).URL()
+	return d, d.StartPDP(url, t.TempDir()), url
+}
+
 const (
 	guardrail = `deny contains "never" if input.action.name == "Forbidden"`
 	allowsAdd = `allow if input.action.name in {"Add", "Forbidden"}`
@@ -116,9 +124,7 @@ const (
 )
 
 func TestAPushReachesAnEmbeddedClient(t *testing.T) {
-	d := testkit.NewDomain(t)
-	url := testkit.NATS(t, t.TempDir()).URL()
-	p := d.StartPDP(url, t.TempDir())
+	d, p, url := start(t)
 	c := newClient(t, d, url)
 	c.expect("shop.cart", "Add", "not found")
 	g := d.Push(p, "center", "shop", guardrail)
@@ -143,9 +149,7 @@ func TestAPushReachesAnEmbeddedClient(t *testing.T) {
 }
 
 func TestALargeBundleArrivesInChunks(t *testing.T) {
-	d := testkit.NewDomain(t)
-	url := testkit.NATS(t, t.TempDir()).URL()
-	p := d.StartPDP(url, t.TempDir())
+	d, p, url := start(t)
 	d.Push(p, "center", "shop", guardrail)
 	c := newClient(t, d, url)
 	// What does not compress takes several chunks.
@@ -170,9 +174,7 @@ func TestALargeBundleArrivesInChunks(t *testing.T) {
 }
 
 func TestACachedDecisionIsNeverOneOfAnotherRelease(t *testing.T) {
-	d := testkit.NewDomain(t)
-	url := testkit.NATS(t, t.TempDir()).URL()
-	p := d.StartPDP(url, t.TempDir())
+	d, p, url := start(t)
 	d.Push(p, "center", "shop", guardrail)
 	d.Push(p, "cart", "shop.cart", allowsAdd)
 	c := newClient(t, d, url)
@@ -198,9 +200,7 @@ func TestACachedDecisionIsNeverOneOfAnotherRelease(t *testing.T) {
 }
 
 func TestAPolicyThatReadsTheTimeIsNotCached(t *testing.T) {
-	d := testkit.NewDomain(t)
-	url := testkit.NATS(t, t.TempDir()).URL()
-	p := d.StartPDP(url, t.TempDir())
+	d, p, url := start(t)
 	d.Push(p, "center", "shop", guardrail)
 	d.Push(p, "cart", "shop.cart", "allow if input.time.hour < 12")
 	var mu sync.Mutex
@@ -286,9 +286,7 @@ func TestAClientWithNothingToDecideByDoesNotStart(t *testing.T) {
 
 // Whoever can publish on NATS can delay releases, and nothing else.
 func TestForgedHeadsOnTheWireAreRefused(t *testing.T) {
-	d := testkit.NewDomain(t)
-	url := testkit.NATS(t, t.TempDir()).URL()
-	p := d.StartPDP(url, t.TempDir())
+	d, p, url := start(t)
 	d.Push(p, "center", "shop", guardrail)
 	one := d.Push(p, "cart", "shop.cart", allowsNot)
 	two := d.Push(p, "cart", "shop.cart", allowsNot+"\n# 2")
@@ -388,9 +386,7 @@ func TestAKeyThatComesBackDecidesAgain(t *testing.T) {
 }
 
 func TestABatchIsDecidedByOneSnapshot(t *testing.T) {
-	d := testkit.NewDomain(t)
-	url := testkit.NATS(t, t.TempDir()).URL()
-	p := d.StartPDP(url, t.TempDir())
+	d, p, url := start(t)
 	d.Push(p, "center", "shop", guardrail)
 	d.Push(p, "cart", "shop.cart", allowsAdd)
 	c := newClient(t, d, url)
@@ -416,9 +412,7 @@ func TestABatchIsDecidedByOneSnapshot(t *testing.T) {
 }
 
 func TestManyCallersAndPushesAtOnce(t *testing.T) {
-	d := testkit.NewDomain(t)
-	url := testkit.NATS(t, t.TempDir()).URL()
-	p := d.StartPDP(url, t.TempDir())
+	d, p, url := start(t)
 	d.Push(p, "center", "shop", guardrail)
 	d.Push(p, "cart", "shop.cart", allowsAdd+"\n# 0")
 	c := newClient(t, d, url)
