@@ -71,7 +71,7 @@ func check(v Value, depth int) (size int, _ *fault) {
 	}
 	switch v.typ {
 	case Absent:
-		return 0, &fault{text: v.fault}
+		return 0, &fault{text: v.text}
 	case Array:
 		for i := range v.Len() {
 			n, f := check(v.Index(i), depth+1)
@@ -89,7 +89,7 @@ func check(v Value, depth int) (size int, _ *fault) {
 			return checkComposite(v, depth)
 		}
 		for name, member := range m {
-			n, f := checkMember(name, goValue(member), depth)
+			n, f := checkMember(name, ValueOf(member), depth)
 			if f != nil {
 				return 0, f
 			}

@@ -54,9 +54,8 @@ type Value struct {
 	typ     Type
 	numeral numeral
 	bits    uint64
-	text    string
-	ref     any // map[string]any, []any, []string or Composite
-	fault   string
+	text    string // of an absent value: why it is none
+	ref     any    // map[string]any, []any, []string or Composite
 }
 
 // Composite is a JSON object or array that is held in another form than Go's
@@ -120,7 +119,7 @@ func ArrayValue(c Composite) Value { return Value{typ: Array, ref: c} }
 // InvalidValue returns a value that [NewProperties] and [ReadProperties] refuse
 // with the given fault, for instance "is not valid UTF-8". To everything else
 // it is absent.
-func InvalidValue(fault string) Value { return Value{fault: fault} }
+func InvalidValue(fault string) Value { return Value{text: fault} }
 
 func intValue(i int64) Value { return Value{typ: Number, bits: uint64(i)} }
 
@@ -131,8 +130,9 @@ func uintValue(u uint64) Value {
 	return Value{typ: Number, numeral: unsigned, bits: u}
 }
 
-// goValue returns a Go value, or an invalid one if JSON has none such.
-func goValue(x any) Value {
+// ValueOf returns a Go value as [NewProperties] takes it. What that refuses is
+// invalid.
+func ValueOf(x any) Value {
 	switch x := x.(type) {
 	case nil:
 		return NullValue()
@@ -289,6 +289,11 @@ func (v Value) appendNumber(dst []byte) []byte {
 	return append(dst, v.text...)
 }
 
+// Held returns what an object or an array is read from: a map[string]any, an
+// []any, an []string or a [Composite]; nil for every other value. It is for
+// readers that keep many values and cannot afford a Value for each.
+func (v Value) Held() any { return v.ref }
+
 // Len returns how many elements an array or members an object has, else 0.
 func (v Value) Len() int {
 	switch ref := v.ref.(type) {
@@ -309,7 +314,7 @@ func (v Value) Len() int {
 func (v Value) Index(i int) Value {
 	switch ref := v.ref.(type) {
 	case []any:
-		return goValue(ref[i])
+		return ValueOf(ref[i])
 	case []string:
 		return StringValue(ref[i])
 	case Composite:
@@ -329,7 +334,7 @@ func (v Value) Get(name string) Value {
 		if !ok {
 			return Value{}
 		}
-		return goValue(member)
+		return ValueOf(member)
 	}
 	return v.ref.(Composite).Get(name)
 }
