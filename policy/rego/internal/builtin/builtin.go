@@ -1,0 +1,76 @@
+// Package builtin has the built-in functions of Rego: those that authorization
+// policies use run natively on package value's values, all others are called in
+// OPA with conversion at the border. Whatever a function gives, an error
+// included, is what OPA gives.
+//
+// Every function is charged for before it starts, by the sizes of its operands;
+// those that may run long look at the meter while they run. None reads the clock
+// or the host except through its [Call].
+package builtin
+
+import (
+	"fmt"
+
+	"github.com/microwall/microwall/policy/rego/internal/budget"
+	"github.com/microwall/microwall/policy/rego/internal/value"
+)
+
+// Call is what a built-in has of the evaluation that calls it.
+type Call struct {
+	// Meter that the call is charged to.
+	*budget.Meter
+}
+
+// Func computes a built-in. The undefined Value is the result of one that is
+// undefined for its operands; a relation gives the array of its results. It must
+// not keep args. An error is an [*Error], or the meter's.
+type Func func(c *Call, args []value.Value) (value.Value, error)
+
+// Builtin is one built-in function.
+type Builtin struct {
+	Name string
+	Func Func
+	// Total says that it cannot fail, whatever its operands are (of its arity),
+	// other than by its budget.
+	Total bool
+	// Bind returns a Func for calls whose operands are known in part: consts has
+	// the undefined Value for those that are not. It is nil where that helps
+	// nothing.
+	Bind func(consts []value.Value) Func
+}
+
+// Error codes, as OPA has them.
+const (
+	TypeError    = "eval_type_error"
+	BuiltinError = "eval_builtin_error"
+)
+
+// Error is why a built-in failed.
+type Error struct {
+	// Code is TypeError or BuiltinError.
+	Code string
+	// Message as OPA words it, with the name of the built-in in front.
+	Message string
+}
+
+func (e *Error) Error() string { return e.Code + ": " + e.Message }
+
+// fail returns an error of kind BuiltinError.
+func fail(name, format string, args ...any) error {
+	return &Error{Code: BuiltinError, Message: name + ": " + fmt.Sprintf(format, args...)}
+}
+
+var native = map[string]*Builtin{}
+
+// register is called by the files of this package, one subject each.
+func register(list ...*Builtin) {
+	for _, b := range list {
+		native[b.Name] = b
+	}
+}
+
+// Find returns the built-in of a name.
+func Find(name string) (*Builtin, bool) {
+	b, ok := native[name]
+	return b, ok
+}

@@ -1,0 +1,216 @@
+package value
+
+import (
+	"slices"
+	"strconv"
+
+	"github.com/microwall/microwall/policy"
+)
+
+// Len returns how many elements or members v has, 0 if it is no composite.
+func (v Value) Len() int {
+	if v.kind < Array {
+		return 0
+	}
+	switch v.form {
+	case built:
+		if v.kind == Array {
+			return len(v.ref.(*list).elems)
+		}
+		return len(v.ref.(*table).keys)
+	case packed:
+		return v.ref.(*Data).length(v.num)
+	case view:
+		return len(viewMembers[v.num])
+	}
+	switch ref := v.ref.(type) {
+	case map[string]any:
+		return len(ref)
+	case []any:
+		return len(ref)
+	case []string:
+		return len(ref)
+	}
+	return v.ref.(policy.Composite).Len()
+}
+
+// Elem returns an array's element, 0 <= i < Len().
+func (v Value) Elem(i int) Value {
+	switch v.form {
+	case built:
+		return v.ref.(*list).elems[i]
+	case packed:
+		return v.ref.(*Data).elem(v.num, i)
+	}
+	switch ref := v.ref.(type) {
+	case []any:
+		return fromGo(ref[i])
+	case []string:
+		return Text(ref[i])
+	}
+	return FromPolicy(v.ref.(policy.Composite).Index(i))
+}
+
+// Get looks key up: an object's member, an array's element, a set's member.
+// Whatever has no such thing gives the undefined Value.
+func (v Value) Get(key Value) Value {
+	switch v.kind {
+	case Object:
+		if v.form == built {
+			t := v.ref.(*table)
+			if i := t.find(key); i >= 0 {
+				return t.vals[i]
+			}
+			return Value{}
+		}
+		if key.kind != String {
+			return Value{} // only what a policy makes has other keys
+		}
+		return v.GetText(key.text())
+	case Array:
+		if i, ok := key.index(); ok && i < uint64(v.Len()) {
+			return v.Elem(int(i))
+		}
+	case Set:
+		t := v.ref.(*table)
+		if i := t.find(key); i >= 0 {
+			return t.keys[i]
+		}
+	}
+	return Value{}
+}
+
+// index returns a number that can be an array's index. OPA takes 1 for one, and
+// neither 1.0 nor 1e0.
+func (v Value) index() (uint64, bool) {
+	if v.kind != Number {
+		return 0, false
+	}
+	if v.form == built {
+		return v.num, int64(v.num) >= 0
+	}
+	i, err := strconv.ParseInt(v.Numeral(), 10, 64)
+	return uint64(i), err == nil && i >= 0
+}
+
+// GetText returns an object's member by a name that is a string.
+func (v Value) GetText(name string) Value {
+	if v.kind != Object {
+		return Value{}
+	}
+	switch v.form {
+	case built:
+		t := v.ref.(*table)
+		if i := t.find(Text(name)); i >= 0 {
+			return t.vals[i]
+		}
+		return Value{}
+	case packed:
+		return v.ref.(*Data).get(v.num, name)
+	case view:
+		return v.ref.(*Input).get(v.num, name)
+	}
+	if m, ok := v.ref.(map[string]any); ok {
+		if member, ok := m[name]; ok {
+			return fromGo(member)
+		}
+		return Value{}
+	}
+	return FromPolicy(v.ref.(policy.Composite).Get(name))
+}
+
+// Has reports whether a set has the member.
+func (v Value) Has(member Value) bool {
+	return v.kind == Set && v.ref.(*table).find(member) >= 0
+}
+
+// All yields the members of an object and of a set (as key and value) and the
+// elements of an array with their index, in OPA's order.
+func (v Value) All() func(yield func(key, val Value) bool) {
+	return func(yield func(key, val Value) bool) {
+		c := v.Scan()
+		var k, e Value
+		for c.Next(&k, &e) {
+			if !yield(k, e) {
+				return
+			}
+		}
+	}
+}
+
+// Cursor goes through a composite. The zero Cursor has nothing to go through.
+type Cursor struct {
+	v       Value
+	next, n int
+	names   []string // of a held object
+	anyway  bool     // in any order
+}
+
+// Scan returns a cursor in OPA's order; over nothing, if v is no composite.
+func (v Value) Scan() Cursor {
+	c := Cursor{v: v, n: v.Len()}
+	switch {
+	case v.kind == Object && v.form == held:
+		c.names = v.names()
+	case v.kind >= Object && v.form == built:
+		v.ref.(*table).sort()
+	}
+	return c
+}
+
+// members returns a cursor in any order, which costs no sorting.
+func (v Value) members() Cursor {
+	c := Cursor{v: v, n: v.Len(), anyway: true}
+	if v.kind == Object && v.form == held {
+		c.names = v.names()
+	}
+	return c
+}
+
+// names returns the names of a held object in order.
+func (v Value) names() []string {
+	if m, ok := v.ref.(map[string]any); ok {
+		names := make([]string, 0, len(m))
+		for name := range m {
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		return names
+	}
+	return slices.Sorted(v.ref.(policy.Composite).Names())
+}
+
+// Next sets key and val to the next member and reports whether there was one.
+func (c *Cursor) Next(key, val *Value) bool {
+	if c.next >= c.n {
+		return false
+	}
+	i := c.next
+	c.next++
+	v := c.v
+	if v.kind == Array {
+		*key, *val = Int(int64(i)), v.Elem(i)
+		return true
+	}
+	switch v.form {
+	case built:
+		t := v.ref.(*table)
+		if !c.anyway && !t.ordered {
+			i = int(t.order[i])
+		}
+		*key = t.keys[i]
+		if v.kind == Set {
+			*val = *key
+		} else {
+			*val = t.vals[i]
+		}
+	case packed:
+		*key, *val = v.ref.(*Data).member(v.num, i)
+	case view:
+		name := viewMembers[v.num][i]
+		*key, *val = Text(name), v.ref.(*Input).get(v.num, name)
+	default:
+		*key, *val = Text(c.names[i]), v.GetText(c.names[i])
+	}
+	return true
+}

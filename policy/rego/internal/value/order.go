@@ -1,0 +1,156 @@
+package value
+
+import (
+	"cmp"
+	"hash/maphash"
+	"strings"
+)
+
+// Compare orders values as OPA does: by kind, numbers by value, strings by
+// bytes, arrays by elements, sets by their members in order, objects by key and
+// value in the order of keys.
+func Compare(a, b Value) int {
+	if a.kind != b.kind {
+		return cmp.Compare(a.kind, b.kind)
+	}
+	switch a.kind {
+	case Bool:
+		return cmp.Compare(a.num, b.num)
+	case Number:
+		return compareNumbers(a, b)
+	case String:
+		return strings.Compare(a.text(), b.text())
+	case Array:
+		n, m := a.Len(), b.Len()
+		for i := range min(n, m) {
+			if c := Compare(a.Elem(i), b.Elem(i)); c != 0 {
+				return c
+			}
+		}
+		return cmp.Compare(n, m)
+	case Object, Set:
+		return compareMembers(a, b)
+	}
+	return 0
+}
+
+func compareMembers(a, b Value) int {
+	ac, bc := a.Scan(), b.Scan()
+	var ak, av, bk, bv Value
+	for {
+		aok, bok := ac.Next(&ak, &av), bc.Next(&bk, &bv)
+		if !aok || !bok {
+			switch {
+			case aok:
+				return 1
+			case bok:
+				return -1
+			}
+			return 0
+		}
+		if c := Compare(ak, bk); c != 0 {
+			return c
+		}
+		if a.kind == Object {
+			if c := Compare(av, bv); c != 0 {
+				return c
+			}
+		}
+	}
+}
+
+// Equal reports whether a and b are the same value. 1 and 1.0 are.
+func Equal(a, b Value) bool {
+	if a.kind != b.kind {
+		return false
+	}
+	switch a.kind {
+	case Bool:
+		return a.num == b.num
+	case Number:
+		if a.form == built && b.form == built {
+			return a.num == b.num
+		}
+		return compareNumbers(a, b) == 0
+	case String:
+		return a.num == b.num && a.text() == b.text()
+	case Array:
+		n := a.Len()
+		if n != b.Len() {
+			return false
+		}
+		for i := range n {
+			if !Equal(a.Elem(i), b.Elem(i)) {
+				return false
+			}
+		}
+		return true
+	case Object:
+		if a.Len() != b.Len() {
+			return false
+		}
+		c := a.members()
+		var k, v Value
+		for c.Next(&k, &v) {
+			if w := b.Get(k); !w.Defined() || !Equal(v, w) {
+				return false
+			}
+		}
+		return true
+	case Set:
+		if a.Len() != b.Len() {
+			return false
+		}
+		c := a.members()
+		var k, v Value
+		for c.Next(&k, &v) {
+			if !b.Has(k) {
+				return false
+			}
+		}
+		return true
+	}
+	return true
+}
+
+// seed of every hash in this process.
+var seed = maphash.MakeSeed()
+
+// mix spreads the bits of x (the finalizer of MurmurHash3).
+func mix(x uint64) uint64 {
+	x ^= x >> 33
+	x *= 0xff51afd7ed558ccd
+	x ^= x >> 33
+	x *= 0xc4ceb9fe1a85ec53
+	return x ^ x>>33
+}
+
+// hash is the same for equal values, in whatever form they are held.
+func (v Value) hash() uint64 {
+	switch v.kind {
+	case String:
+		return maphash.String(seed, v.text())
+	case Number:
+		return v.hashNumber()
+	case Array:
+		h := uint64(Array)
+		for i := range v.Len() {
+			h = mix(h ^ v.Elem(i).hash())
+		}
+		return h
+	case Object, Set:
+		// Members come in any order, so what is made of them must not know it.
+		h := uint64(v.Len())
+		c := v.members()
+		var k, e Value
+		for c.Next(&k, &e) {
+			m := k.hash()
+			if v.kind == Object {
+				m = mix(m ^ mix(e.hash()))
+			}
+			h += mix(m)
+		}
+		return mix(h ^ uint64(v.kind))
+	}
+	return mix(uint64(v.kind)<<8 | v.num)
+}

@@ -1,0 +1,145 @@
+package value
+
+import (
+	"strconv"
+	"unsafe"
+)
+
+// Kind is the type of a value. Kinds are ordered as OPA orders values of
+// different types.
+type Kind uint8
+
+// The kinds. The zero Kind is no value at all.
+const (
+	// Undefined is the kind of the zero [Value].
+	Undefined Kind = iota
+	Null
+	Bool
+	Number
+	String
+	Array
+	Object
+	Set
+)
+
+var kindNames = [...]string{"undefined", "null", "boolean", "number", "string", "array", "object", "set"}
+
+// String returns the kind's name in OPA's words.
+func (k Kind) String() string { return kindNames[k] }
+
+// form is how a value is held.
+type form uint8
+
+const (
+	// A boolean or a whole number in num; a string's length in num and its bytes
+	// in ref; a *list, or a *table.
+	built form = iota
+	// A number that is not spelled as a whole one of 64 bits: a *numeral.
+	spelled
+	// A finite double that is no whole number, in num.
+	double
+	// An array or object in a *Data, at num.
+	packed
+	// An object or array of a request, as policy.Value.Held has it.
+	held
+	// A part of an *Input: num says which.
+	view
+)
+
+// Value is a value, or with kind [Undefined] none.
+type Value struct {
+	kind Kind
+	form form
+	num  uint64
+	ref  any
+}
+
+// The constants among values.
+var (
+	NullValue = Value{kind: Null}
+	True      = Value{kind: Bool, num: 1}
+	False     = Value{kind: Bool}
+)
+
+// Boolean returns a boolean.
+func Boolean(b bool) Value {
+	if b {
+		return True
+	}
+	return False
+}
+
+// Int returns a whole number.
+func Int(i int64) Value { return Value{kind: Number, num: uint64(i)} }
+
+// Text returns a string.
+func Text(s string) Value {
+	return Value{kind: String, num: uint64(len(s)), ref: unsafe.StringData(s)}
+}
+
+// Kind returns the kind of v.
+func (v Value) Kind() Kind { return v.kind }
+
+// Defined reports whether v is a value.
+func (v Value) Defined() bool { return v.kind != Undefined }
+
+// IsFalse reports whether v is the boolean false.
+func (v Value) IsFalse() bool { return v.kind == Bool && v.num == 0 }
+
+// IsTrue reports whether v is the boolean true.
+func (v Value) IsTrue() bool { return v.kind == Bool && v.num == 1 }
+
+// Text returns a string's text, "" for every other kind.
+func (v Value) Text() string {
+	if v.kind != String {
+		return ""
+	}
+	return v.text()
+}
+
+// text is for values that are known to be strings.
+func (v Value) text() string {
+	// Text and Data.value are the only places that make strings: ref is the first
+	// of num bytes.
+	return unsafe.String(v.ref.(*byte), int(v.num))
+}
+
+// Int64 returns a number that is whole and within the range of int64, however it
+// is spelled.
+func (v Value) Int64() (int64, bool) {
+	if v.kind != Number {
+		return 0, false
+	}
+	switch v.form {
+	case built:
+		return int64(v.num), true
+	case spelled:
+		n := v.ref.(*numeral)
+		return n.whole, n.isWhole
+	}
+	return 0, false
+}
+
+// IsComposite reports whether v is an array, an object or a set.
+func (v Value) IsComposite() bool { return v.kind >= Array }
+
+// Numeral returns a number as it is spelled, "" for every other kind.
+func (v Value) Numeral() string {
+	if v.kind != Number {
+		return ""
+	}
+	if v.form == spelled {
+		return v.ref.(*numeral).text
+	}
+	return string(v.appendNumeral(nil))
+}
+
+func (v Value) appendNumeral(dst []byte) []byte {
+	switch v.form {
+	case spelled:
+		return append(dst, v.ref.(*numeral).text...)
+	case double:
+		return strconv.AppendFloat(dst, v.float(), 'g', -1, 64)
+	}
+	return strconv.AppendInt(dst, int64(v.num), 10)
+}
