@@ -143,3 +143,12 @@ func (v Value) appendNumeral(dst []byte) []byte {
 	}
 	return strconv.AppendInt(dst, int64(v.num), 10)
 }
+
+// IsText reports whether v is the string s.
+func (v Value) IsText(s string) bool {
+	return v.kind == String && v.num == uint64(len(s)) && v.text() == s
+}
+
+// IsBuilt reports whether v is of kind k and was made by [NewArray], [NewObject]
+// or [NewSet], so that it can be added to.
+func (v Value) IsBuilt(k Kind) bool { return v.kind == k && v.form == built }

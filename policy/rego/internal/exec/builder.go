@@ -1,0 +1,84 @@
+package exec
+
+import (
+	"maps"
+
+	"github.com/open-policy-agent/opa/v1/ir"
+
+	"github.com/microwall/microwall/policy/rego/internal/value"
+)
+
+// builder compiles one block.
+type builder struct {
+	c   *compiler
+	ops []op
+	// pending are look-ups that are put off, because the next statement may be the
+	// only one that reads them.
+	pending []pending
+	// known are numbers that locals have at this place.
+	known map[ir.Local]value.Value
+}
+
+type pending struct {
+	target ir.Local
+	node   *node
+}
+
+func (c *compiler) block(b *ir.Block) op { return c.inner(b, nil) }
+
+// inner compiles a block that stands where the given numbers are known.
+func (c *compiler) inner(b *ir.Block, known map[ir.Local]value.Value) op {
+	bl := &builder{c: c, known: maps.Clone(known)}
+	if bl.known == nil {
+		bl.known = map[ir.Local]value.Value{}
+	}
+	visit(b, func(s ir.Stmt) { // a loop may come back with another value
+		defs, _ := access(s)
+		for _, l := range defs {
+			delete(bl.known, l)
+		}
+	})
+	for _, s := range b.Stmts {
+		bl.statement(s)
+	}
+	bl.flush()
+	return sequence(bl.ops)
+}
+
+func (b *builder) emit(o op) { b.ops = append(b.ops, o) }
+
+// flush computes what was put off.
+func (b *builder) flush() {
+	for _, p := range b.pending {
+		b.ops = append(b.ops, b.assign(p.target, p.node))
+	}
+	b.pending = nil
+}
+
+// assign computes a node, and is undefined if the node is.
+func (b *builder) assign(target ir.Local, n *node) op {
+	t, e := int(target), b.c.expr(n)
+	if n.isLocal() {
+		i := int(n.local)
+		return func(_ *machine, l []value.Value) int {
+			l[t] = l[i]
+			return next
+		}
+	}
+	return func(_ *machine, l []value.Value) int {
+		v := e(l)
+		if !v.Defined() {
+			return undefined
+		}
+		l[t] = v
+		return next
+	}
+}
+
+// step compiles a statement that is not put off: what it reads is taken first,
+// what else was put off comes before it.
+func (b *builder) step(make func() op) {
+	o := make()
+	b.flush()
+	b.emit(o)
+}

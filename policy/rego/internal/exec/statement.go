@@ -1,0 +1,440 @@
+package exec
+
+import (
+	"github.com/open-policy-agent/opa/v1/ir"
+
+	"github.com/microwall/microwall/policy/rego/internal/value"
+)
+
+func (b *builder) statement(s ir.Stmt) {
+	switch s := s.(type) {
+	case *ir.DotStmt:
+		n := &node{source: b.operand(s.Source), key: b.operand(s.Key)}
+		if b.c.region.foldable(s.Target) {
+			b.pending = append(b.pending, pending{s.Target, n})
+			return
+		}
+		b.step(func() op { return b.assign(s.Target, n) })
+		delete(b.known, s.Target)
+		return
+	case *ir.MakeNullStmt, *ir.MakeNumberIntStmt, *ir.MakeNumberRefStmt, *ir.MakeArrayStmt, *ir.MakeObjectStmt, *ir.MakeSetStmt,
+		*ir.ArrayAppendStmt, *ir.SetAddStmt, *ir.ObjectInsertStmt:
+		if b.isConstant(s) {
+			return
+		}
+	}
+	b.step(func() op { return b.compile(s) })
+	defs, _ := access(s)
+	for _, l := range defs {
+		delete(b.known, l)
+	}
+	for _, inner := range blocksOf(s) {
+		visit(inner, func(s ir.Stmt) {
+			defs, _ := access(s)
+			for _, l := range defs {
+				delete(b.known, l)
+			}
+		})
+	}
+	switch s := s.(type) {
+	case *ir.AssignIntStmt:
+		b.known[s.Target] = value.Int(s.Value)
+	case *ir.MakeNumberIntStmt:
+		b.known[s.Target] = value.Int(s.Value)
+	}
+}
+
+// isConstant reports whether a statement makes a constant, or a part of one.
+func (b *builder) isConstant(s ir.Stmt) bool {
+	defs, uses := access(s)
+	target := ir.Local(-1)
+	if len(defs) == 1 {
+		target = defs[0]
+	} else {
+		target = uses[len(uses)-1] // the composite that is changed
+	}
+	_, ok := b.c.region.constants[target]
+	return ok
+}
+
+func (b *builder) compile(s ir.Stmt) op {
+	switch s := s.(type) {
+	case *ir.ReturnLocalStmt:
+		i := int(s.Source)
+		return func(m *machine, l []value.Value) int {
+			m.result = l[i]
+			return returned
+		}
+	case *ir.CallStmt:
+		return b.call(s)
+	case *ir.CallDynamicStmt:
+		return b.callDynamic(s)
+	case *ir.BlockStmt:
+		b.flush()
+		blocks := make([]op, len(s.Blocks))
+		for i, inner := range s.Blocks {
+			blocks[i] = b.c.inner(inner, b.known)
+		}
+		return blockOp(blocks)
+	case *ir.BreakStmt:
+		r := int(s.Index) + 1
+		return func(*machine, []value.Value) int { return r }
+	case *ir.LenStmt:
+		e, t := b.c.expr(b.operand(s.Source)), int(s.Target)
+		return func(_ *machine, l []value.Value) int {
+			v := e(l)
+			if !v.IsComposite() {
+				return undefined
+			}
+			l[t] = value.Int(int64(v.Len()))
+			return next
+		}
+	case *ir.ScanStmt:
+		return b.scan(s)
+	case *ir.NotStmt:
+		b.flush()
+		inner := b.c.inner(s.Block, b.known)
+		return func(m *machine, l []value.Value) int {
+			switch r := inner(m, l); r {
+			case next:
+				return undefined
+			case undefined:
+				return next
+			default:
+				return leave(r)
+			}
+		}
+	case *ir.AssignIntStmt:
+		v, t := value.Int(s.Value), int(s.Target)
+		return func(_ *machine, l []value.Value) int {
+			l[t] = v
+			return next
+		}
+	case *ir.AssignVarStmt:
+		return b.assignVar(s)
+	case *ir.AssignVarOnceStmt:
+		return b.assignOnce(s)
+	case *ir.ResetLocalStmt:
+		t := int(s.Target)
+		return func(_ *machine, l []value.Value) int {
+			l[t] = value.Value{}
+			return next
+		}
+	case *ir.MakeNullStmt:
+		return makeOp(s.Target, func() value.Value { return value.NullValue })
+	case *ir.MakeNumberIntStmt:
+		v := value.Int(s.Value)
+		return makeOp(s.Target, func() value.Value { return v })
+	case *ir.MakeNumberRefStmt:
+		v := value.NumberText(b.c.strings[s.Index])
+		return makeOp(s.Target, func() value.Value { return v })
+	case *ir.MakeArrayStmt:
+		if i, ok := b.answer(s.Target); ok {
+			return func(m *machine, _ []value.Value) int {
+				m.answers[i] = value.Value{}
+				return next
+			}
+		}
+		n := int(s.Capacity)
+		return makeOp(s.Target, func() value.Value { return value.NewArray(make([]value.Value, 0, n)...) })
+	case *ir.MakeObjectStmt:
+		return makeOp(s.Target, func() value.Value { return value.NewObject(0) })
+	case *ir.MakeSetStmt:
+		return makeOp(s.Target, func() value.Value { return value.NewSet(0) })
+	case *ir.EqualStmt:
+		return b.equal(s)
+	case *ir.NotEqualStmt:
+		x, y := b.c.expr(b.operand(s.A)), b.c.expr(b.operand(s.B))
+		return func(_ *machine, l []value.Value) int {
+			v, w := x(l), y(l)
+			if !v.Defined() || !w.Defined() || value.Equal(v, w) {
+				return undefined
+			}
+			return next
+		}
+	case *ir.IsArrayStmt:
+		return b.is(s.Source, value.Array)
+	case *ir.IsObjectStmt:
+		return b.is(s.Source, value.Object)
+	case *ir.IsSetStmt:
+		return b.is(s.Source, value.Set)
+	case *ir.IsDefinedStmt:
+		i := int(s.Source)
+		if _, ok := b.c.region.constants[s.Source]; ok {
+			return func(*machine, []value.Value) int { return next }
+		}
+		return func(_ *machine, l []value.Value) int {
+			if !l[i].Defined() {
+				return undefined
+			}
+			return next
+		}
+	case *ir.IsUndefinedStmt:
+		i := int(s.Source)
+		if _, ok := b.c.region.constants[s.Source]; ok {
+			return func(*machine, []value.Value) int { return undefined }
+		}
+		return func(_ *machine, l []value.Value) int {
+			if l[i].Defined() {
+				return undefined
+			}
+			return next
+		}
+	case *ir.ArrayAppendStmt:
+		return b.arrayAppend(s)
+	case *ir.ObjectInsertStmt:
+		return b.objectInsert(s)
+	case *ir.ObjectInsertOnceStmt:
+		return b.objectInsertOnce(s)
+	case *ir.ObjectMergeStmt:
+		x, y, t := int(s.A), int(s.B), int(s.Target)
+		return func(_ *machine, l []value.Value) int {
+			l[t] = merge(l[x], l[y])
+			return next
+		}
+	case *ir.SetAddStmt:
+		return b.setAdd(s)
+	case *ir.WithStmt:
+		return b.with(s)
+	case *ir.NopStmt:
+		return func(*machine, []value.Value) int { return next }
+	case *ir.ResultSetAddStmt:
+		i := int(s.Value)
+		return func(m *machine, l []value.Value) int {
+			m.results = append(m.results, l[i])
+			return next
+		}
+	}
+	b.c.errorf("%w: %T", errUnknownStatement, s)
+	return func(*machine, []value.Value) int { return undefined }
+}
+
+func makeOp(target ir.Local, make func() value.Value) op {
+	t := int(target)
+	return func(_ *machine, l []value.Value) int {
+		l[t] = make()
+		return next
+	}
+}
+
+func (b *builder) answer(l ir.Local) (int, bool) {
+	i, ok := b.c.answers[l]
+	return i, ok && b.c.name == ""
+}
+
+func (b *builder) is(o ir.Operand, k value.Kind) op {
+	e := b.c.expr(b.operand(o))
+	return func(_ *machine, l []value.Value) int {
+		if e(l).Kind() != k {
+			return undefined
+		}
+		return next
+	}
+}
+
+func (b *builder) equal(s *ir.EqualStmt) op {
+	nx, ny := b.operand(s.A), b.operand(s.B)
+	if nx.isConstant() {
+		nx, ny = ny, nx
+	}
+	x := b.c.expr(nx)
+	if ny.isConstant() {
+		k := ny.constant
+		if k.Kind() == value.String {
+			text := k.Text()
+			return func(_ *machine, l []value.Value) int {
+				if !x(l).IsText(text) {
+					return undefined
+				}
+				return next
+			}
+		}
+		return func(_ *machine, l []value.Value) int {
+			if !value.Equal(x(l), k) {
+				return undefined
+			}
+			return next
+		}
+	}
+	y := b.c.expr(ny)
+	return func(_ *machine, l []value.Value) int {
+		v, w := x(l), y(l)
+		if !v.Defined() || !value.Equal(v, w) {
+			return undefined
+		}
+		return next
+	}
+}
+
+func (b *builder) assignVar(s *ir.AssignVarStmt) op {
+	n := b.operand(s.Source)
+	t := int(s.Target)
+	if n.isLocal() && (n.local == ir.Input || n.local == ir.Data) && b.c.isSave(s) {
+		return b.save(s, n.local)
+	}
+	if n.isConstant() {
+		k := n.constant
+		return func(_ *machine, l []value.Value) int {
+			l[t] = k
+			return next
+		}
+	}
+	return b.assign(s.Target, n)
+}
+
+func (b *builder) assignOnce(s *ir.AssignVarOnceStmt) op {
+	e, t := b.c.expr(b.operand(s.Source)), int(s.Target)
+	conflict := b.c.conflict(s.GetLocation())
+	return func(m *machine, l []value.Value) int {
+		v := e(l)
+		if !v.Defined() {
+			return undefined
+		}
+		if l[t].Defined() {
+			if !value.Equal(l[t], v) {
+				return m.fail(conflict)
+			}
+			return next
+		}
+		l[t] = v
+		return next
+	}
+}
+
+func (b *builder) scan(s *ir.ScanStmt) op {
+	e := b.c.expr(b.local(s.Source))
+	b.flush()
+	inner := b.c.inner(s.Block, b.known)
+	key, val := int(s.Key), int(s.Value)
+	return func(m *machine, l []value.Value) int {
+		source := e(l)
+		if !source.IsComposite() {
+			if !source.Defined() {
+				return undefined
+			}
+			return next
+		}
+		for c := source.Scan(); c.Next(&l[key], &l[val]); {
+			if err := m.meter.Step(1); err != nil {
+				return m.fail(err)
+			}
+			if r := inner(m, l); r != next && r != undefined {
+				return leave(r)
+			}
+		}
+		return next
+	}
+}
+
+func (b *builder) arrayAppend(s *ir.ArrayAppendStmt) op {
+	e, t := b.c.expr(b.operand(s.Value)), int(s.Array)
+	if i, ok := b.answer(s.Array); ok {
+		return func(m *machine, l []value.Value) int {
+			v := e(l)
+			if !v.Defined() {
+				return undefined
+			}
+			m.answers[i] = v
+			return next
+		}
+	}
+	return func(m *machine, l []value.Value) int {
+		v := e(l)
+		if !v.Defined() {
+			return undefined
+		}
+		if err := m.meter.Bytes(valueBytes); err != nil {
+			return m.fail(err)
+		}
+		l[t].Append(v)
+		return next
+	}
+}
+
+// valueBytes is what a value in a composite takes, the composite's own growth
+// counted in.
+const valueBytes = 64
+
+func (b *builder) setAdd(s *ir.SetAddStmt) op {
+	e, t := b.c.expr(b.operand(s.Value)), int(s.Set)
+	conflict := b.c.keyConflict(s.GetLocation())
+	return func(m *machine, l []value.Value) int {
+		v := e(l)
+		if !v.Defined() {
+			return undefined
+		}
+		if err := m.meter.Work(1, valueBytes); err != nil {
+			return m.fail(err)
+		}
+		if !l[t].IsBuilt(value.Set) {
+			return m.fail(conflict)
+		}
+		l[t].Add(v)
+		return next
+	}
+}
+
+func (b *builder) objectInsert(s *ir.ObjectInsertStmt) op {
+	k, e, t := b.c.expr(b.operand(s.Key)), b.c.expr(b.operand(s.Value)), int(s.Object)
+	conflict := b.c.keyConflict(s.GetLocation())
+	return func(m *machine, l []value.Value) int {
+		key, v := k(l), e(l)
+		if !key.Defined() || !v.Defined() {
+			return undefined
+		}
+		if err := m.meter.Work(1, 2*valueBytes); err != nil {
+			return m.fail(err)
+		}
+		if !l[t].IsBuilt(value.Object) {
+			return m.fail(conflict)
+		}
+		l[t].Insert(key, v)
+		return next
+	}
+}
+
+func (b *builder) objectInsertOnce(s *ir.ObjectInsertOnceStmt) op {
+	k, e, t := b.c.expr(b.operand(s.Key)), b.c.expr(b.operand(s.Value)), int(s.Object)
+	conflict := b.c.keyConflict(s.GetLocation())
+	return func(m *machine, l []value.Value) int {
+		key, v := k(l), e(l)
+		if !key.Defined() || !v.Defined() {
+			return undefined
+		}
+		if err := m.meter.Work(1, 2*valueBytes); err != nil {
+			return m.fail(err)
+		}
+		if !l[t].IsBuilt(value.Object) {
+			return m.fail(conflict)
+		}
+		if have := l[t].Get(key); have.Defined() {
+			if !value.Equal(have, v) {
+				return m.fail(conflict)
+			}
+			return next
+		}
+		l[t].Insert(key, v)
+		return next
+	}
+}
+
+// merge puts two documents together: objects member by member; of anything else
+// a wins.
+func merge(a, b value.Value) value.Value {
+	if a.Kind() != value.Object || b.Kind() != value.Object {
+		return a
+	}
+	o := value.NewObject(a.Len() + b.Len())
+	for k, v := range a.All() {
+		if w := b.Get(k); w.Defined() {
+			v = merge(v, w)
+		}
+		o.Insert(k, v)
+	}
+	for k, v := range b.All() {
+		if !a.Get(k).Defined() {
+			o.Insert(k, v)
+		}
+	}
+	return o
+}
