@@ -11,6 +11,9 @@ package builtin
 import (
 	"fmt"
 
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/topdown"
+
 	"github.com/microwall/microwall/policy/rego/internal/budget"
 	"github.com/microwall/microwall/policy/rego/internal/value"
 )
@@ -19,6 +22,14 @@ import (
 type Call struct {
 	// Meter that the call is charged to.
 	*budget.Meter
+	// Host makes what OPA's own built-ins may know of the evaluation and of the
+	// host; it is called at the first call of one of them. If it is nil they know
+	// nothing: no clock, no randomness, no network. Its Context must be set.
+	Host func() *topdown.BuiltinContext
+	// Location of the call, for OPA's built-ins that tell it (print); may be nil.
+	Location *ast.Location
+
+	opa *topdown.BuiltinContext
 }
 
 // Func computes a built-in. The undefined Value is the result of one that is
@@ -51,6 +62,9 @@ type Error struct {
 	Code string
 	// Message as OPA words it, with the name of the built-in in front.
 	Message string
+	// Halts says that it ends the evaluation even where an error of a built-in
+	// only makes the call undefined.
+	Halts bool
 }
 
 func (e *Error) Error() string { return e.Code + ": " + e.Message }
@@ -69,8 +83,10 @@ func register(list ...*Builtin) {
 	}
 }
 
-// Find returns the built-in of a name.
+// Find returns the built-in of a name: a native one, or else OPA's.
 func Find(name string) (*Builtin, bool) {
-	b, ok := native[name]
-	return b, ok
+	if b, ok := native[name]; ok {
+		return b, true
+	}
+	return bridge(name)
 }
