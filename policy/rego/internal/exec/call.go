@@ -63,7 +63,7 @@ func (m *machine) builtinFailed(err error, at *Error, strict bool) int {
 	if !errors.As(err, &fault) {
 		return m.fail(err) // the budget's
 	}
-	if !strict {
+	if !strict && !fault.Halts {
 		return undefined
 	}
 	e := *at

@@ -28,7 +28,9 @@ type compiler struct {
 	shared map[ir.Local]bool // parameters and result
 }
 
-func (c *compiler) errorf(format string, args ...any) { c.errs = append(c.errs, fmt.Errorf(format, args...)) }
+func (c *compiler) errorf(format string, args ...any) {
+	c.errs = append(c.errs, fmt.Errorf(format, args...))
+}
 
 func (c *compiler) begin(name string, blocks []*ir.Block, params []ir.Local) {
 	c.name, c.depth, c.saves = name, 0, map[ir.Local]int{}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/open-policy-agent/opa/v1/topdown"
+
 	"github.com/microwall/microwall/policy/rego/internal/budget"
 	"github.com/microwall/microwall/policy/rego/internal/builtin"
 	"github.com/microwall/microwall/policy/rego/internal/value"
@@ -66,9 +68,12 @@ func (p *Program) machine(ctx context.Context, l budget.Limits) *machine {
 	if !ok {
 		m = &machine{program: p, stack: make([]value.Value, p.stack), answers: make([]value.Value, p.nAnswers)}
 		m.worlds = append(m.worlds, world{memo: make([]memo, len(p.functions))})
-		m.call.Meter = &m.meter
 	}
 	m.meter.Reset(ctx, l)
+	m.call = builtin.Call{Meter: &m.meter}
+	if p.host != nil {
+		m.call.Host = func() *topdown.BuiltinContext { return p.host(ctx) }
+	}
 	return m
 }
 
@@ -77,6 +82,7 @@ func (p *Program) release(m *machine) {
 	clear(m.stack)
 	clear(m.args[:])
 	clear(m.answers)
+	m.call = builtin.Call{}
 	m.results = nil
 	m.result, m.err = value.Value{}, nil
 	root := &m.worlds[0]

@@ -13,6 +13,8 @@ type node struct {
 	local    ir.Local    // if source is nil
 	source   *node
 	key      *node
+	// base is set for look-ups on a path into the data document.
+	base bool
 }
 
 func (n *node) isConstant() bool { return n.source == nil && n.constant.Defined() }
@@ -45,6 +47,16 @@ func (c *compiler) expr(n *node) expr {
 	}
 	if root, names, ok := n.path(); ok {
 		return c.pathExpr(int(root), names)
+	}
+	if n.base {
+		source, key := c.expr(n.source), c.expr(n.key)
+		return func(l []value.Value) value.Value {
+			k := key(l)
+			if !k.Defined() {
+				return k
+			}
+			return source(l).GetBase(k)
+		}
 	}
 	if n.key.isConstant() {
 		source, key := c.expr(n.source), n.key.constant

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/open-policy-agent/opa/v1/ir"
+	"github.com/open-policy-agent/opa/v1/topdown"
 
 	"github.com/microwall/microwall/policy/rego/internal/budget"
 	"github.com/microwall/microwall/policy/rego/internal/builtin"
@@ -23,6 +24,7 @@ type Program struct {
 	nAnswers  int
 	data      value.Value
 	strict    bool
+	host      func(context.Context) *topdown.BuiltinContext
 	pool      pool
 }
 
@@ -41,6 +43,9 @@ type Options struct {
 	// IsFunction reports whether rules of a path, for instance "data.lib.f", are
 	// a function's.
 	IsFunction func(path string) bool
+	// Host makes what OPA's own built-ins may know of an evaluation and its host;
+	// nil lets them know nothing.
+	Host func(context.Context) *topdown.BuiltinContext
 	// Find returns a built-in.
 	Find func(name string) (*builtin.Builtin, bool)
 }
@@ -52,7 +57,7 @@ func Compile(p *ir.Policy, o Options) (*Program, error) {
 	}
 	c := &compiler{
 		options: o,
-		program: &Program{byName: map[string]*function{}, dynamic: &names{}, data: o.Data, strict: o.Strict},
+		program: &Program{byName: map[string]*function{}, dynamic: &names{}, data: o.Data, strict: o.Strict, host: o.Host},
 		answers: map[ir.Local]int{},
 	}
 	for _, s := range p.Static.Strings {

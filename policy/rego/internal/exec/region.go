@@ -12,12 +12,14 @@ type region struct {
 	defs, uses map[ir.Local]int
 	// constants are locals that have one value throughout.
 	constants map[ir.Local]value.Value
+	// base are locals that are only ever set by a path into the data document.
+	base map[ir.Local]bool
 	// shared are locals that other regions set or read.
 	shared map[ir.Local]bool
 }
 
 func newRegion(c *compiler, b *ir.Block) *region {
-	r := &region{defs: map[ir.Local]int{}, uses: map[ir.Local]int{}, constants: map[ir.Local]value.Value{}, shared: c.shared}
+	r := &region{defs: map[ir.Local]int{}, uses: map[ir.Local]int{}, constants: map[ir.Local]value.Value{}, base: map[ir.Local]bool{}, shared: c.shared}
 	visit(b, func(s ir.Stmt) {
 		def, uses := access(s)
 		for _, l := range def {
@@ -25,6 +27,11 @@ func newRegion(c *compiler, b *ir.Block) *region {
 		}
 		for _, l := range uses {
 			r.uses[l]++
+		}
+	})
+	visit(b, func(s ir.Stmt) {
+		if dot, ok := s.(*ir.DotStmt); ok && r.defs[dot.Target] == 1 && r.isBase(dot.Source) {
+			r.base[dot.Target] = true
 		}
 	})
 	made := map[ir.Local]int{} // changes that are in the constants
@@ -139,6 +146,11 @@ func (r *region) dropChanged(b *ir.Block, made map[ir.Local]int) {
 			}
 		}
 	}
+}
+
+func (r *region) isBase(o ir.Operand) bool {
+	l, ok := o.Value.(ir.Local)
+	return ok && (l == ir.Data || r.base[l])
 }
 
 // foldable reports whether a local is set once and read once, so that what it is

@@ -9,7 +9,7 @@ import (
 func (b *builder) statement(s ir.Stmt) {
 	switch s := s.(type) {
 	case *ir.DotStmt:
-		n := &node{source: b.operand(s.Source), key: b.operand(s.Key)}
+		n := &node{source: b.operand(s.Source), key: b.operand(s.Key), base: b.c.region.isBase(s.Source)}
 		if b.c.region.foldable(s.Target) {
 			b.pending = append(b.pending, pending{s.Target, n})
 			return

@@ -93,9 +93,21 @@ func (v Value) index() (uint64, bool) {
 	return uint64(i), err == nil && i >= 0
 }
 
-// GetText returns an object's member by a name that is a string.
+// GetBase looks key up as OPA does on a path into a base document: a path is
+// made of strings there, so that 2 finds an object's member "2".
+func (v Value) GetBase(key Value) Value {
+	if v.kind == Object && key.kind == Number {
+		return v.GetText(key.Numeral())
+	}
+	return v.Get(key)
+}
+
+// GetText looks up a name that is a string: an object's member, or a set's.
 func (v Value) GetText(name string) Value {
 	if v.kind != Object {
+		if v.kind == Set {
+			return v.Get(Text(name))
+		}
 		return Value{}
 	}
 	switch v.form {
