@@ -2,7 +2,6 @@ package rego_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,7 +10,6 @@ import (
 	"github.com/cedar-policy/cedar-go"
 	"github.com/open-policy-agent/opa/v1/ast"
 	opa "github.com/open-policy-agent/opa/v1/rego"
-	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 
 	"github.com/microwall/microwall/policy"
@@ -104,14 +102,7 @@ const opaQuery = "data.authz"
 // quickest that OPA has to offer.
 func prepareOPA(tb testing.TB, module string, data map[string]any) opa.PreparedEvalQuery {
 	tb.Helper()
-	if data == nil {
-		data = map[string]any{}
-	}
-	return prepareOPAStore(tb, module, inmem.NewFromObjectWithOpts(data, inmem.OptRoundTripOnWrite(false), inmem.OptReturnASTValuesOnRead(true)))
-}
-
-func prepareOPAStore(tb testing.TB, module string, store storage.Store) opa.PreparedEvalQuery {
-	tb.Helper()
+	store := inmem.NewFromObjectWithOpts(data, inmem.OptRoundTripOnWrite(false), inmem.OptReturnASTValuesOnRead(true))
 	query, err := opa.New(opa.Query(opaQuery), opa.Module("authz.rego", module), opa.Store(store), opa.SetRegoVersion(ast.RegoV1)).PrepareForEval(tb.Context())
 	if err != nil {
 		tb.Fatal(err)
@@ -122,7 +113,7 @@ func prepareOPAStore(tb testing.TB, module string, store storage.Store) opa.Prep
 // prepareOPAInput hands OPA each request as a Go map.
 func prepareOPAInput(tb testing.TB, s *shape) asked {
 	tb.Helper()
-	e := &opaEngine{query: prepareOPA(tb, s.module, s.data)}
+	e := &opaEngine{query: prepareOPA(tb, s.module, s.object(tb))}
 	for _, q := range s.questions {
 		e.inputs = append(e.inputs, opa.EvalInput(q.input()))
 	}
@@ -132,7 +123,7 @@ func prepareOPAInput(tb testing.TB, s *shape) asked {
 // prepareOPAParsed hands OPA each request as OPA's own value, made before.
 func prepareOPAParsed(tb testing.TB, s *shape) asked {
 	tb.Helper()
-	e := &opaEngine{query: prepareOPA(tb, s.module, s.data)}
+	e := &opaEngine{query: prepareOPA(tb, s.module, s.object(tb))}
 	for _, q := range s.questions {
 		v, err := ast.InterfaceToValue(q.input())
 		if err != nil {
@@ -220,26 +211,4 @@ func (e *cedarEngine) allows(_ context.Context, question int) (bool, error) {
 func (e *cedarEngine) answer(ctx context.Context, question int) (answer, error) {
 	allow, err := e.allows(ctx, question)
 	return answer{allow: allow, obligations: "{}"}, err
-}
-
-// want is the answer that a question has.
-func (q question) want() answer {
-	a := answer{q.allow, q.deny, q.reasons, q.obligations}
-	if a.obligations == "" {
-		a.obligations = "{}"
-	}
-	return a
-}
-
-// json returns the shape's data as a bundle has it.
-func (s *shape) json(tb testing.TB) []byte {
-	tb.Helper()
-	if s.data == nil {
-		return nil
-	}
-	text, err := json.Marshal(s.data)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return text
 }
