@@ -2,7 +2,6 @@ package value
 
 import (
 	"slices"
-	"strconv"
 
 	"github.com/microwall/microwall/policy"
 )
@@ -51,8 +50,9 @@ func (v Value) Elem(i int) Value {
 	return FromPolicy(v.ref.(policy.Composite).Index(i))
 }
 
-// Get looks key up: an object's member, an array's element, a set's member.
-// Whatever has no such thing gives the undefined Value.
+// Get looks key up: an object's member, an array's element, a set's member, which
+// is the key itself, in its spelling. Whatever has no such thing gives the
+// undefined Value.
 func (v Value) Get(key Value) Value {
 	switch v.kind {
 	case Object:
@@ -68,29 +68,15 @@ func (v Value) Get(key Value) Value {
 		}
 		return v.GetText(key.text())
 	case Array:
-		if i, ok := key.index(); ok && i < uint64(v.Len()) {
+		if i, ok := key.PlainInt64(); ok && uint64(i) < uint64(v.Len()) {
 			return v.Elem(int(i))
 		}
 	case Set:
-		t := v.ref.(*table)
-		if i := t.find(key); i >= 0 {
-			return t.keys[i]
+		if v.ref.(*table).find(key) >= 0 {
+			return key
 		}
 	}
 	return Value{}
-}
-
-// index returns a number that can be an array's index. OPA takes 1 for one, and
-// neither 1.0 nor 1e0.
-func (v Value) index() (uint64, bool) {
-	if v.kind != Number {
-		return 0, false
-	}
-	if v.form == built {
-		return v.num, int64(v.num) >= 0
-	}
-	i, err := strconv.ParseInt(v.Numeral(), 10, 64)
-	return uint64(i), err == nil && i >= 0
 }
 
 // GetBase looks key up as OPA does on a path into a base document: a path is

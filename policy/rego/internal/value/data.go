@@ -22,7 +22,7 @@ type Data struct {
 	root     uint64
 	slots    []uint64
 	text     string
-	numerals []numeral
+	numerals []string
 	// names finds a name's slot by the hash of its text: open addressing, indexes
 	// into nameSlots plus one.
 	names     []uint32
@@ -62,7 +62,7 @@ func (d *Data) value(s uint64) Value {
 	case tagInt:
 		return Int(int64(s<<4) >> 4)
 	case tagNumeral:
-		return Value{kind: Number, form: spelled, ref: &d.numerals[payload]}
+		return NumberText(d.numerals[payload])
 	case tagText:
 		return Text(d.string(s))
 	case tagArray:
@@ -224,7 +224,7 @@ func (p *packer) pack(v Value) (uint64, error) {
 		if v.form == built && int64(v.num) <= maxInt && int64(v.num) >= -maxInt {
 			return slot(tagInt, v.num), nil
 		}
-		p.d.numerals = append(p.d.numerals, newNumeral(v.Numeral()))
+		p.d.numerals = append(p.d.numerals, v.Numeral())
 		return slot(tagNumeral, uint64(len(p.d.numerals)-1)), nil
 	case String:
 		return p.intern(v.text())

@@ -1,9 +1,6 @@
 package value
 
-import (
-	"strconv"
-	"unsafe"
-)
+import "unsafe"
 
 // Kind is the type of a value. Kinds are ordered as OPA orders values of
 // different types.
@@ -34,9 +31,9 @@ const (
 	// A boolean or a whole number in num; a string's length in num and its bytes
 	// in ref; a *list, or a *table.
 	built form = iota
-	// A number that is not spelled as a whole one of 64 bits: a *numeral.
+	// A number with a spelling of its own, held as a string is.
 	spelled
-	// A finite double that is no whole number, in num.
+	// A finite double that is no whole number, in num, spelled as strconv does.
 	double
 	// An array or object in a *Data, at num.
 	packed
@@ -97,52 +94,14 @@ func (v Value) Text() string {
 	return v.text()
 }
 
-// text is for values that are known to be strings.
+// text is for values that are known to be strings, or numbers in a spelling.
 func (v Value) text() string {
-	// Text and Data.value are the only places that make strings: ref is the first
-	// of num bytes.
+	// Only Text and NumberText make such: ref is the first of num bytes.
 	return unsafe.String(v.ref.(*byte), int(v.num))
-}
-
-// Int64 returns a number that is whole and within the range of int64, however it
-// is spelled.
-func (v Value) Int64() (int64, bool) {
-	if v.kind != Number {
-		return 0, false
-	}
-	switch v.form {
-	case built:
-		return int64(v.num), true
-	case spelled:
-		n := v.ref.(*numeral)
-		return n.whole, n.isWhole
-	}
-	return 0, false
 }
 
 // IsComposite reports whether v is an array, an object or a set.
 func (v Value) IsComposite() bool { return v.kind >= Array }
-
-// Numeral returns a number as it is spelled, "" for every other kind.
-func (v Value) Numeral() string {
-	if v.kind != Number {
-		return ""
-	}
-	if v.form == spelled {
-		return v.ref.(*numeral).text
-	}
-	return string(v.appendNumeral(nil))
-}
-
-func (v Value) appendNumeral(dst []byte) []byte {
-	switch v.form {
-	case spelled:
-		return append(dst, v.ref.(*numeral).text...)
-	case double:
-		return strconv.AppendFloat(dst, v.float(), 'g', -1, 64)
-	}
-	return strconv.AppendInt(dst, int64(v.num), 10)
-}
 
 // IsText reports whether v is the string s.
 func (v Value) IsText(s string) bool {
