@@ -2,6 +2,7 @@ package rego
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"runtime/debug"
@@ -9,12 +10,13 @@ import (
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/rego"
-	"github.com/open-policy-agent/opa/v1/storage"
-	"github.com/open-policy-agent/opa/v1/storage/inmem"
 	"github.com/open-policy-agent/opa/v1/util"
 
 	"github.com/microwall/microwall/policy"
+	"github.com/microwall/microwall/policy/rego/internal/budget"
+	"github.com/microwall/microwall/policy/rego/internal/builtin"
+	"github.com/microwall/microwall/policy/rego/internal/exec"
+	"github.com/microwall/microwall/policy/rego/internal/value"
 )
 
 // Module is one Rego file.
@@ -37,21 +39,25 @@ type Source struct {
 	Data []byte
 }
 
-// Options of a [Program]. The zero value has the defaults.
+// Options of a [Program]. The zero value has the defaults. What an evaluation
+// needs more of than it may is an error of kind policy.Failed.
 type Options struct {
-	// Budget is how long one evaluation may take. Zero is one second. What
-	// takes longer is an error of kind policy.Failed.
+	// Budget is how long one evaluation may take. Zero is one second.
 	Budget time.Duration
+	// Steps is how many statements and elements one evaluation may look at; one
+	// takes some ten nanoseconds. Zero is 20 million.
+	Steps int64
+	// Bytes is how much one evaluation may build. Zero is 256 MiB.
+	Bytes int64
 }
 
-const defaultBudget = time.Second
+func (o Options) limits() budget.Limits {
+	return budget.Limits{Time: cmp.Or(o.Budget, time.Second), Steps: cmp.Or(o.Steps, 20_000_000), Bytes: cmp.Or(o.Bytes, 256<<20)}
+}
 
-// The rules that answer, and the queries for them. A comprehension turns
-// "undefined" into an empty array, so that a query always has one result.
-const (
-	queryAll       = "allow = [x | x := data.authz.allow]; deny = [x | x := data.authz.deny]; reasons = [x | x := data.authz.reasons]; obligations = [x | x := data.authz.obligations]"
-	queryGuardrail = "deny = [x | x := data.authz.deny]; obligations = [x | x := data.authz.obligations]"
-)
+// query asks for the rules that answer. A comprehension turns "undefined" into an
+// empty array, so that the query always has one result.
+const query = "allow = [x | x := data.authz.allow]; deny = [x | x := data.authz.deny]; reasons = [x | x := data.authz.reasons]; obligations = [x | x := data.authz.obligations]"
 
 // Compile checks a bundle's policy and returns it ready to be evaluated. If the
 // policy does not compile, the error is [Problems].
@@ -60,17 +66,31 @@ func Compile(ctx context.Context, src Source, o Options) (*Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.Budget == 0 {
-		o.Budget = defaultBudget
-	}
-	p := &Program{budget: o.Budget, readsTime: readsTime(c.compiler.Modules)}
-	if p.all, err = c.prepare(ctx, queryAll); err != nil {
+	planned, err := plan(ctx, c.compiler, query)
+	if err != nil {
 		return nil, err
 	}
-	if p.guardrail, err = c.prepare(ctx, queryGuardrail); err != nil {
-		return nil, err
+	p := &Program{limits: o.limits(), readsTime: readsTime(c.compiler.Modules)}
+	p.exec, err = exec.Compile(planned, exec.Options{
+		Data: c.data.Value(), Packed: c.data, Strict: true, Answers: answers, Functions: functions(c.compiler.Modules), Find: builtin.Find,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("compile the plan: %w", err)
 	}
 	return p, nil
+}
+
+// functions returns the paths of functions.
+func functions(modules map[string]*ast.Module) map[string]bool {
+	paths := map[string]bool{}
+	for _, m := range modules {
+		for _, rule := range m.Rules {
+			if len(rule.Head.Args) > 0 {
+				paths[rule.Ref().String()] = true
+			}
+		}
+	}
+	return paths
 }
 
 // Check reports every problem of a policy and of its tests as [Problems], nil
@@ -88,7 +108,7 @@ func Check(src Source) error {
 
 type compiled struct {
 	compiler *ast.Compiler
-	store    storage.Store
+	data     *value.Data
 }
 
 // compile parses and compiles modules under the hermetic profile.
@@ -120,7 +140,7 @@ func compile(modules []Module, data []byte) (c *compiled, err error) {
 			parsed[m.Path] = mod
 		}
 	}
-	root, err := parseData(data)
+	packed, err := packData(data)
 	if err != nil {
 		problems = append(problems, Problem{File: "data.json", Message: err.Error()})
 	}
@@ -128,7 +148,7 @@ func compile(modules []Module, data []byte) (c *compiled, err error) {
 		return nil, problems.err()
 	}
 	checkShapes(parsed, &problems)
-	checkData(parsed, root, &problems)
+	checkData(parsed, packed.Value(), &problems)
 	checkHost(parsed, &problems)
 
 	compiler := ast.NewCompiler().WithCapabilities(caps).WithDefaultRegoVersion(ast.RegoV1).SetErrorLimit(0)
@@ -139,9 +159,15 @@ func compile(modules []Module, data []byte) (c *compiled, err error) {
 	if err := problems.err(); err != nil {
 		return nil, err
 	}
-	// The store is written here and never again: a program is immutable.
-	store := inmem.NewFromObjectWithOpts(root, inmem.OptRoundTripOnWrite(false), inmem.OptReturnASTValuesOnRead(true))
-	return &compiled{compiler: compiler, store: store}, nil
+	return &compiled{compiler: compiler, data: packed}, nil
+}
+
+func packData(data []byte) (*value.Data, error) {
+	root, err := parseData(data)
+	if err != nil {
+		return nil, err
+	}
+	return value.Pack(value.FromPolicy(policy.ValueOf(root)))
 }
 
 func parseData(data []byte) (map[string]any, error) {
@@ -159,16 +185,3 @@ func parseData(data []byte) (map[string]any, error) {
 	return object, nil
 }
 
-func (c *compiled) prepare(ctx context.Context, query string) (rego.PreparedEvalQuery, error) {
-	q, err := rego.New(
-		rego.Query(query),
-		rego.Compiler(c.compiler),
-		rego.Store(c.store),
-		rego.StrictBuiltinErrors(true),
-		rego.SetRegoVersion(ast.RegoV1),
-	).PrepareForEval(ctx)
-	if err != nil {
-		return q, fmt.Errorf("prepare the query for the rules of authz: %w", err)
-	}
-	return q, nil
-}

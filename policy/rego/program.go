@@ -2,24 +2,25 @@ package rego
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"runtime/debug"
 	"slices"
 	"time"
 	"unicode/utf8"
 
-	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/rego"
-
 	"github.com/microwall/microwall/policy"
+	"github.com/microwall/microwall/policy/rego/internal/budget"
+	"github.com/microwall/microwall/policy/rego/internal/exec"
+	"github.com/microwall/microwall/policy/rego/internal/value"
 )
 
 // Program is the compiled policy of one bundle. It is immutable and safe for
 // concurrent use.
 type Program struct {
-	all, guardrail rego.PreparedEvalQuery
-	readsTime      bool
-	budget         time.Duration
+	exec      *exec.Program
+	readsTime bool
+	limits    budget.Limits
 }
 
 // Outcome is what the rules of one bundle say about one input.
@@ -44,17 +45,27 @@ func (p *Program) ReadsTime() bool { return p.readsTime }
 // failed, has a rule of another shape than it must have, or went over its
 // budget; it is ctx's error if ctx ended first.
 func (p *Program) Evaluate(ctx context.Context, in *Input) (Outcome, error) {
-	return p.run(ctx, p.all, in)
+	return p.run(ctx, in, 1<<allow|1<<deny|1<<reasons|1<<obligations)
 }
 
 // EvaluateGuardrail computes deny and obligations alone: the outcome of an
 // ancestor that binds the namespace below it. Errors are as with
 // [Program.Evaluate].
 func (p *Program) EvaluateGuardrail(ctx context.Context, in *Input) (Outcome, error) {
-	return p.run(ctx, p.guardrail, in)
+	return p.run(ctx, in, 1<<deny|1<<obligations)
 }
 
-func (p *Program) run(ctx context.Context, q rego.PreparedEvalQuery, in *Input) (out Outcome, err error) {
+// The rules that answer, by their place in answers.
+const (
+	allow = iota
+	deny
+	reasons
+	obligations
+)
+
+var answers = []string{allow: ruleAllow, deny: ruleDeny, reasons: ruleReasons, obligations: ruleObligations}
+
+func (p *Program) run(ctx context.Context, in *Input, rules uint) (out Outcome, err error) {
 	// A policy must not be able to end the process that it protects.
 	defer func() {
 		if r := recover(); r != nil {
@@ -65,113 +76,84 @@ func (p *Program) run(ctx context.Context, q rego.PreparedEvalQuery, in *Input) 
 			}
 		}
 	}()
-	bounded, cancel := context.WithTimeout(ctx, p.budget)
-	defer cancel()
-	results, err := q.Eval(bounded,
-		rego.EvalParsedInput(in.value()),
-		rego.EvalRuleIndexing(false),
-		rego.EvalEarlyExit(false),
-		rego.EvalGenerateJSON(asTerm),
-	)
-	switch {
-	case err == nil:
-	case ctx.Err() != nil:
-		return Outcome{}, fmt.Errorf("decision was not finished: %w", context.Cause(ctx))
-	case bounded.Err() != nil:
-		return Outcome{}, policy.Errorf(policy.Failed, "policy went over its budget of %s: make it do less for one request", p.budget)
-	default:
-		return Outcome{}, policy.Errorf(policy.Failed, "policy failed: %w", err)
-	}
-	if len(results) != 1 {
-		return Outcome{}, policy.Errorf(policy.Failed, "policy gave %d results instead of one", len(results))
-	}
-	return outcome(results[0].Bindings)
-}
-
-// asTerm keeps a result as OPA's value, in which sets can be told from arrays.
-func asTerm(t *ast.Term, _ *rego.EvalContext) (any, error) { return t, nil }
-
-func outcome(bindings rego.Vars) (out Outcome, err error) {
-	if v, ok, err := answer(bindings, ruleAllow); err != nil {
-		return Outcome{}, err
-	} else if ok {
-		b, ok := v.(ast.Boolean)
-		if !ok {
-			return Outcome{}, wrongShape(ruleAllow, "true or false", v)
-		}
-		out.Allow = bool(b)
-	}
-	if out.Deny, err = stringSet(bindings, ruleDeny); err != nil {
-		return Outcome{}, err
-	}
-	if out.Reasons, err = stringSet(bindings, ruleReasons); err != nil {
-		return Outcome{}, err
-	}
-	if out.Obligations, err = obligations(bindings); err != nil {
-		return Outcome{}, err
+	err = p.exec.Answer(ctx, value.Input{Request: *in.request, Unix: in.stamp.unix}, rules, p.limits, func(rule int, v value.Value) error {
+		return out.set(rule, v)
+	})
+	if err != nil {
+		return Outcome{}, p.failure(ctx, err)
 	}
 	return out, nil
 }
 
-// answer returns what a rule is, and whether it was asked for and is defined.
-func answer(bindings rego.Vars, rule string) (ast.Value, bool, error) {
-	binding, asked := bindings[rule]
-	if !asked {
-		return nil, false, nil
+func (p *Program) failure(ctx context.Context, err error) error {
+	switch {
+	case policy.KindOf(err) == policy.Failed:
+		return err
+	case ctx.Err() != nil:
+		return fmt.Errorf("decision was not finished: %w", context.Cause(ctx))
+	case budget.IsOver(err):
+		return policy.Errorf(policy.Failed, "policy went %w (%s): make it do less for one request", err, p.budget())
 	}
-	t, ok := binding.(*ast.Term)
-	if !ok {
-		return nil, false, policy.Errorf(policy.Failed, "%s came back as %T", rule, binding)
-	}
-	list, ok := t.Value.(*ast.Array)
-	if !ok || list.Len() > 1 {
-		return nil, false, policy.Errorf(policy.Failed, "%s came back as %s", rule, t)
-	}
-	if list.Len() == 0 {
-		return nil, false, nil
-	}
-	return list.Elem(0).Value, true, nil
+	return policy.Errorf(policy.Failed, "policy failed: %w", err)
 }
 
-func stringSet(bindings rego.Vars, rule string) ([]string, error) {
-	v, ok, err := answer(bindings, rule)
-	if !ok {
-		return nil, err
+func (p *Program) budget() string {
+	return fmt.Sprintf("%d million steps, %d MiB, %s", p.limits.Steps/1_000_000, p.limits.Bytes>>20, p.limits.Time.Round(time.Millisecond))
+}
+
+// set takes over what a rule is.
+func (o *Outcome) set(rule int, v value.Value) (err error) {
+	if !v.Defined() {
+		return nil
 	}
-	set, ok := v.(ast.Set)
-	if !ok {
+	switch rule {
+	case allow:
+		if v.Kind() != value.Bool {
+			return wrongShape(ruleAllow, "true or false", v)
+		}
+		o.Allow = v.IsTrue()
+	case deny:
+		o.Deny, err = stringSet(ruleDeny, v)
+	case reasons:
+		o.Reasons, err = stringSet(ruleReasons, v)
+	case obligations:
+		o.Obligations, err = properties(v)
+	}
+	return err
+}
+
+func stringSet(rule string, v value.Value) ([]string, error) {
+	if v.Kind() != value.Set {
 		return nil, wrongShape(rule, "a set of strings", v)
 	}
-	texts := make([]string, 0, set.Len())
-	for _, member := range set.Slice() {
-		text, ok := member.Value.(ast.String)
-		if !ok {
-			return nil, wrongShape(rule, "a set of strings; a member", member.Value)
+	if v.Len() == 0 {
+		return nil, nil
+	}
+	texts := make([]string, 0, v.Len())
+	for member := range v.All() {
+		if member.Kind() != value.String {
+			return nil, wrongShape(rule, "a set of strings; a member", member)
 		}
-		if !utf8.ValidString(string(text)) {
+		text := member.Text()
+		if !utf8.ValidString(text) {
 			return nil, policy.Errorf(policy.Failed, "policy failed: %s has the member %q, which is not valid UTF-8", rule, text)
 		}
-		texts = append(texts, string(text))
+		texts = append(texts, text)
 	}
 	slices.Sort(texts)
 	return texts, nil
 }
 
-func obligations(bindings rego.Vars) (policy.Properties, error) {
-	v, ok, err := answer(bindings, ruleObligations)
-	if !ok {
-		return policy.Properties{}, err
-	}
-	object, ok := v.(ast.Object)
-	if !ok {
+func properties(v value.Value) (policy.Properties, error) {
+	if v.Kind() != value.Object {
 		return policy.Properties{}, wrongShape(ruleObligations, "an object", v)
 	}
-	if name := oddName(object); name != nil {
-		return policy.Properties{}, wrongShape(ruleObligations, "an object with names that are strings, at every depth; a name", name)
+	if v.Len() == 0 {
+		return policy.Properties{}, nil
 	}
-	plain, err := ast.JSON(object)
+	plain, err := goValue(v)
 	if err != nil {
-		return policy.Properties{}, policy.Errorf(policy.Failed, "obligations are no JSON: %w", err)
+		return policy.Properties{}, err
 	}
 	p, err := policy.NewProperties(plain.(map[string]any))
 	if err != nil {
@@ -180,23 +162,43 @@ func obligations(bindings rego.Vars) (policy.Properties, error) {
 	return p, nil
 }
 
-// oddName returns a name in v that is no string, nil if there is none: as JSON,
-// such a name could take the place of another.
-func oddName(v ast.Value) ast.Value {
-	var odd ast.Value
-	ast.WalkTerms(ast.NewTerm(v), func(t *ast.Term) bool {
-		if object, ok := t.Value.(ast.Object); ok {
-			object.Foreach(func(name, _ *ast.Term) {
-				if _, ok := name.Value.(ast.String); !ok {
-					odd = name.Value
-				}
-			})
+// goValue copies a value, so that it can leave the evaluation that it belongs to.
+// A name that is no string is refused: as JSON, it could take the place of another.
+func goValue(v value.Value) (any, error) {
+	switch v.Kind() {
+	case value.Bool:
+		return v.IsTrue(), nil
+	case value.Number:
+		return json.Number(v.Numeral()), nil
+	case value.String:
+		return v.Text(), nil
+	case value.Array, value.Set:
+		list := make([]any, 0, v.Len())
+		for _, e := range v.All() {
+			plain, err := goValue(e)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, plain)
 		}
-		return odd != nil
-	})
-	return odd
+		return list, nil
+	case value.Object:
+		m := make(map[string]any, v.Len())
+		for name, e := range v.All() {
+			if name.Kind() != value.String {
+				return nil, wrongShape(ruleObligations, "an object with names that are strings, at every depth; a name", name)
+			}
+			plain, err := goValue(e)
+			if err != nil {
+				return nil, err
+			}
+			m[name.Text()] = plain
+		}
+		return m, nil
+	}
+	return nil, nil
 }
 
-func wrongShape(rule, want string, got ast.Value) error {
-	return policy.Errorf(policy.Failed, "policy failed: %s must be %s, but is %s", rule, want, ast.ValueName(got))
+func wrongShape(rule, want string, got value.Value) error {
+	return policy.Errorf(policy.Failed, "policy failed: %s must be %s, but is %s", rule, want, got.Kind())
 }

@@ -1,11 +1,12 @@
 package rego
 
 import (
-	"encoding/json"
 	"slices"
 	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"github.com/microwall/microwall/policy/rego/internal/value"
 )
 
 // authzPackage is the package whose rules answer.
@@ -167,9 +168,9 @@ func isLiteral(t *ast.Term) bool {
 
 // checkData reports data that stands where rules do: OPA would let one hide
 // the other.
-func checkData(modules map[string]*ast.Module, root map[string]any, problems *Problems) {
+func checkData(modules map[string]*ast.Module, root value.Value, problems *Problems) {
 	const hint = "move the data to a path that no package has, for instance data.callers"
-	if _, ok := root["authz"]; ok {
+	if root.GetText("authz").Defined() {
 		*problems = append(*problems, Problem{File: "data.json", Message: "data stands under `authz`, where the rules are", Hint: hint})
 	}
 	for _, mod := range modules {
@@ -184,24 +185,22 @@ func checkData(modules map[string]*ast.Module, root map[string]any, problems *Pr
 
 // standsIn reports whether data has a value at path, or one that is no object
 // on the way to it.
-func standsIn(data any, path ast.Ref) bool {
+func standsIn(data value.Value, path ast.Ref) bool {
 	for _, step := range path {
-		object, ok := data.(map[string]any)
-		if !ok {
+		if data.Kind() != value.Object {
 			return true
 		}
-		var name string
 		switch s := step.Value.(type) {
 		case ast.String:
-			name = string(s)
+			data = data.GetText(string(s))
 		case ast.Var:
-			name = string(s)
+			data = data.GetText(string(s))
 		case ast.Number:
-			name = json.Number(s).String()
+			data = data.GetText(string(s))
 		default:
 			return true
 		}
-		if data, ok = object[name]; !ok {
+		if !data.Defined() {
 			return false
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/cover"
 	"github.com/open-policy-agent/opa/v1/storage"
+	"github.com/open-policy-agent/opa/v1/storage/inmem"
 	"github.com/open-policy-agent/opa/v1/tester"
 	"github.com/open-policy-agent/opa/v1/topdown"
 )
@@ -85,10 +86,14 @@ func Test(ctx context.Context, src Source, o TestOptions) (report TestReport, er
 	}
 	// The tester compiles for itself, to keep what tests print; this reports
 	// what does not compile as everywhere else.
-	c, err := compile(slices.Concat(src.Modules, src.Tests), src.Data)
+	if _, err := compile(slices.Concat(src.Modules, src.Tests), src.Data); err != nil {
+		return TestReport{}, err
+	}
+	root, err := parseData(src.Data)
 	if err != nil {
 		return TestReport{}, err
 	}
+	store := inmem.NewFromObjectWithOpts(root, inmem.OptRoundTripOnWrite(false), inmem.OptReturnASTValuesOnRead(true))
 	caps, err := language()
 	if err != nil {
 		return TestReport{}, err
@@ -105,7 +110,7 @@ func Test(ctx context.Context, src Source, o TestOptions) (report TestReport, er
 	}
 	runner := tester.NewRunner().
 		SetCompiler(ast.NewCompiler().WithCapabilities(caps).WithDefaultRegoVersion(ast.RegoV1).WithEnablePrintStatements(true)).
-		SetStore(c.store).
+		SetStore(store).
 		SetModules(modules).
 		SetTimeout(o.Timeout).
 		RaiseBuiltinErrors(true).
@@ -115,7 +120,7 @@ func Test(ctx context.Context, src Source, o TestOptions) (report TestReport, er
 		coverage = cover.New()
 		runner = runner.SetCoverageQueryTracer(coverage)
 	}
-	err = storage.Txn(ctx, c.store, storage.TransactionParams{}, func(txn storage.Transaction) error {
+	err = storage.Txn(ctx, store, storage.TransactionParams{}, func(txn storage.Transaction) error {
 		results, err := runner.RunTests(ctx, txn)
 		if err != nil {
 			return err

@@ -11,17 +11,20 @@ import (
 	"context"
 	"errors"
 	"math"
+	"time"
 )
 
 // Limits of one evaluation. A field that is zero sets no limit.
 type Limits struct {
 	Steps, Bytes int64
+	Time         time.Duration
 }
 
 // The errors of an evaluation that does not fit.
 var (
 	ErrSteps = errors.New("over its budget of steps")
 	ErrBytes = errors.New("over its budget of bytes")
+	ErrTime  = errors.New("over its budget of time")
 )
 
 // interval is how many steps are taken between two looks at the context: well
@@ -35,11 +38,15 @@ type Meter struct {
 	steps int64 // steps left beyond fuel
 	bytes int64 // bytes left
 	ctx   context.Context
+	time  time.Duration
+	// end is when time is over. It is worked out at the first look at the clock,
+	// which short evaluations never take.
+	end time.Time
 }
 
 // Reset starts a new evaluation.
 func (m *Meter) Reset(ctx context.Context, l Limits) {
-	*m = Meter{ctx: ctx, steps: l.Steps, bytes: l.Bytes}
+	*m = Meter{ctx: ctx, steps: l.Steps, bytes: l.Bytes, time: l.Time}
 	if l.Steps == 0 {
 		m.steps = math.MaxInt64
 	}
@@ -64,6 +71,14 @@ func (m *Meter) refill() error {
 	if m.ctx != nil {
 		if err := m.ctx.Err(); err != nil {
 			return err
+		}
+	}
+	if m.time > 0 {
+		switch now := time.Now(); {
+		case m.end.IsZero():
+			m.end = now.Add(m.time)
+		case now.After(m.end):
+			return ErrTime
 		}
 	}
 	if m.steps < -m.fuel {
@@ -94,8 +109,14 @@ func (m *Meter) Work(steps, bytes int64) error {
 	return m.Step(steps)
 }
 
+// Context returns what the evaluation ends with, for work that cannot count its
+// steps; nil if there is none.
+func (m *Meter) Context() context.Context { return m.ctx }
+
 // IsOver reports whether an evaluation ended because it was over its limits.
-func IsOver(err error) bool { return errors.Is(err, ErrSteps) || errors.Is(err, ErrBytes) }
+func IsOver(err error) bool {
+	return errors.Is(err, ErrSteps) || errors.Is(err, ErrBytes) || errors.Is(err, ErrTime)
+}
 
 // Product returns a*b for sizes, at most math.MaxInt64.
 func Product(a, b int64) int64 {

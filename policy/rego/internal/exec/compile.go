@@ -3,6 +3,7 @@ package exec
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ir"
@@ -16,16 +17,18 @@ type compiler struct {
 	program *Program
 	strings []string
 	files   []string
-	answers map[ir.Local]int
+	// collect is the array that an answer would be put into.
+	collect ir.Local
 	errs    []error
 
 	// Of the function that is being compiled.
-	name   string
-	locals int
-	depth  int
-	saves  map[ir.Local]int // hidden locals, by the local that a document is saved in
-	region *region
-	shared map[ir.Local]bool // parameters and result
+	name      string
+	twoValues string // the message of a conflict
+	locals    int
+	depth     int
+	saves     map[ir.Local]int // hidden locals, by the local that a document is saved in
+	region    *region
+	shared    map[ir.Local]bool // parameters and result
 }
 
 func (c *compiler) errorf(format string, args ...any) {
@@ -35,6 +38,11 @@ func (c *compiler) errorf(format string, args ...any) {
 func (c *compiler) begin(name string, blocks []*ir.Block, params []ir.Local) {
 	c.name, c.depth, c.saves = name, 0, map[ir.Local]int{}
 	c.locals = countLocals(blocks)
+	_, path, _ := strings.Cut(name, ".")
+	c.twoValues = "rule " + path + " produced conflicting values"
+	if c.options.Functions[path] {
+		c.twoValues = "function " + path + " produced conflicting values for the same inputs"
+	}
 	c.shared = map[ir.Local]bool{}
 	for _, p := range params {
 		c.locals = max(c.locals, int(p)+1)
@@ -56,17 +64,70 @@ func (c *compiler) function(fn *function, f *ir.Func) {
 	fn.locals, fn.depth = c.locals, c.locals+c.depth
 }
 
-func (c *compiler) plan(p *ir.Plan) (op, int) {
+func (c *compiler) plan(p *ir.Plan) {
 	c.begin("", p.Blocks, []ir.Local{ir.Input, ir.Data})
 	blocks := c.regions(p.Blocks)
-	return func(m *machine, l []value.Value) int {
+	c.program.main = func(m *machine, l []value.Value) int {
 		for _, b := range blocks {
 			if r := b(m, l); r < 0 {
 				return r
 			}
 		}
 		return next
-	}, c.locals
+	}
+	c.program.locals = c.locals
+}
+
+// planAnswers compiles, for each answer, the block that would put it into its
+// array.
+func (c *compiler) planAnswers(p *ir.Plan) {
+	c.begin("", p.Blocks, []ir.Local{ir.Input, ir.Data})
+	c.program.answers = make([]op, len(c.options.Answers))
+	if len(p.Blocks) != 1 {
+		c.errorf("plan for answers has %d blocks", len(p.Blocks))
+		return
+	}
+	stmts := p.Blocks[0].Stmts
+	collected := map[ir.Local]*ir.BlockStmt{} // by array
+	same := map[ir.Local]ir.Local{}
+	for i, s := range stmts {
+		switch s := s.(type) {
+		case *ir.MakeArrayStmt:
+			if i+1 < len(stmts) {
+				if block, ok := stmts[i+1].(*ir.BlockStmt); ok && len(block.Blocks) == 1 {
+					collected[s.Target] = block
+				}
+			}
+		case *ir.AssignVarStmt:
+			if l, ok := s.Source.Value.(ir.Local); ok {
+				same[s.Target] = l
+			}
+		case *ir.ObjectInsertStmt:
+			name, ok := s.Key.Value.(ir.StringIndex)
+			if !ok {
+				continue
+			}
+			array, _ := s.Value.Value.(ir.Local)
+			for from, ok := same[array]; ok; from, ok = same[array] {
+				array = from
+			}
+			i, block := slices.Index(c.options.Answers, c.strings[name]), collected[array]
+			if i < 0 || block == nil {
+				c.errorf("plan for answers has %s in another way", c.strings[name])
+				continue
+			}
+			c.collect = array
+			c.region = newRegion(c, block.Blocks[0])
+			c.program.answers[i] = c.block(block.Blocks[0])
+			c.collect = 0
+		}
+	}
+	for i, a := range c.program.answers {
+		if a == nil {
+			c.errorf("plan has no answer %s", c.options.Answers[i])
+		}
+	}
+	c.program.locals = c.locals
 }
 
 // regions compiles the blocks of a function, each of which is a rule's: locals
@@ -154,20 +215,6 @@ func sequence(ops []op) op {
 	}
 }
 
-func (c *compiler) findAnswers(p *ir.Plan) {
-	for _, b := range p.Blocks {
-		for i, s := range b.Stmts {
-			make, ok := s.(*ir.MakeArrayStmt)
-			if !ok || i+1 >= len(b.Stmts) {
-				continue
-			}
-			if _, ok := b.Stmts[i+1].(*ir.BlockStmt); ok {
-				c.answers[make.Target] = len(c.answers)
-			}
-		}
-	}
-}
-
 func (c *compiler) fault(l *ir.Location, code, message string) *Error {
 	e := &Error{Code: code, Message: message, Row: l.Row, Col: l.Col}
 	if l.File < len(c.files) {
@@ -181,11 +228,7 @@ func (c *compiler) fault(l *ir.Location, code, message string) *Error {
 
 // conflict is the error of a rule or function with two values.
 func (c *compiler) conflict(l *ir.Location) *Error {
-	_, path, _ := strings.Cut(c.name, ".")
-	if c.options.IsFunction != nil && c.options.IsFunction(path) {
-		return c.fault(l, conflictError, "function "+path+" produced conflicting values for the same inputs")
-	}
-	return c.fault(l, conflictError, "rule "+path+" produced conflicting values")
+	return c.fault(l, conflictError, c.twoValues)
 }
 
 func (c *compiler) keyConflict(l *ir.Location) *Error {

@@ -47,7 +47,7 @@ type machine struct {
 	lastID int64
 
 	results []value.Value // of ResultSetAdd
-	answers []value.Value // of the answer blocks
+	input   value.Input   // what an answer's input is read from
 }
 
 // world is what rules are computed in: an input and a data document, named by
@@ -66,7 +66,7 @@ type memo struct {
 func (p *Program) machine(ctx context.Context, l budget.Limits) *machine {
 	m, ok := p.pool.Get().(*machine)
 	if !ok {
-		m = &machine{program: p, stack: make([]value.Value, p.stack), answers: make([]value.Value, p.nAnswers)}
+		m = &machine{program: p, stack: make([]value.Value, p.stack)}
 		m.worlds = append(m.worlds, world{memo: make([]memo, len(p.functions))})
 	}
 	m.meter.Reset(ctx, l)
@@ -81,7 +81,7 @@ func (p *Program) machine(ctx context.Context, l budget.Limits) *machine {
 func (p *Program) release(m *machine) {
 	clear(m.stack)
 	clear(m.args[:])
-	clear(m.answers)
+	m.input = value.Input{}
 	m.call = builtin.Call{}
 	m.results = nil
 	m.result, m.err = value.Value{}, nil

@@ -19,9 +19,9 @@ type Program struct {
 	byName    map[string]*function
 	dynamic   *names
 	main      op
-	locals    int // of main
+	answers   []op
+	locals    int // of main, and of the answers
 	stack     int
-	nAnswers  int
 	data      value.Value
 	strict    bool
 	host      func(context.Context) *topdown.BuiltinContext
@@ -37,12 +37,13 @@ type Options struct {
 	// Strict makes an error of a built-in end the evaluation; without it, the
 	// call is undefined.
 	Strict bool
-	// Answers asks for the plan of a query that collects into arrays, `a = [x |
-	// x := ...]; ...`: what each array would get first is an answer.
-	Answers bool
-	// IsFunction reports whether rules of a path, for instance "data.lib.f", are
-	// a function's.
-	IsFunction func(path string) bool
+	// Answers are the variables of a query of the form `a = [x | x := ...]; b =
+	// ...`, in the order in which [Program.Answer] is to have what stands in their
+	// arrays. A program with answers has no results.
+	Answers []string
+	// Functions are the paths of functions, for instance "data.lib.f": all others
+	// are rules'.
+	Functions map[string]bool
 	// Host makes what OPA's own built-ins may know of an evaluation and its host;
 	// nil lets them know nothing.
 	Host func(context.Context) *topdown.BuiltinContext
@@ -58,7 +59,6 @@ func Compile(p *ir.Policy, o Options) (*Program, error) {
 	c := &compiler{
 		options: o,
 		program: &Program{byName: map[string]*function{}, dynamic: &names{}, data: o.Data, strict: o.Strict, host: o.Host},
-		answers: map[ir.Local]int{},
 	}
 	for _, s := range p.Static.Strings {
 		c.strings = append(c.strings, s.Value)
@@ -82,13 +82,12 @@ func Compile(p *ir.Policy, o Options) (*Program, error) {
 	for i, f := range p.Funcs.Funcs {
 		c.function(c.program.functions[i], f)
 	}
-	plan := p.Plans.Plans[0]
-	if o.Answers {
-		c.findAnswers(plan)
+	if plan := p.Plans.Plans[0]; len(o.Answers) > 0 {
+		c.planAnswers(plan)
+	} else {
+		c.plan(plan)
 	}
-	c.program.main, c.program.locals = c.plan(plan)
 	c.program.stack = c.program.locals + c.depth
-	c.program.nAnswers = len(c.answers)
 	if err := errors.Join(c.errs...); err != nil {
 		return nil, err
 	}
@@ -132,28 +131,37 @@ func (n *names) depth() int {
 func (p *Program) Query(ctx context.Context, input value.Value, l budget.Limits) ([]value.Value, error) {
 	m := p.machine(ctx, l)
 	defer p.release(m)
-	if err := m.run(input); err != nil {
-		return nil, err
+	if p.main(m, m.begin(input)) == failed {
+		return nil, m.err
 	}
 	return m.results, nil
 }
 
-// Answer runs the plan and hands each answer to use, which must not keep them:
-// the undefined Value for one that is undefined.
-func (p *Program) Answer(ctx context.Context, input value.Value, l budget.Limits, use func(answers []value.Value) error) error {
+// Answer computes the answers whose bit is set in wanted and hands each of them to
+// use: the undefined Value for one that is undefined. What use is given belongs
+// to the evaluation, and must not be kept.
+func (p *Program) Answer(ctx context.Context, in value.Input, wanted uint, l budget.Limits, use func(i int, v value.Value) error) error {
 	m := p.machine(ctx, l)
 	defer p.release(m)
-	if err := m.run(input); err != nil {
-		return err
-	}
-	return use(m.answers)
-}
-
-func (m *machine) run(input value.Value) error {
-	l := m.stack[:m.program.locals]
-	l[ir.Input], l[ir.Data] = input, m.program.data
-	if m.program.main(m, l) == failed {
-		return m.err
+	m.input = in
+	locals := m.begin(m.input.Value())
+	for i, answer := range p.answers {
+		if wanted&(1<<i) == 0 {
+			continue
+		}
+		m.result = value.Value{}
+		if answer(m, locals) == failed {
+			return m.err
+		}
+		if err := use(i, m.result); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+func (m *machine) begin(input value.Value) []value.Value {
+	l := m.stack[:m.program.locals]
+	l[ir.Input], l[ir.Data] = input, m.program.data
+	return l
 }

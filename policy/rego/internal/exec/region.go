@@ -60,9 +60,6 @@ func (r *region) foldConstants(c *compiler, b *ir.Block, made map[ir.Local]int) 
 		return value.Value{}, false
 	}
 	start := func(l ir.Local, v value.Value) {
-		if _, answer := c.answers[l]; answer && c.name == "" {
-			return
-		}
 		if r.defs[l] == 1 && !r.shared[l] {
 			r.constants[l], building[l] = v, true
 		}

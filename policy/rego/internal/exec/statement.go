@@ -129,12 +129,6 @@ func (b *builder) compile(s ir.Stmt) op {
 		v := value.NumberText(b.c.strings[s.Index])
 		return makeOp(s.Target, func() value.Value { return v })
 	case *ir.MakeArrayStmt:
-		if i, ok := b.answer(s.Target); ok {
-			return func(m *machine, _ []value.Value) int {
-				m.answers[i] = value.Value{}
-				return next
-			}
-		}
 		n := int(s.Capacity)
 		return makeOp(s.Target, func() value.Value { return value.NewArray(make([]value.Value, 0, n)...) })
 	case *ir.MakeObjectStmt:
@@ -215,11 +209,6 @@ func makeOp(target ir.Local, make func() value.Value) op {
 		l[t] = make()
 		return next
 	}
-}
-
-func (b *builder) answer(l ir.Local) (int, bool) {
-	i, ok := b.c.answers[l]
-	return i, ok && b.c.name == ""
 }
 
 func (b *builder) is(o ir.Operand, k value.Kind) op {
@@ -328,13 +317,13 @@ func (b *builder) scan(s *ir.ScanStmt) op {
 
 func (b *builder) arrayAppend(s *ir.ArrayAppendStmt) op {
 	e, t := b.c.expr(b.operand(s.Value)), int(s.Array)
-	if i, ok := b.answer(s.Array); ok {
+	if b.c.collect == s.Array && b.c.collect != ir.Input {
 		return func(m *machine, l []value.Value) int {
 			v := e(l)
 			if !v.Defined() {
 				return undefined
 			}
-			m.answers[i] = v
+			m.result = v
 			return next
 		}
 	}

@@ -154,7 +154,7 @@ func contenders(t *testing.T, tc cases.TestCase, rv ast.RegoVersion) (ours, opa 
 	}
 	program, err := evaluator.Compile(plan, evaluator.Options{
 		Data: data, Strict: tc.StrictError, Find: builtin.Find,
-		IsFunction: func(p string) bool { return functions[p] },
+		Functions: functions,
 		Host: func(ctx context.Context) *topdown.BuiltinContext {
 			return &topdown.BuiltinContext{
 				Context: ctx, Cancel: topdown.NewCancel(), Cache: builtins.Cache{}, Seed: rand.Reader,

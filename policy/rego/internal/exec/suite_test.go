@@ -127,7 +127,7 @@ func run(t *testing.T, tc cases.TestCase, rv ast.RegoVersion) bool {
 	}
 	program, err := evaluator.Compile(plan, evaluator.Options{
 		Data: data, Strict: tc.StrictError, Find: builtin.Find,
-		IsFunction: func(p string) bool { return functions[p] },
+		Functions: functions,
 		Host: func(ctx context.Context) *topdown.BuiltinContext {
 			return &topdown.BuiltinContext{
 				Context: ctx, Cancel: topdown.NewCancel(), Cache: builtins.Cache{}, Seed: rand.Reader,
