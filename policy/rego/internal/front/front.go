@@ -1,0 +1,164 @@
+package front
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/ir"
+)
+
+// Module is one Rego file.
+type Module struct {
+	// Path is where errors are reported.
+	Path string
+	// Text of the file.
+	Text string
+}
+
+// Source is what is compiled.
+type Source struct {
+	// Modules, each with a path of its own.
+	Modules []Module
+	// RegoVersion of the modules; zero is v1.
+	RegoVersion ast.RegoVersion
+	// Capabilities are the language: what a module may import and call. Nil is
+	// everything that the linked OPA has. They are only read.
+	Capabilities *ast.Capabilities
+	// FutureKeywords are in force without being imported.
+	FutureKeywords []string
+	// Annotations reads the METADATA blocks of the modules, and reports those
+	// that it cannot read. Without it they are comments.
+	Annotations bool
+	// Topdown builds what OPA's own evaluator needs besides: its indexes.
+	Topdown bool
+	// Check is called between parser and compiler with the parsed modules by
+	// their paths, unless one of them does not parse or they are [TooCostly]. It
+	// may not change them. Its error ends [Compile] and is returned as it is.
+	// Nil is no check.
+	Check func(map[string]*ast.Module) error
+}
+
+// Compiled are compiled modules. They are safe for concurrent use, and nothing
+// that they hand out may be changed.
+type Compiled struct {
+	compiler *ast.Compiler
+
+	// OPA's query compiler and planner share state with the compiler.
+	planning sync.Mutex
+}
+
+// Compiler returns OPA's compiler after its work. What uses it may not run
+// beside [Compiled.Plan].
+func (c *Compiled) Compiler() *ast.Compiler { return c.compiler }
+
+// Plan is a planned query.
+type Plan struct {
+	// Query as it was parsed.
+	Query ast.Body
+	// Policy is the plan. A result is an object, its keys the names of the
+	// query's variables as they stand in its text.
+	Policy *ir.Policy
+}
+
+// Compile parses and compiles modules. Its error is
+//
+//   - [Unparsed], for modules that do not parse,
+//   - that of [Source.Check],
+//   - [ast.Errors], as the compiler reports them,
+//   - *[TooCostly], for modules that might take too long, or too much memory,
+//   - *[Crash], if OPA panicked,
+//   - ctx's, if it ended before.
+func Compile(ctx context.Context, src Source) (c *Compiled, err error) {
+	defer catch(&err)
+	modules, err := parse(ctx, &src)
+	if err != nil {
+		return nil, err
+	}
+	if src.Check != nil {
+		if err := src.Check(modules); err != nil {
+			return nil, err
+		}
+	}
+	compiler, err := compile(ctx, &src, modules)
+	if err != nil {
+		return nil, err
+	}
+	return &Compiled{compiler: compiler}, nil
+}
+
+// Plan compiles a query and plans what it needs of the modules. Its error is
+// [ast.Errors] of the query, *[TooCostly], *[Crash], ctx's, or what OPA's planner
+// says about something that it cannot plan.
+//
+// An expression of the query that is neither an equation nor negated must be
+// defined and not false, as everywhere in Rego, and does not appear in the
+// results.
+func (c *Compiled) Plan(ctx context.Context, query string) (p *Plan, err error) {
+	defer catch(&err)
+	parsed, err := ast.ParseBody(query)
+	if err != nil {
+		return nil, err
+	}
+	c.planning.Lock()
+	defer c.planning.Unlock()
+	policy, err := c.plan(ctx, parsed)
+	if err != nil {
+		return nil, err
+	}
+	return &Plan{Query: parsed, Policy: policy}, nil
+}
+
+// Unparsed is the error of modules that do not parse, in the order of
+// [Source.Modules].
+type Unparsed []UnparsedModule
+
+// UnparsedModule is a module that does not parse.
+type UnparsedModule struct {
+	Path string
+	// Err is [ast.Errors] of the parser, or [ErrEmpty].
+	Err error
+}
+
+// ErrEmpty is the error of a module without a statement.
+var ErrEmpty = errors.New("file is empty; it needs a package")
+
+// Error returns what is wrong with each module, one below the other.
+func (u Unparsed) Error() string { return errors.Join(u.Unwrap()...).Error() }
+
+// Unwrap returns the errors of the modules.
+func (u Unparsed) Unwrap() []error {
+	errs := make([]error, len(u))
+	for i, m := range u {
+		errs[i] = m.Err
+	}
+	return errs
+}
+
+// Crash is the error of source that made OPA panic.
+type Crash struct {
+	// Cause is what it panicked with.
+	Cause any
+	// Stack is where.
+	Stack []byte
+}
+
+func (c *Crash) Error() string { return fmt.Sprintf("OPA panicked: %v", c.Cause) }
+
+func catch(err *error) {
+	if cause := recover(); cause != nil {
+		*err = &Crash{Cause: cause, Stack: debug.Stack()}
+	}
+}
+
+// alive returns an error if ctx has ended. The stages of OPA cannot be
+// interrupted: it is asked between them.
+func alive(ctx context.Context, next string) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("stopped before it could %s: %w", next, context.Cause(ctx))
+	}
+	return nil
+}

@@ -1,0 +1,87 @@
+package front
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/ir"
+	"github.com/open-policy-agent/opa/v1/rego"
+	"github.com/open-policy-agent/opa/v1/types"
+)
+
+// OPA plans for a target: a plug-in that is asked for by name, and that is
+// handed the plan together with the context of the call that made it.
+const target = "microwall.plan"
+
+func init() { rego.RegisterPlugin(target, planTarget{}) }
+
+type planTarget struct{}
+
+type planKey struct{}
+
+func (planTarget) IsTarget(name string) bool { return name == target }
+
+func (planTarget) PrepareForEval(ctx context.Context, policy *ir.Policy, _ ...rego.PrepareOption) (rego.TargetPluginEval, error) {
+	*ctx.Value(planKey{}).(**ir.Policy) = policy
+	return notEvaluated{}, nil
+}
+
+type notEvaluated struct{}
+
+func (notEvaluated) Eval(context.Context, *rego.EvalContext, ast.Value) (ast.Value, error) {
+	return nil, errors.New("a plan of package front is not evaluated by OPA")
+}
+
+func (c *Compiled) plan(ctx context.Context, parsed ast.Body) (policy *ir.Policy, err error) {
+	query := c.asEquations(parsed)
+	if err := alive(ctx, "plan the query"); err != nil {
+		return nil, err
+	}
+	ctx = context.WithValue(ctx, planKey{}, &policy)
+	if _, err := rego.New(rego.ParsedQuery(query), rego.Compiler(c.compiler), rego.Target(target)).PrepareForEval(ctx); err != nil {
+		return nil, err
+	}
+	if policy == nil {
+		return nil, fmt.Errorf("OPA did not plan: the target %s is not registered any more", target)
+	}
+	return policy, nil
+}
+
+// asEquations returns a query that means the same but that package rego leaves
+// as it is. Otherwise it would capture the value of every expression that is no
+// equation, to show it in the results, and let the value be false.
+func (c *Compiled) asEquations(query ast.Body) ast.Body {
+	equations := make(ast.Body, 0, len(query))
+	for i, e := range query {
+		value := ast.VarTerm(fmt.Sprintf("%scaptured%d", ast.WildcardPrefix, i))
+		equation := e.Copy()
+		switch terms := e.Terms.(type) {
+		case *ast.Term:
+			equation.Terms = ast.Equality.Expr(terms, value).Terms
+		case []*ast.Term:
+			if e.IsEquality() || e.IsAssignment() || c.isVoid(e) || c.compiler.GetArity(e.Operator()) != len(e.Operands()) {
+				value = nil
+				break
+			}
+			equation.Terms = append(terms, value)
+		default:
+			value = nil
+		}
+		if value == nil || e.Negated {
+			equations.Append(e)
+			continue
+		}
+		equations.Append(equation)
+		notFalse := ast.NotEqual.Expr(value, ast.BooleanTerm(false), ast.BooleanTerm(true))
+		notFalse.Location = e.Location
+		equations.Append(notFalse)
+	}
+	return equations
+}
+
+func (c *Compiled) isVoid(call *ast.Expr) bool {
+	f, ok := c.compiler.TypeEnv.GetByRef(call.Operator()).(*types.Function)
+	return ok && f.Result() == nil
+}
