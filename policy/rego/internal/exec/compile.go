@@ -48,20 +48,7 @@ func (c *compiler) begin(name string, blocks []*ir.Block, params []ir.Local) {
 		c.locals = max(c.locals, int(p)+1)
 		c.shared[p] = true
 	}
-}
-
-func (c *compiler) function(fn *function, f *ir.Func) {
-	c.begin(f.Name, f.Blocks, append(f.Params, f.Return))
-	blocks := c.regions(f.Blocks)
-	fn.body = func(m *machine, l []value.Value) int {
-		for _, b := range blocks {
-			if r := b(m, l); r < 0 {
-				return r
-			}
-		}
-		return next
-	}
-	fn.locals, fn.depth = c.locals, c.locals+c.depth
+	c.shareExposed(blocks)
 }
 
 func (c *compiler) plan(p *ir.Plan) {
@@ -130,20 +117,46 @@ func (c *compiler) planAnswers(p *ir.Plan) {
 	c.program.locals = c.locals
 }
 
+// shareExposed notes the locals that a region reads before it sets them: another
+// one has set them.
+func (c *compiler) shareExposed(blocks []*ir.Block) {
+	for _, b := range blocks {
+		if s, ok := onlyBlocks(b); ok {
+			c.shareExposed(s.Blocks)
+			continue
+		}
+		set := map[ir.Local]bool{}
+		visit(b, func(s ir.Stmt) {
+			defs, uses := access(s)
+			for _, l := range uses {
+				if !set[l] {
+					c.shared[l] = true
+				}
+			}
+			for _, l := range defs {
+				set[l] = true
+			}
+		})
+	}
+}
+
 // regions compiles the blocks of a function, each of which is a rule's: locals
 // have another meaning in each. The blocks of a rule with else branches stand in
 // one block, and are regions, too.
 func (c *compiler) regions(blocks []*ir.Block) []op {
 	ops := make([]op, 0, len(blocks))
 	for _, b := range blocks {
-		if s, ok := onlyBlocks(b); ok {
-			ops = append(ops, blockOp(c.regions(s.Blocks)))
-			continue
-		}
-		c.region = newRegion(c, b)
-		ops = append(ops, c.block(b))
+		ops = append(ops, c.regionOf(b))
 	}
 	return ops
+}
+
+func (c *compiler) regionOf(b *ir.Block) op {
+	if s, ok := onlyBlocks(b); ok {
+		return blockOp(c.regions(s.Blocks))
+	}
+	c.region = newRegion(c, b)
+	return c.block(b)
 }
 
 func onlyBlocks(b *ir.Block) (*ir.BlockStmt, bool) {

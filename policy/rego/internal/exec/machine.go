@@ -46,6 +46,7 @@ type machine struct {
 	world  int // the current one's index in worlds
 	lastID int64
 
+	found   []int32       // rules that indexes have found
 	results []value.Value // of ResultSetAdd
 	input   value.Input   // what an answer's input is read from
 }
@@ -83,7 +84,7 @@ func (p *Program) release(m *machine) {
 	clear(m.args[:])
 	m.input = value.Input{}
 	m.call = builtin.Call{}
-	m.results = nil
+	m.results, m.found = nil, m.found[:0]
 	m.result, m.err = value.Value{}, nil
 	root := &m.worlds[0]
 	for _, i := range root.touched {
@@ -155,6 +156,8 @@ type function struct {
 	body   op
 	// depth is how many locals a chain of calls from here needs at most.
 	depth int
+	// fails is set if an evaluation of it can end with an error.
+	fails bool
 	// rule is set for what depends on input and data alone.
 	rule bool
 }

@@ -14,12 +14,14 @@ type region struct {
 	constants map[ir.Local]value.Value
 	// base are locals that are only ever set by a path into the data document.
 	base map[ir.Local]bool
+	// made are locals that are only ever set to a new set, object or array.
+	made map[ir.Local]bool
 	// shared are locals that other regions set or read.
 	shared map[ir.Local]bool
 }
 
 func newRegion(c *compiler, b *ir.Block) *region {
-	r := &region{defs: map[ir.Local]int{}, uses: map[ir.Local]int{}, constants: map[ir.Local]value.Value{}, base: map[ir.Local]bool{}, shared: c.shared}
+	r := &region{defs: map[ir.Local]int{}, uses: map[ir.Local]int{}, constants: map[ir.Local]value.Value{}, base: map[ir.Local]bool{}, made: map[ir.Local]bool{}, shared: c.shared}
 	visit(b, func(s ir.Stmt) {
 		def, uses := access(s)
 		for _, l := range def {
@@ -32,6 +34,19 @@ func newRegion(c *compiler, b *ir.Block) *region {
 	visit(b, func(s ir.Stmt) {
 		if dot, ok := s.(*ir.DotStmt); ok && r.defs[dot.Target] == 1 && r.isBase(dot.Source) {
 			r.base[dot.Target] = true
+		}
+	})
+	notMade := map[ir.Local]bool{}
+	visit(b, func(s ir.Stmt) {
+		defs, _ := access(s)
+		for _, l := range defs {
+			switch s.(type) {
+			case *ir.MakeSetStmt, *ir.MakeObjectStmt, *ir.MakeArrayStmt:
+				r.made[l] = !notMade[l]
+			default:
+				notMade[l] = true
+				r.made[l] = false
+			}
 		}
 	})
 	made := map[ir.Local]int{} // changes that are in the constants

@@ -7,6 +7,9 @@ import (
 )
 
 func (b *builder) statement(s ir.Stmt) {
+	if r, ok := static(s); ok && r == next {
+		return
+	}
 	switch s := s.(type) {
 	case *ir.DotStmt:
 		n := &node{source: b.operand(s.Source), key: b.operand(s.Key), base: b.c.region.isBase(s.Source)}
@@ -295,6 +298,9 @@ func (b *builder) scan(s *ir.ScanStmt) op {
 	b.flush()
 	inner := b.c.inner(s.Block, b.known)
 	key, val := int(s.Key), int(s.Value)
+	if target, ok := b.c.onlySets(s.Block); ok {
+		return scanUntil(e, inner, key, val, int(target))
+	}
 	return func(m *machine, l []value.Value) int {
 		source := e(l)
 		if !source.IsComposite() {
@@ -309,6 +315,31 @@ func (b *builder) scan(s *ir.ScanStmt) op {
 			}
 			if r := inner(m, l); r != next && r != undefined {
 				return leave(r)
+			}
+		}
+		return next
+	}
+}
+
+// scanUntil goes through a composite until a local is set.
+func scanUntil(e expr, inner op, key, val, target int) op {
+	return func(m *machine, l []value.Value) int {
+		source := e(l)
+		if !source.IsComposite() {
+			if !source.Defined() {
+				return undefined
+			}
+			return next
+		}
+		for c := source.Scan(); c.Next(&l[key], &l[val]); {
+			if err := m.meter.Step(1); err != nil {
+				return m.fail(err)
+			}
+			if r := inner(m, l); r != next && r != undefined {
+				return leave(r)
+			}
+			if l[target].Defined() {
+				return next
 			}
 		}
 		return next

@@ -1,0 +1,141 @@
+package exec
+
+import (
+	"github.com/open-policy-agent/opa/v1/ir"
+
+	"github.com/microwall/microwall/policy/rego/internal/value"
+)
+
+// mayFail reports whether a statement can end the evaluation with an error other
+// than the budget's, so that leaving it out could hide one. constant is the local
+// that is only ever set to one and the same value, so that no conflict can arise.
+func (c *compiler) mayFail(s ir.Stmt, constant func(ir.Local) bool) bool {
+	switch s := s.(type) {
+	case *ir.CallStmt:
+		if f, ok := c.program.byName[s.Func]; ok {
+			return f.fails
+		}
+		b, ok := c.options.Find(s.Func)
+		return !ok || !b.Total
+	case *ir.CallDynamicStmt:
+		return true
+	case *ir.AssignVarOnceStmt:
+		return !constant(s.Target)
+	case *ir.ObjectInsertOnceStmt:
+		return true
+	case *ir.ObjectInsertStmt:
+		return !c.region.made[s.Object]
+	case *ir.SetAddStmt:
+		return !c.region.made[s.Set]
+	}
+	return false
+}
+
+// blockMayFail reports whether any statement of a block can.
+func (c *compiler) blockMayFail(b *ir.Block, constant func(ir.Local) bool) bool {
+	fails := false
+	visit(b, func(s ir.Stmt) { fails = fails || c.mayFail(s, constant) })
+	return fails
+}
+
+// onlySets returns the one local outside a loop that its body sets, and only to
+// one constant: once it is set, going on changes nothing. The body must not be
+// able to fail.
+func (c *compiler) onlySets(body *ir.Block) (ir.Local, bool) {
+	var target ir.Local
+	var what value.Value
+	ok, inner := true, map[ir.Local]int{}
+	visit(body, func(s ir.Stmt) {
+		_, uses := access(s)
+		for _, l := range uses {
+			inner[l]++
+		}
+	})
+	set := func(l ir.Local, v value.Value, constant bool) {
+		if !c.region.shared[l] && c.region.uses[l] == inner[l] {
+			return // nobody outside reads it
+		}
+		if !constant || target != 0 && (target != l || !value.Equal(what, v)) {
+			ok = false
+			return
+		}
+		target, what = l, v
+	}
+	visit(body, func(s ir.Stmt) {
+		switch s := s.(type) {
+		case *ir.AssignVarStmt:
+			v, constant := c.constantOf(s.Source)
+			set(s.Target, v, constant)
+			return
+		case *ir.AssignVarOnceStmt:
+			v, constant := c.constantOf(s.Source)
+			set(s.Target, v, constant)
+			return
+		case *ir.ArrayAppendStmt:
+			set(s.Array, value.Value{}, false)
+		case *ir.SetAddStmt:
+			set(s.Set, value.Value{}, false)
+		case *ir.ObjectInsertStmt:
+			set(s.Object, value.Value{}, false)
+		case *ir.ObjectInsertOnceStmt:
+			set(s.Object, value.Value{}, false)
+		case *ir.ReturnLocalStmt, *ir.ResultSetAddStmt:
+			ok = false
+		}
+		defs, _ := access(s)
+		for _, l := range defs {
+			set(l, value.Value{}, false)
+		}
+	})
+	if !ok || target == 0 {
+		return 0, false
+	}
+	return target, !c.blockMayFail(body, func(l ir.Local) bool { return l == target })
+}
+
+// constantOf returns what an operand always is, if it is a scalar that is written
+// in the policy.
+func (c *compiler) constantOf(o ir.Operand) (value.Value, bool) {
+	switch v := o.Value.(type) {
+	case ir.Bool:
+		return value.Boolean(bool(v)), true
+	case ir.StringIndex:
+		return value.Text(c.strings[v]), true
+	case ir.Local:
+		k, ok := c.region.constants[v]
+		return k, ok && !k.IsComposite()
+	}
+	return value.Value{}, false
+}
+
+// static returns what a statement gives, if it gives that whatever the values
+// are and has no effect: planners leave such behind.
+func static(s ir.Stmt) (int, bool) {
+	switch s := s.(type) {
+	case *ir.NopStmt:
+		return next, true
+	case *ir.BreakStmt:
+		return int(s.Index) + 1, true
+	case *ir.BlockStmt:
+		for _, b := range s.Blocks {
+			r, ok := staticBlock(b)
+			if !ok {
+				return 0, false
+			}
+			if r > undefined {
+				return leave(r), true
+			}
+		}
+		return next, true
+	}
+	return 0, false
+}
+
+func staticBlock(b *ir.Block) (int, bool) {
+	for _, s := range b.Stmts {
+		if r, ok := static(s); !ok || r != next {
+			return r, ok
+		}
+	}
+	return next, true
+}
