@@ -28,6 +28,8 @@ type compiler struct {
 	depth     int
 	saves     map[ir.Local]int // hidden locals, by the local that a document is saved in
 	region    *region
+	kept      map[string]int    // hidden locals, by the path whose value they keep
+	changed   map[ir.Local]bool // documents that a with statement replaces
 	shared    map[ir.Local]bool // parameters and result
 }
 
@@ -49,6 +51,14 @@ func (c *compiler) begin(name string, blocks []*ir.Block, params []ir.Local) {
 		c.shared[p] = true
 	}
 	c.shareExposed(blocks)
+	c.kept, c.changed = map[string]int{}, map[ir.Local]bool{}
+	for _, b := range blocks {
+		visit(b, func(s ir.Stmt) {
+			if with, ok := s.(*ir.WithStmt); ok {
+				c.changed[with.Local] = true
+			}
+		})
+	}
 }
 
 func (c *compiler) plan(p *ir.Plan) {

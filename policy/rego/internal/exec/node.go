@@ -1,6 +1,9 @@
 package exec
 
 import (
+	"strconv"
+	"strings"
+
 	"github.com/open-policy-agent/opa/v1/ir"
 
 	"github.com/microwall/microwall/policy/rego/internal/value"
@@ -72,27 +75,26 @@ func (c *compiler) expr(n *node) expr {
 	}
 }
 
+// pathExpr looks names up from a local. What is looked up in the input or in data
+// is looked up once a call of the function, if these are the same throughout it.
 func (c *compiler) pathExpr(root int, names []string) expr {
-	keys := make([]value.Key, len(names))
-	for i, name := range names {
-		keys[i] = c.options.Packed.Key(name)
+	path := c.options.Packed.Path(names...)
+	if c.changed[ir.Local(root)] || root != int(ir.Input) && root != int(ir.Data) {
+		return func(l []value.Value) value.Value { return path.Of(l[root]) }
 	}
-	switch len(keys) {
-	case 1:
-		k0 := &keys[0]
-		return func(l []value.Value) value.Value { return l[root].GetKey(k0) }
-	case 2:
-		k0, k1 := &keys[0], &keys[1]
-		return func(l []value.Value) value.Value { return l[root].GetKey(k0).GetKey(k1) }
-	case 3:
-		k0, k1, k2 := &keys[0], &keys[1], &keys[2]
-		return func(l []value.Value) value.Value { return l[root].GetKey(k0).GetKey(k1).GetKey(k2) }
+	key := strconv.Itoa(root) + "\x00" + strings.Join(names, "\x00")
+	kept, ok := c.kept[key]
+	if !ok {
+		kept = c.locals
+		c.locals++
+		c.kept[key] = kept
 	}
 	return func(l []value.Value) value.Value {
-		v := l[root]
-		for i := range keys {
-			v = v.GetKey(&keys[i])
+		if v := l[kept]; v.Defined() {
+			return v
 		}
+		v := path.Of(l[root])
+		l[kept] = v
 		return v
 	}
 }
@@ -113,6 +115,7 @@ func (b *builder) operand(o ir.Operand) *node {
 }
 
 func (b *builder) local(l ir.Local) *node {
+	l = b.c.region.named(l)
 	if k, ok := b.c.region.constants[l]; ok {
 		return &node{constant: k}
 	}

@@ -12,6 +12,8 @@ type region struct {
 	defs, uses map[ir.Local]int
 	// constants are locals that have one value throughout.
 	constants map[ir.Local]value.Value
+	// alias are locals that are only another name for a local.
+	alias map[ir.Local]ir.Local
 	// base are locals that are only ever set by a path into the data document.
 	base map[ir.Local]bool
 	// made are locals that are only ever set to a new set, object or array.
@@ -21,7 +23,7 @@ type region struct {
 }
 
 func newRegion(c *compiler, b *ir.Block) *region {
-	r := &region{defs: map[ir.Local]int{}, uses: map[ir.Local]int{}, constants: map[ir.Local]value.Value{}, base: map[ir.Local]bool{}, made: map[ir.Local]bool{}, shared: c.shared}
+	r := &region{defs: map[ir.Local]int{}, uses: map[ir.Local]int{}, constants: map[ir.Local]value.Value{}, base: map[ir.Local]bool{}, alias: map[ir.Local]ir.Local{}, made: map[ir.Local]bool{}, shared: c.shared}
 	visit(b, func(s ir.Stmt) {
 		def, uses := access(s)
 		for _, l := range def {
@@ -31,6 +33,7 @@ func newRegion(c *compiler, b *ir.Block) *region {
 			r.uses[l]++
 		}
 	})
+	r.findAliases(b)
 	visit(b, func(s ir.Stmt) {
 		if dot, ok := s.(*ir.DotStmt); ok && r.defs[dot.Target] == 1 && r.isBase(dot.Source) {
 			r.base[dot.Target] = true
@@ -158,6 +161,55 @@ func (r *region) dropChanged(b *ir.Block, made map[ir.Local]int) {
 			}
 		}
 	}
+}
+
+// findAliases finds locals that are set once to another local that is set once,
+// and are read only where that has happened.
+func (r *region) findAliases(b *ir.Block) {
+	for i, s := range b.Stmts {
+		for _, inner := range blocksOf(s) {
+			r.findAliases(inner)
+		}
+		assign, ok := s.(*ir.AssignVarStmt)
+		if !ok {
+			continue
+		}
+		from, ok := assign.Source.Value.(ir.Local)
+		to := assign.Target
+		if !ok || from == ir.Input || from == ir.Data || r.defs[from] != 1 || r.defs[to] != 1 || r.shared[from] || r.shared[to] {
+			continue
+		}
+		after, asks := 0, false
+		visit(&ir.Block{Stmts: b.Stmts[i+1:]}, func(s ir.Stmt) {
+			_, uses := access(s)
+			for _, l := range uses {
+				if l != to {
+					continue
+				}
+				after++
+				switch s.(type) {
+				case *ir.IsDefinedStmt, *ir.IsUndefinedStmt:
+					asks = true
+				}
+			}
+		})
+		if after != r.uses[to] || asks {
+			continue
+		}
+		for root, ok := r.alias[from]; ok; root, ok = r.alias[from] {
+			from = root
+		}
+		r.alias[to] = from
+		r.uses[from] += r.uses[to] - 1
+	}
+}
+
+// named returns the local that l is a name for.
+func (r *region) named(l ir.Local) ir.Local {
+	if of, ok := r.alias[l]; ok {
+		return of
+	}
+	return l
 }
 
 func (r *region) isBase(o ir.Operand) bool {

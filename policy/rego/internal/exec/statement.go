@@ -11,6 +11,10 @@ func (b *builder) statement(s ir.Stmt) {
 		return
 	}
 	switch s := s.(type) {
+	case *ir.AssignVarStmt:
+		if _, ok := b.c.region.alias[s.Target]; ok {
+			return
+		}
 	case *ir.DotStmt:
 		n := &node{source: b.operand(s.Source), key: b.operand(s.Key), base: b.c.region.isBase(s.Source)}
 		if b.c.region.foldable(s.Target) {
@@ -63,7 +67,7 @@ func (b *builder) isConstant(s ir.Stmt) bool {
 func (b *builder) compile(s ir.Stmt) op {
 	switch s := s.(type) {
 	case *ir.ReturnLocalStmt:
-		i := int(s.Source)
+		i := b.index(s.Source)
 		return func(m *machine, l []value.Value) int {
 			m.result = l[i]
 			return returned
@@ -184,7 +188,7 @@ func (b *builder) compile(s ir.Stmt) op {
 	case *ir.ObjectInsertOnceStmt:
 		return b.objectInsertOnce(s)
 	case *ir.ObjectMergeStmt:
-		x, y, t := int(s.A), int(s.B), int(s.Target)
+		x, y, t := b.index(s.A), b.index(s.B), int(s.Target)
 		return func(_ *machine, l []value.Value) int {
 			l[t] = merge(l[x], l[y])
 			return next
@@ -196,7 +200,7 @@ func (b *builder) compile(s ir.Stmt) op {
 	case *ir.NopStmt:
 		return func(*machine, []value.Value) int { return next }
 	case *ir.ResultSetAddStmt:
-		i := int(s.Value)
+		i := b.index(s.Value)
 		return func(m *machine, l []value.Value) int {
 			m.results = append(m.results, l[i])
 			return next
@@ -205,6 +209,9 @@ func (b *builder) compile(s ir.Stmt) op {
 	b.c.errorf("%w: %T", errUnknownStatement, s)
 	return func(*machine, []value.Value) int { return undefined }
 }
+
+// index returns where a local is.
+func (b *builder) index(l ir.Local) int { return int(b.c.region.named(l)) }
 
 func makeOp(target ir.Local, make func() value.Value) op {
 	t := int(target)
@@ -347,7 +354,7 @@ func scanUntil(e expr, inner op, key, val, target int) op {
 }
 
 func (b *builder) arrayAppend(s *ir.ArrayAppendStmt) op {
-	e, t := b.c.expr(b.operand(s.Value)), int(s.Array)
+	e, t := b.c.expr(b.operand(s.Value)), b.index(s.Array)
 	if b.c.collect == s.Array && b.c.collect != ir.Input {
 		return func(m *machine, l []value.Value) int {
 			v := e(l)
@@ -376,7 +383,7 @@ func (b *builder) arrayAppend(s *ir.ArrayAppendStmt) op {
 const valueBytes = 64
 
 func (b *builder) setAdd(s *ir.SetAddStmt) op {
-	e, t := b.c.expr(b.operand(s.Value)), int(s.Set)
+	e, t := b.c.expr(b.operand(s.Value)), b.index(s.Set)
 	conflict := b.c.keyConflict(s.GetLocation())
 	return func(m *machine, l []value.Value) int {
 		v := e(l)
@@ -395,7 +402,7 @@ func (b *builder) setAdd(s *ir.SetAddStmt) op {
 }
 
 func (b *builder) objectInsert(s *ir.ObjectInsertStmt) op {
-	k, e, t := b.c.expr(b.operand(s.Key)), b.c.expr(b.operand(s.Value)), int(s.Object)
+	k, e, t := b.c.expr(b.operand(s.Key)), b.c.expr(b.operand(s.Value)), b.index(s.Object)
 	conflict := b.c.keyConflict(s.GetLocation())
 	return func(m *machine, l []value.Value) int {
 		key, v := k(l), e(l)
@@ -414,7 +421,7 @@ func (b *builder) objectInsert(s *ir.ObjectInsertStmt) op {
 }
 
 func (b *builder) objectInsertOnce(s *ir.ObjectInsertOnceStmt) op {
-	k, e, t := b.c.expr(b.operand(s.Key)), b.c.expr(b.operand(s.Value)), int(s.Object)
+	k, e, t := b.c.expr(b.operand(s.Key)), b.c.expr(b.operand(s.Value)), b.index(s.Object)
 	conflict := b.c.keyConflict(s.GetLocation())
 	return func(m *machine, l []value.Value) int {
 		key, v := k(l), e(l)
