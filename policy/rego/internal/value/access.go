@@ -18,7 +18,7 @@ func (v Value) Len() int {
 		}
 		return len(v.ref.(*table).keys)
 	case packed:
-		return v.ref.(*Data).length(v.num)
+		return v.ref.(*Data).length(v.num, v.kind)
 	case view:
 		return len(viewMembers[v.num])
 	}

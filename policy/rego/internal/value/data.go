@@ -1,157 +1,160 @@
 package value
 
-import (
-	"fmt"
-	"hash/maphash"
-	"math"
-	"math/bits"
-	"strings"
-)
+import "hash/maphash"
 
-// Data is a JSON document in one packed, immutable block: 8 bytes an element,
-// 16 a member, strings once each. Nothing in it is a pointer, so that a garbage
-// collector has nothing to follow, however large it is.
+// Data is a JSON document in one packed, immutable block: four bytes an element
+// or a member, each string once, the names of objects that have the same ones
+// once. Nothing in it is a pointer to something small, so that a garbage collector
+// has nothing to follow, however large it is.
 //
-// A slot is four bits of tag and sixty of payload. An array is its length and
-// its elements' slots. An object is a header (how many members, and the binary
-// logarithm of the slots of its index), its names' slots in order, its values'
-// slots, and if it has more than a few members an index: positions plus one, two
-// to a slot, found by the hash of the name's slot. A name is stored once, so
-// that one slot stands for one name.
+// A value is a slot of 32 bits: three of tag and 29 of payload. An array is a slot
+// with its length, followed by its elements; an object one with the position of
+// its shape, followed by its values in the order of the shape's names.
 type Data struct {
-	root     uint64
-	slots    []uint64
-	text     string
-	numerals []string
-	// names finds a name's slot by the hash of its text: open addressing, indexes
-	// into nameSlots plus one.
-	names     []uint32
-	nameSlots []uint64
+	root  slot
+	slots []uint32 // slots, and what starts an array or an object
+	// shapes are lists of names: how many, the strings' numbers in the order of the
+	// names, and if they are more than a few an index: positions plus one, found
+	// by hash. Shape 0 has none.
+	shapes []uint32
+	// wide has the numbers that do not fit into a slot: int64s, and the bits of
+	// doubles.
+	wide []uint64
+	// text has all strings, one after the other; string i is text[ends[i]:ends[i+1]].
+	text string
+	ends []uint32
+	// names finds the number of a string that names a member by the hash of its
+	// text.
+	names []uint32
 }
+
+type slot uint32
 
 // Tags of slots.
 const (
-	tagNull = iota
-	tagFalse
-	tagTrue
-	tagInt     // payload: the number
-	tagNumeral // payload: index into numerals
-	tagText    // payload: 32 bits of offset into text, 28 of length
-	tagArray   // payload: index into slots
-	tagObject  // payload: index into slots
+	tagConstant = iota // payload: 0 null, 1 false, 2 true
+	tagInt             // payload: the number
+	tagWide            // payload: index into wide, of an int64
+	tagDouble          // payload: index into wide, of a double
+	tagNumeral         // payload: number of the string that spells it
+	tagText            // payload: number of the string
+	tagArray           // payload: index into slots
+	tagObject          // payload: index into slots
 )
 
 const (
-	maxTextLen = 1<<28 - 1
-	maxText    = math.MaxUint32
-	maxInt     = 1<<59 - 1
+	payloadBits = 29
+	payloadMask = 1<<payloadBits - 1
+	maxInt      = 1<<(payloadBits-1) - 1 // that fits into a slot
 )
 
-func slot(tag, payload uint64) uint64 { return tag<<60 | payload&(1<<60-1) }
+func makeSlot(tag uint32, payload int) slot {
+	return slot(tag<<payloadBits | uint32(payload)&payloadMask)
+}
 
 // Value returns the document.
 func (d *Data) Value() Value { return d.value(d.root) }
 
-func (d *Data) value(s uint64) Value {
-	payload := s & (1<<60 - 1)
-	switch s >> 60 {
-	case tagFalse:
-		return False
-	case tagTrue:
-		return True
-	case tagInt:
-		return Int(int64(s<<4) >> 4)
-	case tagNumeral:
-		return NumberText(d.numerals[payload])
+func (d *Data) value(s slot) Value {
+	payload := uint32(s & payloadMask)
+	switch s >> payloadBits {
 	case tagText:
-		return Text(d.string(s))
-	case tagArray:
-		return Value{kind: Array, form: packed, num: payload, ref: d}
+		return Text(d.string(payload))
 	case tagObject:
-		return Value{kind: Object, form: packed, num: payload, ref: d}
+		return Value{kind: Object, form: packed, num: uint64(payload), ref: d}
+	case tagArray:
+		return Value{kind: Array, form: packed, num: uint64(payload), ref: d}
+	case tagInt:
+		return Int(int64(int32(s<<(32-payloadBits)) >> (32 - payloadBits)))
+	case tagWide:
+		return Value{kind: Number, num: d.wide[payload]}
+	case tagDouble:
+		return Value{kind: Number, form: double, num: d.wide[payload]}
+	case tagNumeral:
+		return spelledNumber(d.string(payload))
+	}
+	switch payload {
+	case 1:
+		return False
+	case 2:
+		return True
 	}
 	return NullValue
 }
 
-func (d *Data) string(s uint64) string {
-	offset, n := s>>28&math.MaxUint32, s&maxTextLen
-	return d.text[offset : offset+n]
+func (d *Data) string(number uint32) string { return d.text[d.ends[number]:d.ends[number+1]] }
+
+// elems returns the elements of an array.
+func (d *Data) elems(at uint64) []uint32 {
+	n := uint64(d.slots[at])
+	return d.slots[at+1 : at+1+n]
 }
 
-func (d *Data) length(at uint64) int { return int(d.slots[at] & math.MaxUint32) }
+// members returns the names and the values of an object.
+func (d *Data) members(at uint64) (names, values []uint32) {
+	names = shapeNames(d.shapes, d.slots[at])
+	return names, d.slots[at+1 : at+1+uint64(len(names))]
+}
 
-func (d *Data) elem(at uint64, i int) Value { return d.value(d.slots[at+1+uint64(i)]) }
+func (d *Data) length(at uint64, k Kind) int {
+	if k == Array {
+		return int(d.slots[at])
+	}
+	return int(d.shapes[d.slots[at]])
+}
+
+func (d *Data) elem(at uint64, i int) Value { return d.value(slot(d.elems(at)[i])) }
 
 func (d *Data) member(at uint64, i int) (key, val Value) {
-	n := uint64(d.length(at))
-	first := at + 1 + uint64(i)
-	return d.value(d.slots[first]), d.value(d.slots[first+n])
+	names, values := d.members(at)
+	return Text(d.string(names[i])), d.value(slot(values[i]))
 }
 
 func (d *Data) get(at uint64, name string) Value {
-	s, ok := d.nameSlot(name)
+	number, ok := d.name(name)
 	if !ok {
 		return Value{}
 	}
-	return d.getSlot(at, s)
+	return d.getNumber(at, number)
 }
 
-// getSlot looks up a name that is known by its slot.
-func (d *Data) getSlot(at, name uint64) Value {
-	header := d.slots[at]
-	n := header & math.MaxUint32
-	names := d.slots[at+1 : at+1+n]
-	if n <= fewKeys {
-		for i, s := range names {
-			if s == name {
-				return d.value(d.slots[at+1+n+uint64(i)])
-			}
-		}
-		return Value{}
+// getNumber looks up a name that is known by its number.
+func (d *Data) getNumber(at uint64, name uint32) Value {
+	if i := shapeFind(d.shapes, d.slots[at], name); i >= 0 {
+		return d.value(slot(d.slots[at+1+uint64(i)]))
 	}
-	size := uint64(1) << (header >> 32) // of the index, in entries
-	index := d.slots[at+1+2*n : at+1+2*n+size/2]
-	for probe := mix(name) & (size - 1); ; probe = (probe + 1) & (size - 1) {
-		i := index[probe/2] >> (probe % 2 * 32) & math.MaxUint32
-		if i == 0 {
-			return Value{}
-		}
-		if names[i-1] == name {
-			return d.value(d.slots[at+n+i])
-		}
-	}
+	return Value{}
 }
 
-// nameSlot returns the slot of a member's name, if any object has one such.
-func (d *Data) nameSlot(name string) (uint64, bool) {
+// name returns the number of a member's name, if any object has one such.
+func (d *Data) name(name string) (uint32, bool) {
 	if len(d.names) == 0 {
 		return 0, false
 	}
-	mask := uint64(len(d.names) - 1)
-	for probe := maphash.String(seed, name) & mask; ; probe = (probe + 1) & mask {
-		i := d.names[probe]
-		if i == 0 {
+	for p := probe(maphash.String(seed, name), len(d.names)); ; p = next(p, len(d.names)) {
+		number := d.names[p]
+		if number == 0 {
 			return 0, false
 		}
-		if s := d.nameSlots[i-1]; d.string(s) == name {
-			return s, true
+		if number--; d.string(number) == name {
+			return number, true
 		}
 	}
 }
 
 // Key is a member's name that is known before it is looked up.
 type Key struct {
-	name string
-	data *Data
-	slot uint64
-	in   bool
+	name   string
+	data   *Data
+	number uint32
+	in     bool
 }
 
 // Key prepares the look-up of a name. d may be nil.
 func (d *Data) Key(name string) Key {
 	k := Key{name: name, data: d}
 	if d != nil {
-		k.slot, k.in = d.nameSlot(name)
+		k.number, k.in = d.name(name)
 	}
 	return k
 }
@@ -163,130 +166,71 @@ func (v Value) GetKey(k *Key) Value {
 			if !k.in {
 				return Value{}
 			}
-			return d.getSlot(v.num, k.slot)
+			return d.getNumber(v.num, k.number)
 		}
 	}
 	return v.GetText(k.name)
 }
 
-// packer builds a Data.
-type packer struct {
-	d       Data
-	text    strings.Builder
-	interns map[string]uint64
-	named   map[uint64]bool
+// indexSize is how many places an index of n has: linear probing, two thirds of
+// them taken.
+func indexSize(n int) int { return n + n/2 }
+
+// probe returns the place at which the search for a hash starts, and next the one
+// after p.
+func probe(hash uint64, size int) int { return int(hash >> 32 * uint64(size) >> 32) }
+
+func next(p, size int) int {
+	if p++; p < size {
+		return p
+	}
+	return 0
 }
 
-// Pack returns a value that holds what JSON can hold as Data. It returns an error
-// if it does not fit: more than 4 GiB of text, or a string of 256 MiB.
-func Pack(v Value) (*Data, error) {
-	p := &packer{interns: map[string]uint64{}, named: map[uint64]bool{}}
-	root, err := p.pack(v)
-	if err != nil {
-		return nil, err
-	}
-	p.d.root, p.d.text = root, p.text.String()
-	d := &p.d
-	if n := len(d.nameSlots); n > 0 {
-		d.names = make([]uint32, 1<<bits.Len(uint(2*n)))
-		mask := uint64(len(d.names) - 1)
-		for i, s := range d.nameSlots {
-			probe := maphash.String(seed, d.string(s)) & mask
-			for d.names[probe] != 0 {
-				probe = (probe + 1) & mask
+func shapeNames(shapes []uint32, shape uint32) []uint32 {
+	n := shapes[shape]
+	return shapes[shape+1 : shape+1+n]
+}
+
+// shapeFind returns the position of a name, or -1.
+func shapeFind(shapes []uint32, shape, name uint32) int {
+	names := shapeNames(shapes, shape)
+	if len(names) <= fewKeys {
+		for i := range names {
+			if names[i] == name {
+				return i
 			}
-			d.names[probe] = uint32(i + 1)
+		}
+		return -1
+	}
+	index := shapes[shape+1+uint32(len(names)):][:indexSize(len(names))]
+	for p := probe(mix(uint64(name)), len(index)); ; p = next(p, len(index)) {
+		i := int(index[p]) - 1
+		if i < 0 {
+			return -1
+		}
+		if names[i] == name {
+			return i
 		}
 	}
-	return d, nil
 }
 
-func (p *packer) intern(s string) (uint64, error) {
-	if have, ok := p.interns[s]; ok {
-		return have, nil
+// appendShape appends a shape.
+func appendShape(shapes, names []uint32) []uint32 {
+	shapes = append(append(shapes, uint32(len(names))), names...)
+	if len(names) <= fewKeys {
+		return shapes
 	}
-	if len(s) > maxTextLen || p.text.Len()+len(s) > maxText {
-		return 0, fmt.Errorf("a string of %d bytes does not fit into packed data", len(s))
+	start := len(shapes)
+	size := indexSize(len(names))
+	shapes = append(shapes, make([]uint32, size)...)
+	index := shapes[start:]
+	for i, name := range names {
+		p := probe(mix(uint64(name)), size)
+		for index[p] != 0 {
+			p = next(p, size)
+		}
+		index[p] = uint32(i + 1)
 	}
-	have := slot(tagText, uint64(p.text.Len())<<28|uint64(len(s)))
-	p.text.WriteString(s)
-	p.interns[s] = have
-	return have, nil
-}
-
-func (p *packer) pack(v Value) (uint64, error) {
-	switch v.kind {
-	case Null:
-		return slot(tagNull, 0), nil
-	case Bool:
-		return slot(tagFalse+v.num, 0), nil
-	case Number:
-		if v.form == built && int64(v.num) <= maxInt && int64(v.num) >= -maxInt {
-			return slot(tagInt, v.num), nil
-		}
-		p.d.numerals = append(p.d.numerals, v.Numeral())
-		return slot(tagNumeral, uint64(len(p.d.numerals)-1)), nil
-	case String:
-		return p.intern(v.text())
-	case Array:
-		slots := make([]uint64, 0, v.Len()+1)
-		slots = append(slots, uint64(v.Len()))
-		for i := range v.Len() {
-			s, err := p.pack(v.Elem(i))
-			if err != nil {
-				return 0, err
-			}
-			slots = append(slots, s)
-		}
-		return p.place(tagArray, slots), nil
-	case Object:
-		return p.object(v)
-	}
-	return 0, fmt.Errorf("%s is no JSON", v.kind)
-}
-
-func (p *packer) place(tag uint64, slots []uint64) uint64 {
-	at := uint64(len(p.d.slots))
-	p.d.slots = append(p.d.slots, slots...)
-	return slot(tag, at)
-}
-
-func (p *packer) object(v Value) (uint64, error) {
-	n := uint64(v.Len())
-	slots := make([]uint64, 1+2*n)
-	i := uint64(0)
-	for key, val := range v.All() {
-		if key.kind != String {
-			return 0, fmt.Errorf("an object with a key that is a %s is no JSON", key.kind)
-		}
-		name, err := p.intern(key.text())
-		if err != nil {
-			return 0, err
-		}
-		if !p.named[name] {
-			p.named[name] = true
-			p.d.nameSlots = append(p.d.nameSlots, name)
-		}
-		i++
-		slots[i] = name
-		if slots[i+n], err = p.pack(val); err != nil {
-			return 0, err
-		}
-	}
-	slots[0] = n
-	if n > fewKeys {
-		log := uint64(bits.Len64(2*n - 1))
-		slots[0] |= log << 32
-		size := uint64(1) << log
-		index := make([]uint64, size/2)
-		for i := uint64(1); i <= n; i++ {
-			probe := mix(slots[i]) & (size - 1)
-			for index[probe/2]>>(probe%2*32)&math.MaxUint32 != 0 {
-				probe = (probe + 1) & (size - 1)
-			}
-			index[probe/2] |= i << (probe % 2 * 32)
-		}
-		slots = append(slots, index...)
-	}
-	return p.place(tagObject, slots), nil
+	return shapes
 }

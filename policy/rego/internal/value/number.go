@@ -20,6 +20,10 @@ func NumberText(text string) Value {
 			return Value{kind: Number, form: double, num: math.Float64bits(f)}
 		}
 	}
+	return spelledNumber(text)
+}
+
+func spelledNumber(text string) Value {
 	return Value{kind: Number, form: spelled, num: uint64(len(text)), ref: unsafe.StringData(text)}
 }
 

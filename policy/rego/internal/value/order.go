@@ -113,11 +113,16 @@ func Equal(a, b Value) bool {
 	return true
 }
 
-// seed of every hash in this process.
-var seed = maphash.MakeSeed()
+// Every process hashes in a way of its own, so that nobody can make a request or
+// a bundle whose values collide.
+var (
+	seed   = maphash.MakeSeed()
+	secret = maphash.String(seed, "numbers")
+)
 
 // mix spreads the bits of x (the finalizer of MurmurHash3).
 func mix(x uint64) uint64 {
+	x ^= secret
 	x ^= x >> 33
 	x *= 0xff51afd7ed558ccd
 	x ^= x >> 33

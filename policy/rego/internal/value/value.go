@@ -96,7 +96,7 @@ func (v Value) Text() string {
 
 // text is for values that are known to be strings, or numbers in a spelling.
 func (v Value) text() string {
-	// Only Text and NumberText make such: ref is the first of num bytes.
+	// Only Text and spelledNumber make such: ref is the first of num bytes.
 	return unsafe.String(v.ref.(*byte), int(v.num))
 }
 
