@@ -20,6 +20,9 @@ type compiler struct {
 	// collect is the array that an answer would be put into.
 	collect ir.Local
 	errs    []error
+	// fixed is set if no with statement replaces data, or a part of it: what is
+	// looked up there is known now.
+	fixed bool
 
 	// Of the function that is being compiled.
 	name      string

@@ -77,6 +77,7 @@ func Compile(p *ir.Policy, o Options) (*Program, error) {
 			c.program.dynamic.add(f.Path, fn)
 		}
 	}
+	c.fixed = !replacesData(p)
 	// OPA plans what a function calls before the function itself, so that depths
 	// are known in this order.
 	for i, f := range p.Funcs.Funcs {
@@ -92,6 +93,26 @@ func Compile(p *ir.Policy, o Options) (*Program, error) {
 		return nil, err
 	}
 	return c.program, nil
+}
+
+// replacesData reports whether a with statement of a plan replaces data.
+func replacesData(p *ir.Policy) bool {
+	replaces := false
+	look := func(s ir.Stmt) {
+		with, ok := s.(*ir.WithStmt)
+		replaces = replaces || ok && with.Local == ir.Data
+	}
+	for _, f := range p.Funcs.Funcs {
+		for _, b := range f.Blocks {
+			visit(b, look)
+		}
+	}
+	for _, q := range p.Plans.Plans {
+		for _, b := range q.Blocks {
+			visit(b, look)
+		}
+	}
+	return replaces
 }
 
 // names finds functions by their path.

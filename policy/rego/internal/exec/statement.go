@@ -17,6 +17,14 @@ func (b *builder) statement(s ir.Stmt) {
 		}
 	case *ir.DotStmt:
 		n := &node{source: b.operand(s.Source), key: b.operand(s.Key), base: b.c.region.isBase(s.Source)}
+		if root, names, ok := n.path(); ok && root == ir.Data && b.c.fixed {
+			v := b.c.options.Packed.Path(names...).Of(b.c.program.data)
+			if !v.Defined() {
+				b.step(func() op { return func(*machine, []value.Value) int { return undefined } })
+				return
+			}
+			n = &node{constant: v}
+		}
 		if b.c.region.foldable(s.Target) {
 			b.pending = append(b.pending, pending{s.Target, n})
 			return
@@ -256,13 +264,27 @@ func (b *builder) equal(s *ir.EqualStmt) op {
 		}
 	}
 	y := b.c.expr(ny)
-	return func(_ *machine, l []value.Value) int {
-		v, w := x(l), y(l)
-		if !v.Defined() || !value.Equal(v, w) {
-			return undefined
+	if root, names, ok := nx.path(); ok && len(names) == 1 {
+		i, key := int(root), b.c.options.Packed.Key(names[0])
+		return func(_ *machine, l []value.Value) int {
+			return same(l[i].GetKey(&key), y(l))
 		}
+	}
+	return func(_ *machine, l []value.Value) int { return same(x(l), y(l)) }
+}
+
+// same goes on if two values are defined and equal.
+func same(v, w value.Value) int {
+	if v.Kind() == value.String && w.Kind() == value.String {
+		if v.Text() == w.Text() {
+			return next
+		}
+		return undefined
+	}
+	if v.Defined() && value.Equal(v, w) {
 		return next
 	}
+	return undefined
 }
 
 func (b *builder) assignVar(s *ir.AssignVarStmt) op {
@@ -301,56 +323,64 @@ func (b *builder) assignOnce(s *ir.AssignVarOnceStmt) op {
 }
 
 func (b *builder) scan(s *ir.ScanStmt) op {
-	e := b.c.expr(b.local(s.Source))
+	source := b.c.expr(b.local(s.Source))
 	b.flush()
 	inner := b.c.inner(s.Block, b.known)
 	key, val := int(s.Key), int(s.Value)
-	if target, ok := b.c.onlySets(s.Block); ok {
-		return scanUntil(e, inner, key, val, int(target))
+	until, ends := b.c.onlySets(s.Block)
+	if !ends {
+		until = -1
 	}
+	keyed := b.c.region.uses[s.Key] > 0
 	return func(m *machine, l []value.Value) int {
-		source := e(l)
-		if !source.IsComposite() {
-			if !source.Defined() {
-				return undefined
-			}
-			return next
-		}
-		for c := source.Scan(); c.Next(&l[key], &l[val]); {
-			if err := m.meter.Step(1); err != nil {
-				return m.fail(err)
-			}
-			if r := inner(m, l); r != next && r != undefined {
-				return leave(r)
-			}
+		v := source(l)
+		switch v.Kind() {
+		case value.Undefined:
+			return undefined
+		case value.Array:
+			return m.scanArray(l, v, inner, key, val, int(until), keyed)
+		case value.Object, value.Set:
+			return m.scanMembers(l, v, inner, key, val, int(until))
 		}
 		return next
 	}
 }
 
-// scanUntil goes through a composite until a local is set.
-func scanUntil(e expr, inner op, key, val, target int) op {
-	return func(m *machine, l []value.Value) int {
-		source := e(l)
-		if !source.IsComposite() {
-			if !source.Defined() {
-				return undefined
-			}
+// scanArray runs a block for each element of an array, until a local is set, if
+// until says which.
+func (m *machine) scanArray(l []value.Value, v value.Value, inner op, key, val, until int, keyed bool) int {
+	for i := range v.Len() {
+		if err := m.meter.Step(1); err != nil {
+			return m.fail(err)
+		}
+		if keyed {
+			l[key] = value.Int(int64(i))
+		}
+		l[val] = v.Elem(i)
+		if r := inner(m, l); r != next && r != undefined {
+			return leave(r)
+		}
+		if until >= 0 && l[until].Defined() {
 			return next
 		}
-		for c := source.Scan(); c.Next(&l[key], &l[val]); {
-			if err := m.meter.Step(1); err != nil {
-				return m.fail(err)
-			}
-			if r := inner(m, l); r != next && r != undefined {
-				return leave(r)
-			}
-			if l[target].Defined() {
-				return next
-			}
-		}
-		return next
 	}
+	return next
+}
+
+// scanMembers does the same for the members of an object or a set.
+func (m *machine) scanMembers(l []value.Value, v value.Value, inner op, key, val, until int) int {
+	for c := v.Scan(); c.Next(&l[key], &l[val]); {
+		if err := m.meter.Step(1); err != nil {
+			return m.fail(err)
+		}
+		if r := inner(m, l); r != next && r != undefined {
+			return leave(r)
+		}
+		if until >= 0 && l[until].Defined() {
+			return next
+		}
+	}
+	return next
 }
 
 func (b *builder) arrayAppend(s *ir.ArrayAppendStmt) op {
