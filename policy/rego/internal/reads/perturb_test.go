@@ -1,0 +1,263 @@
+package reads_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/ir"
+
+	"github.com/microwall/microwall/policy/rego/internal/reads"
+)
+
+// A perturbation holds a set against OPA: it changes an input wherever the set
+// lets it, and wants to see the same answer.
+type perturbation struct {
+	question *question
+	set      *reads.Set
+	// members are names that the policy may look for in objects.
+	members []string
+	// limit is how many changed inputs are evaluated, chosen by rand if there are
+	// more; 0 for all.
+	limit int
+	rand  *rand.Rand
+
+	evaluated int // inputs that differ outside of the set
+}
+
+// newPerturbation is of the set worked out from a plan, which need not be the
+// plan of the question.
+func newPerturbation(q *question, p *ir.Policy) *perturbation {
+	d := &perturbation{question: q, set: reads.Of(p), rand: rand.New(rand.NewPCG(1, 2))}
+	for _, s := range p.Static.Strings {
+		if len(d.members) < 40 && !slices.Contains(d.members, s.Value) {
+			d.members = append(d.members, s.Value)
+		}
+	}
+	return d
+}
+
+// errUnsteady is a question that has another answer each time it is asked.
+var errUnsteady = fmt.Errorf("the answer is not steady")
+
+// on tries an input. It returns a description of the first change outside of the
+// set that is noticed, empty if none is.
+func (d *perturbation) on(ctx context.Context, input ast.Value) (string, error) {
+	want, err := d.question.eval(ctx, input)
+	if err != nil {
+		return "", err
+	}
+	if again, err := d.question.eval(ctx, input); err != nil || again != want {
+		return "", errUnsteady
+	}
+	changed := []ast.Value{d.scrub(input, d.set.Paths())}
+	if !d.agree(input, changed[0]) {
+		return "", fmt.Errorf("%v and its scrubbed form %v do not agree on %v", input, changed[0], d.set)
+	}
+	d.change(input, func(v ast.Value) {
+		if d.agree(input, v) {
+			changed = append(changed, v)
+		}
+	})
+	if d.limit > 0 && len(changed) > d.limit {
+		d.rand.Shuffle(len(changed)-1, func(i, j int) { changed[i+1], changed[j+1] = changed[j+1], changed[i+1] })
+		changed = changed[:d.limit]
+	}
+	for _, v := range changed {
+		got, err := d.question.eval(ctx, v)
+		if err != nil {
+			return "", err
+		}
+		d.evaluated++
+		if got != want {
+			return fmt.Sprintf("set:   %v\ninput: %v\n    -> %s\ninput: %v\n    -> %s", d.set, input, want, v, got), nil
+		}
+	}
+	return "", nil
+}
+
+// agree says whether two inputs agree on the set, by the letter of the package's
+// documentation.
+func (d *perturbation) agree(a, b ast.Value) bool {
+	for _, p := range d.set.Paths() {
+		x, atX := walk(a, p)
+		y, atY := walk(b, p)
+		if atX != atY || ast.ValueName(x) != ast.ValueName(y) || atX == len(p) && x.Compare(y) != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// walk goes down a path as far as it leads, and returns what is there and how
+// many steps it is down.
+func walk(v ast.Value, p reads.Path) (ast.Value, int) {
+	for i, k := range p {
+		next := member(v, k)
+		if next == nil {
+			return v, i
+		}
+		v = next
+	}
+	return v, len(p)
+}
+
+func member(v ast.Value, k reads.Key) ast.Value {
+	var found *ast.Term
+	switch v := v.(type) {
+	case *ast.Array:
+		found = v.Get(term(k))
+	case ast.Object:
+		found = v.Get(term(k))
+	case ast.Set:
+		if t := term(k); v.Contains(t) {
+			found = t
+		}
+	}
+	if found == nil {
+		return nil
+	}
+	return found.Value
+}
+
+func term(k reads.Key) *ast.Term {
+	switch k.Kind {
+	case reads.Bool:
+		return ast.BooleanTerm(k.Text == "true")
+	case reads.Number:
+		return ast.NewTerm(ast.Number(k.Text))
+	case reads.String:
+		return ast.StringTerm(k.Text)
+	}
+	return ast.NullTerm()
+}
+
+// change calls f with inputs that differ from v in one place: what is there is
+// taken away, is another value of its type, is of another type; what is not there
+// is added.
+func (d *perturbation) change(v ast.Value, f func(ast.Value)) {
+	for _, other := range d.others(v) {
+		f(other)
+	}
+	switch v := v.(type) {
+	case ast.Object:
+		for _, k := range v.Keys() {
+			f(without(v, k))
+			d.change(v.Get(k).Value, func(child ast.Value) { f(with(v, k, child)) })
+		}
+		for _, name := range d.members {
+			if k := ast.StringTerm(name); v.Get(k) == nil {
+				for _, child := range []ast.Value{ast.Boolean(true), ast.String(name), ast.NewObject()} {
+					f(with(v, k, child))
+				}
+			}
+		}
+	case *ast.Array:
+		elements := slices.Collect(elementsOf(v))
+		for i := range elements {
+			f(ast.NewArray(slices.Delete(slices.Clone(elements), i, i+1)...))
+			d.change(elements[i].Value, func(child ast.Value) {
+				changed := slices.Clone(elements)
+				changed[i] = ast.NewTerm(child)
+				f(ast.NewArray(changed...))
+			})
+		}
+		slices.Reverse(elements)
+		f(ast.NewArray(elements...))
+		f(ast.NewArray(append(elements, ast.StringTerm("added"))...))
+	}
+}
+
+// others returns values to put in the place of v.
+func (d *perturbation) others(v ast.Value) []ast.Value {
+	others := []ast.Value{
+		ast.Null{}, ast.Boolean(true), ast.Boolean(false), ast.Number("0"), ast.Number("7"), ast.String(""), ast.String("other"),
+		ast.NewArray(), ast.NewArray(ast.NewTerm(v)), ast.NewObject(), ast.NewObject([2]*ast.Term{ast.StringTerm("0"), ast.NewTerm(v)}),
+	}
+	switch v := v.(type) {
+	case ast.Number:
+		if n, ok := v.Int(); ok {
+			others = append(others, ast.Number(strconv.Itoa(n+1)), ast.String(v))
+		}
+	case ast.String:
+		others = append(others, v+"x")
+		if len(v) > 0 {
+			others = append(others, v[1:])
+		}
+	}
+	for i := range d.members {
+		if i < 8 {
+			others = append(others, ast.String(d.members[i]))
+		}
+	}
+	return others
+}
+
+// scrub returns an input that agrees with v on paths and has next to nothing of
+// it beyond them.
+func (d *perturbation) scrub(v ast.Value, paths []reads.Path) ast.Value {
+	if len(paths) == 0 {
+		return ast.String("scrubbed")
+	}
+	below := map[reads.Key][]reads.Path{}
+	for _, p := range paths {
+		if len(p) == 0 {
+			return v
+		}
+		below[p[0]] = append(below[p[0]], p[1:])
+	}
+	keys := slices.SortedFunc(maps.Keys(below), func(a, b reads.Key) int { return term(a).Value.Compare(term(b).Value) })
+	switch v := v.(type) {
+	case ast.Object:
+		scrubbed := ast.NewObject([2]*ast.Term{ast.StringTerm("scrubbed"), ast.BooleanTerm(true)})
+		for _, k := range keys {
+			if child := member(v, k); child != nil {
+				scrubbed.Insert(term(k), ast.NewTerm(d.scrub(child, below[k])))
+			}
+		}
+		return scrubbed
+	case *ast.Array:
+		elements := slices.Collect(elementsOf(v))
+		for i := range elements {
+			elements[i] = ast.NewTerm(d.scrub(elements[i].Value, below[reads.Key{Kind: reads.Number, Text: strconv.Itoa(i)}]))
+		}
+		return ast.NewArray(elements...)
+	case ast.String:
+		return ast.String("scrubbed")
+	case ast.Number:
+		return ast.Number("314")
+	case ast.Boolean:
+		return !v
+	}
+	return v
+}
+
+func elementsOf(a *ast.Array) func(yield func(*ast.Term) bool) {
+	return func(yield func(*ast.Term) bool) {
+		for i := range a.Len() {
+			if !yield(a.Elem(i)) {
+				return
+			}
+		}
+	}
+}
+
+func without(o ast.Object, key *ast.Term) ast.Object {
+	left := ast.NewObject()
+	o.Foreach(func(k, v *ast.Term) {
+		if !k.Equal(key) {
+			left.Insert(k, v)
+		}
+	})
+	return left
+}
+
+func with(o ast.Object, key *ast.Term, v ast.Value) ast.Object {
+	changed := without(o, key)
+	changed.Insert(key, ast.NewTerm(v))
+	return changed
+}
