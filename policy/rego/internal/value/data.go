@@ -128,9 +128,6 @@ func (d *Data) getNumber(at uint64, name uint32) Value {
 
 // name returns the number of a member's name, if any object has one such.
 func (d *Data) name(name string) (uint32, bool) {
-	if len(d.names) == 0 {
-		return 0, false
-	}
 	for p := probe(maphash.String(seed, name), len(d.names)); ; p = next(p, len(d.names)) {
 		number := d.names[p]
 		if number == 0 {
@@ -215,6 +212,14 @@ func shapeFind(shapes []uint32, shape, name uint32) int {
 	}
 }
 
+// shapeSize is how many words a shape takes.
+func shapeSize(n int) int {
+	if n <= fewKeys {
+		return 1 + n
+	}
+	return 1 + n + indexSize(n)
+}
+
 // appendShape appends a shape.
 func appendShape(shapes, names []uint32) []uint32 {
 	shapes = append(append(shapes, uint32(len(names))), names...)
@@ -222,15 +227,10 @@ func appendShape(shapes, names []uint32) []uint32 {
 		return shapes
 	}
 	start := len(shapes)
-	size := indexSize(len(names))
-	shapes = append(shapes, make([]uint32, size)...)
+	shapes = append(shapes, make([]uint32, indexSize(len(names)))...)
 	index := shapes[start:]
 	for i, name := range names {
-		p := probe(mix(uint64(name)), size)
-		for index[p] != 0 {
-			p = next(p, size)
-		}
-		index[p] = uint32(i + 1)
+		index[free(index, mix(uint64(name)))] = uint32(i + 1)
 	}
 	return shapes
 }

@@ -43,7 +43,7 @@ func (e *DataError) Error() string {
 // encoding/json. A number keeps its spelling, and must be one that OPA can
 // calculate with: between 2^-100000 and 2^100000. An error is a [*DataError].
 func ParseData(json []byte) (*Data, error) {
-	p := parser{json: json, packer: newPacker()}
+	p := parser{json: json, packer: newPacker(len(json))}
 	root, err := p.document()
 	if err != nil {
 		return nil, err
@@ -53,7 +53,6 @@ func ParseData(json []byte) (*Data, error) {
 
 type parser struct {
 	json []byte
-	at   int
 	*packer
 	// values and names are of the arrays and objects that have begun.
 	values, names []uint32
@@ -194,7 +193,7 @@ func (p *parser) readArray() (slot, error) {
 			if err != nil {
 				return 0, err
 			}
-			p.values = append(p.values, uint32(v))
+			p.values = append(room(p.packer, p.values, 1), uint32(v))
 			if more, err = p.more(']'); err != nil {
 				return 0, err
 			}
@@ -254,7 +253,7 @@ func (p *parser) readObject() (slot, error) {
 			if err != nil {
 				return 0, err
 			}
-			p.names, p.values = append(p.names, name), append(p.values, uint32(v))
+			p.names, p.values = append(room(p.packer, p.names, 1), name), append(room(p.packer, p.values, 1), uint32(v))
 			if more, err = p.more('}'); err != nil {
 				return 0, err
 			}
