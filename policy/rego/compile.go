@@ -1,21 +1,20 @@
 package rego
 
 import (
-	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
-	"runtime/debug"
 	"slices"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/util"
 
 	"github.com/microwall/microwall/policy"
 	"github.com/microwall/microwall/policy/rego/internal/budget"
 	"github.com/microwall/microwall/policy/rego/internal/builtin"
 	"github.com/microwall/microwall/policy/rego/internal/exec"
+	"github.com/microwall/microwall/policy/rego/internal/front"
 	"github.com/microwall/microwall/policy/rego/internal/value"
 )
 
@@ -55,24 +54,33 @@ func (o Options) limits() budget.Limits {
 	return budget.Limits{Time: cmp.Or(o.Budget, time.Second), Steps: cmp.Or(o.Steps, 20_000_000), Bytes: cmp.Or(o.Bytes, 256<<20)}
 }
 
+// compileTime is how long a policy may take to be compiled. The stages of OPA's
+// compiler cannot be interrupted; what could make one of them take much longer is
+// refused before it.
+const compileTime = 10 * time.Second
+
 // query asks for the rules that answer. A comprehension turns "undefined" into an
 // empty array, so that the query always has one result.
 const query = "allow = [x | x := data.authz.allow]; deny = [x | x := data.authz.deny]; reasons = [x | x := data.authz.reasons]; obligations = [x | x := data.authz.obligations]"
 
 // Compile checks a bundle's policy and returns it ready to be evaluated. If the
-// policy does not compile, the error is [Problems].
+// policy does not compile, or would take over ten seconds to, the error is
+// [Problems].
 func Compile(ctx context.Context, src Source, o Options) (*Program, error) {
-	c, err := compile(src.Modules, src.Data)
+	bounded, cancel := context.WithTimeoutCause(ctx, compileTime, errSlow)
+	defer cancel()
+	c, err := compile(bounded, src.Modules, src.Data)
 	if err != nil {
 		return nil, err
 	}
-	planned, err := plan(ctx, c.compiler, query)
+	plan, err := c.front.Plan(bounded, query)
 	if err != nil {
-		return nil, err
+		return nil, problemsOf(err, nil)
 	}
-	p := &Program{limits: o.limits(), readsTime: readsTime(c.compiler.Modules)}
-	p.exec, err = exec.Compile(planned, exec.Options{
-		Data: c.data.Value(), Packed: c.data, Strict: true, Answers: answers, Functions: functions(c.compiler.Modules), Find: builtin.Find,
+	p := &Program{limits: o.limits(), readsTime: readsTime(c.front.Compiler().Modules)}
+	p.exec, err = exec.Compile(plan.Policy, exec.Options{
+		Data: c.data.Value(), Packed: c.data, Strict: true, Answers: answers,
+		Functions: functions(c.front.Compiler().Modules), Find: builtin.Find,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("compile the plan: %w", err)
@@ -95,93 +103,87 @@ func functions(modules map[string]*ast.Module) map[string]bool {
 
 // Check reports every problem of a policy and of its tests as [Problems], nil
 // if it has none.
-func Check(src Source) error {
-	if _, err := compile(src.Modules, src.Data); err != nil {
+func Check(ctx context.Context, src Source) error {
+	if _, err := Compile(ctx, src, Options{}); err != nil {
 		return err
 	}
 	if len(src.Tests) == 0 {
 		return nil
 	}
-	_, err := compile(slices.Concat(src.Modules, src.Tests), src.Data)
+	_, err := compile(ctx, slices.Concat(src.Modules, src.Tests), src.Data)
 	return err
 }
 
 type compiled struct {
-	compiler *ast.Compiler
-	data     *value.Data
+	front *front.Compiled
+	data  *value.Data
 }
 
 // compile parses and compiles modules under the hermetic profile.
-func compile(modules []Module, data []byte) (c *compiled, err error) {
-	// Source from a stranger must not be able to end the process.
-	defer func() {
-		if r := recover(); r != nil {
-			c, err = nil, &policy.Error{
-				Kind: policy.BadRequest, Message: fmt.Sprintf("policy crashed the compiler: %v", r), Err: fmt.Errorf("panic: %v\n%s", r, debug.Stack()),
-			}
-		}
-	}()
+func compile(ctx context.Context, modules []Module, data []byte) (*compiled, error) {
 	caps, err := language()
 	if err != nil {
 		return nil, err
 	}
 	var problems Problems
-	parsed := make(map[string]*ast.Module, len(modules))
-	for _, m := range modules {
-		mod, err := ast.ParseModuleWithOpts(m.Path, string(m.Source), ast.ParserOptions{
-			Capabilities: caps, RegoVersion: ast.RegoV1, ProcessAnnotation: true,
-		})
-		switch {
-		case err != nil:
-			problems.addAST(m.Path, err)
-		case mod == nil:
-			problems = append(problems, Problem{File: m.Path, Message: "file is empty; it needs a package"})
-		default:
-			parsed[m.Path] = mod
-		}
-	}
-	packed, err := packData(data)
-	if err != nil {
-		problems = append(problems, Problem{File: "data.json", Message: err.Error()})
-	}
-	if len(problems) > 0 {
-		return nil, problems.err()
-	}
-	checkShapes(parsed, &problems)
-	checkData(parsed, packed.Value(), &problems)
-	checkHost(parsed, &problems)
-
-	compiler := ast.NewCompiler().WithCapabilities(caps).WithDefaultRegoVersion(ast.RegoV1).SetErrorLimit(0)
-	compiler.Compile(parsed)
-	if compiler.Failed() {
-		problems.addAST("", compiler.Errors)
-	}
-	if err := problems.err(); err != nil {
-		return nil, err
-	}
-	return &compiled{compiler: compiler, data: packed}, nil
-}
-
-func packData(data []byte) (*value.Data, error) {
-	root, err := parseData(data)
-	if err != nil {
-		return nil, err
-	}
-	return value.Pack(value.FromPolicy(policy.ValueOf(root)))
-}
-
-func parseData(data []byte) (map[string]any, error) {
 	if len(data) == 0 {
-		return map[string]any{}, nil
+		data = []byte("{}")
 	}
-	var root any
-	if err := util.NewJSONDecoder(bytes.NewReader(data)).Decode(&root); err != nil {
-		return nil, fmt.Errorf("is not JSON: %w", err)
+	packed, err := value.ParseData(data)
+	if err != nil {
+		problems.addData(err)
 	}
-	object, ok := root.(map[string]any)
-	if !ok {
-		return nil, fmt.Errorf("is not a JSON object")
+	src := front.Source{Capabilities: caps, Annotations: true, RegoVersion: ast.RegoV1}
+	for _, m := range modules {
+		src.Modules = append(src.Modules, front.Module{Path: m.Path, Text: string(m.Source)})
 	}
-	return object, nil
+	src.Check = func(parsed map[string]*ast.Module) error {
+		checkShapes(parsed, &problems)
+		if packed != nil {
+			checkData(parsed, packed.Value(), &problems)
+		}
+		checkHost(parsed, &problems)
+		return nil // the compiler may find more
+	}
+	c, err := front.Compile(ctx, src)
+	if err := problemsOf(err, problems); err != nil {
+		return nil, err
+	}
+	return &compiled{front: c, data: packed}, nil
 }
 
+var errSlow = errors.New("the policy takes too long to compile")
+
+// problemsOf puts what the front end says of a source together with what is known
+// already; nil if there is nothing.
+func problemsOf(err error, problems Problems) error {
+	var unparsed front.Unparsed
+	var errs ast.Errors
+	var costly *front.TooCostly
+	var crash *front.Crash
+	switch {
+	case err == nil:
+	case errors.As(err, &unparsed):
+		for _, m := range unparsed {
+			problems.addAST(m.Path, m.Err)
+		}
+	case errors.As(err, &errs):
+		problems.addAST("", errs)
+	case errors.As(err, &costly):
+		problems = append(problems, Problem{File: cmp.Or(costly.File, "authz"), Line: costly.Line, Message: costly.Message, Hint: costly.Hint})
+	case errors.Is(err, errSlow):
+		problems = append(problems, Problem{
+			File: "authz", Message: fmt.Sprintf("the policy takes over %s to compile", compileTime),
+			Hint: "make it smaller: put what is a table into data.json, and look it up",
+		})
+	case errors.As(err, &crash):
+		return &policy.Error{
+			Kind: policy.BadRequest, Message: fmt.Sprintf("policy crashed the compiler: %v", crash.Cause), Err: fmt.Errorf("%w\n%s", crash, crash.Stack),
+		}
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err
+	default:
+		problems = append(problems, Problem{File: "authz", Message: err.Error()})
+	}
+	return problems.err()
+}

@@ -8,8 +8,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/microwall/microwall/policy"
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"github.com/microwall/microwall/policy"
+	"github.com/microwall/microwall/policy/rego/internal/value"
 )
 
 // Problem is one thing that keeps a bundle from compiling.
@@ -72,6 +74,16 @@ func (ps *Problems) add(loc *ast.Location, hint, format string, args ...any) {
 	p := Problem{Message: fmt.Sprintf(format, args...), Hint: hint}
 	if loc != nil {
 		p.File, p.Line, p.Column = loc.File, loc.Row, loc.Col
+	}
+	*ps = append(*ps, p)
+}
+
+// addData takes over why data.json is none.
+func (ps *Problems) addData(err error) {
+	p := Problem{File: "data.json", Message: err.Error()}
+	var fault *value.DataError
+	if errors.As(err, &fault) {
+		p.Line, p.Column, p.Message = fault.Line, fault.Column, fault.Message
 	}
 	*ps = append(*ps, p)
 }

@@ -3,10 +3,10 @@ package rego
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"slices"
-	"time"
 	"unicode/utf8"
 
 	"github.com/microwall/microwall/policy"
@@ -91,14 +91,18 @@ func (p *Program) failure(ctx context.Context, err error) error {
 		return err
 	case ctx.Err() != nil:
 		return fmt.Errorf("decision was not finished: %w", context.Cause(ctx))
-	case budget.IsOver(err):
-		return policy.Errorf(policy.Failed, "policy went %w (%s): make it do less for one request", err, p.budget())
+	case errors.Is(err, budget.ErrTime):
+		return p.over(p.limits.Time.String())
+	case errors.Is(err, budget.ErrSteps):
+		return p.over(fmt.Sprintf("%d steps", p.limits.Steps))
+	case errors.Is(err, budget.ErrBytes):
+		return p.over(fmt.Sprintf("%d bytes", p.limits.Bytes))
 	}
 	return policy.Errorf(policy.Failed, "policy failed: %w", err)
 }
 
-func (p *Program) budget() string {
-	return fmt.Sprintf("%d million steps, %d MiB, %s", p.limits.Steps/1_000_000, p.limits.Bytes>>20, p.limits.Time.Round(time.Millisecond))
+func (p *Program) over(limit string) error {
+	return policy.Errorf(policy.Failed, "policy went over its budget of %s: make it do less for one request", limit)
 }
 
 // set takes over what a rule is.

@@ -188,7 +188,7 @@ func TestWhatDoesNotCompile(t *testing.T) {
 		{"data under authz", "package authz\nallow if true", `{"authz":{"deny":{}}}`, 0, 0, "under `authz`", "data.callers"},
 		{"data under a helper's rule", "package lib.x\nhelp if true", `{"lib":{"x":{"help":true}}}`, 2, 1, "under the path of rule", ""},
 		{"data in a package's place", "package lib.x\nhelp if true", `{"lib":1}`, 2, 1, "under the path of rule", ""},
-		{"data that is no object", "package authz\nallow if true", `[]`, 0, 0, "not a JSON object", ""},
+		{"data that is no object", "package authz\nallow if true", `[]`, 1, 1, "not a JSON object", ""},
 		{"the network", "package authz\nallow if http.send({}).ok", "", 2, 10, "undefined function http.send", "context"},
 		{"the clock", "package authz\nallow if time.now_ns() > 1", "", 2, 10, "undefined function time.now_ns", "input.time"},
 		{"tokens", "package authz\nallow if io.jwt.decode_verify(\"\", {})[0]", "", 2, 10, "io.jwt.decode_verify", "claims"},

@@ -1,6 +1,7 @@
 package rego
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 	"github.com/open-policy-agent/opa/v1/tester"
 	"github.com/open-policy-agent/opa/v1/topdown"
+	"github.com/open-policy-agent/opa/v1/util"
 )
 
 // TestOptions of one run of a bundle's tests. The zero value has the defaults.
@@ -86,14 +88,13 @@ func Test(ctx context.Context, src Source, o TestOptions) (report TestReport, er
 	}
 	// The tester compiles for itself, to keep what tests print; this reports
 	// what does not compile as everywhere else.
-	if _, err := compile(slices.Concat(src.Modules, src.Tests), src.Data); err != nil {
+	if _, err := compile(ctx, slices.Concat(src.Modules, src.Tests), src.Data); err != nil {
 		return TestReport{}, err
 	}
-	root, err := parseData(src.Data)
+	store, err := newStore(src.Data)
 	if err != nil {
 		return TestReport{}, err
 	}
-	store := inmem.NewFromObjectWithOpts(root, inmem.OptRoundTripOnWrite(false), inmem.OptReturnASTValuesOnRead(true))
 	caps, err := language()
 	if err != nil {
 		return TestReport{}, err
@@ -141,6 +142,17 @@ func Test(ctx context.Context, src Source, o TestOptions) (report TestReport, er
 		report.addCoverage(coverage.Report(modules), own)
 	}
 	return report, nil
+}
+
+// newStore returns data as OPA's tester wants it.
+func newStore(data []byte) (storage.Store, error) {
+	root := map[string]any{}
+	if len(data) > 0 {
+		if err := util.NewJSONDecoder(bytes.NewReader(data)).Decode(&root); err != nil {
+			return nil, fmt.Errorf("data.json: %w", err)
+		}
+	}
+	return inmem.NewFromObjectWithOpts(root, inmem.OptRoundTripOnWrite(false), inmem.OptReturnASTValuesOnRead(true)), nil
 }
 
 // testResults returns one result for each case of a parameterised test, and one
