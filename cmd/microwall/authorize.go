@@ -180,13 +180,13 @@ func (f *authorizeFlags) open(ctx context.Context, r *policy.Request) (policy.Au
 
 // openFolder decides by folders, as tests do.
 func (f *authorizeFlags) openFolder(ctx context.Context, r *policy.Request) (policy.Authorizer, error) {
-	own, err := readFolder(f.bundle)
+	own, err := readFolder(ctx, f.bundle)
 	if err != nil {
 		return nil, err
 	}
 	var guardrails []*policyFolder
 	for _, dir := range f.guardrails {
-		g, err := readFolder(dir)
+		g, err := readFolder(ctx, dir)
 		if err != nil {
 			return nil, err
 		}
@@ -203,8 +203,8 @@ func (f *authorizeFlags) openFolder(ctx context.Context, r *policy.Request) (pol
 }
 
 // readFolder returns the policy in a folder, if push would take it.
-func readFolder(dir string) (*policyFolder, error) {
-	f, err := openPolicy(dir)
+func readFolder(ctx context.Context, dir string) (*policyFolder, error) {
+	f, err := openPolicy(ctx, dir)
 	if err != nil {
 		return nil, err
 	}

@@ -40,7 +40,7 @@ FILE is replaced in one step, or not at all. - is standard output.`,
   microwall build policies/cart -o - | sha256sum`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: completeFolder,
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := out.check(); err != nil {
 				return err
 			}
@@ -52,7 +52,7 @@ FILE is replaced in one step, or not at all. - is standard output.`,
 			if file == "-" {
 				said = w.stderr
 			}
-			f, err := openPolicy(args[0])
+			f, err := openPolicy(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}

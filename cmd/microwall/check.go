@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -43,11 +44,11 @@ Exit code 1 if there is a problem.`,
   microwall check policies/cart --format json`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: completeFolder,
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := out.check(); err != nil {
 				return err
 			}
-			f, err := openPolicy(args[0])
+			f, err := openPolicy(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -82,7 +83,7 @@ type policyFolder struct {
 
 // openPolicy reads a folder and compiles it. The error says that this could not
 // be done; what is wrong with the policy is a problem.
-func openPolicy(dir string) (*policyFolder, error) {
+func openPolicy(ctx context.Context, dir string) (*policyFolder, error) {
 	f := &policyFolder{dir: dir}
 	switch info, err := os.Stat(dir); {
 	case errors.Is(err, fs.ErrNotExist):
@@ -101,7 +102,7 @@ func openPolicy(dir string) (*policyFolder, error) {
 		return f, nil //nolint:nilerr // it is a problem of the policy
 	}
 	f.bundle = b
-	if err := rego.Check(live.SourceOf(b)); err != nil {
+	if err := rego.Check(ctx, live.SourceOf(b)); err != nil {
 		problems, ok := errors.AsType[rego.Problems](err)
 		if !ok {
 			return nil, fmt.Errorf("%s: %w", dir, err)

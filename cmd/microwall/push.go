@@ -61,7 +61,7 @@ func (f *pushFlags) push(ctx context.Context, w world, dir string) error {
 	if err != nil {
 		return policy.Errorf(policy.BadRequest, "--when-stale: %w", err)
 	}
-	folder, err := openPolicy(dir)
+	folder, err := openPolicy(ctx, dir)
 	if err != nil {
 		return err
 	}

@@ -81,7 +81,7 @@ coverage is below --threshold.`,
 
 // test makes the report on the policy in a folder.
 func (f *testFlags) test(ctx context.Context, dir string) (*testReport, error) {
-	own, err := openPolicy(dir)
+	own, err := openPolicy(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +101,7 @@ func (f *testFlags) testFolder(ctx context.Context, own *policyFolder) (*testRep
 	r := &testReport{Folder: own.dir, Problems: own.problems}
 	var guardrails []*policyFolder
 	for _, dir := range f.guardrails {
-		g, err := openPolicy(dir)
+		g, err := openPolicy(ctx, dir)
 		if err != nil {
 			return nil, err
 		}
