@@ -1,0 +1,395 @@
+package builtin_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/types"
+
+	"github.com/microwall/microwall/policy"
+	"github.com/microwall/microwall/policy/rego/internal/budget"
+	"github.com/microwall/microwall/policy/rego/internal/builtin"
+	"github.com/microwall/microwall/policy/rego/internal/convert"
+	"github.com/microwall/microwall/policy/rego/internal/value"
+	"github.com/microwall/microwall/policy/rego/internal/value/valuetest"
+)
+
+// TestNativeBuiltinsAreOPAs calls every native built-in and OPA's with the same
+// operands, made up by the declared types and against them, and compares the
+// results with their spelling, and the errors.
+func TestNativeBuiltinsAreOPAs(t *testing.T) {
+	rounds := 500
+	if testing.Short() {
+		rounds = 100
+	}
+	for _, name := range builtin.Native() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := newDiff(t, name)
+			for seed := range uint64(rounds) {
+				d.compare(t, rand.New(rand.NewPCG(seed, 17)))
+				if t.Failed() {
+					return
+				}
+			}
+			if d.results < rounds/50 {
+				t.Errorf("only %d of %d calls gave a result: the operands that the test makes up are no good", d.results, rounds)
+			}
+		})
+	}
+}
+
+func FuzzNativeBuiltinsAreOPAs(f *testing.F) {
+	f.Add(uint64(1), uint64(2), "a/b")
+	names := builtin.Native()
+	diffs := map[string]*diff{}
+	f.Fuzz(func(t *testing.T, a, b uint64, text string) {
+		name := names[a%uint64(len(names))]
+		if diffs[name] == nil {
+			diffs[name] = newDiff(t, name)
+		}
+		d := diffs[name]
+		d.text = strings.ToValidUTF8(text, "?")
+		d.compare(t, rand.New(rand.NewPCG(a, b)))
+	})
+}
+
+// diff compares one native built-in with OPA's.
+type diff struct {
+	native, opa *builtin.Builtin
+	args        []types.Type
+	results     int
+	text        string // to mix into the operands
+}
+
+func newDiff(t testing.TB, name string) *diff {
+	native, _ := builtin.Find(name)
+	opa, ok := builtin.Bridge(name)
+	decl := ast.BuiltinMap[name]
+	if !ok || decl == nil {
+		t.Fatalf("OPA has no %s", name)
+	}
+	return &diff{native: native, opa: opa, args: decl.Decl.FuncArgs().Args}
+}
+
+func (d *diff) compare(t *testing.T, r *rand.Rand) {
+	g := &generator{Gen: valuetest.Gen{Rand: r}, texts: textsOf(d.native.Name), extra: d.text, odd: r.IntN(4) == 0}
+	args := make([]value.Value, len(d.args))
+	shown := make([]string, len(args))
+	for i, typ := range d.args {
+		args[i] = g.form(g.operand(typ))
+		if i > 0 && g.IntN(20) == 0 {
+			args[i] = args[g.IntN(i)]
+		}
+		shown[i] = convert.ToTerm(args[i]).String()
+	}
+	got, gotErr := d.native.Func(limited(), args)
+	if budget.IsOver(gotErr) {
+		return // OPA has no budget: it may not come back
+	}
+	want, wantErr := d.opa.Func(newCall(), args)
+	call := fmt.Sprintf("%s(%s)", d.native.Name, strings.Join(shown, ", "))
+	if diff := differ(got, gotErr, want, wantErr); diff != "" {
+		t.Fatalf("%s: %s", call, diff)
+	}
+	for i, arg := range args {
+		if s := convert.ToTerm(arg).String(); s != shown[i] {
+			t.Fatalf("%s changes its operand %d to %s", call, i+1, s)
+		}
+	}
+	if gotErr == nil && got.Defined() {
+		d.results++
+	}
+	if gotErr != nil && d.native.Total {
+		t.Fatalf("%s fails, though it is said to be total: %v", call, gotErr)
+	}
+	if d.native.Bind == nil {
+		return
+	}
+	consts := make([]value.Value, len(args))
+	for i := range args {
+		if g.IntN(2) == 0 {
+			consts[i] = args[i]
+		}
+	}
+	if bound := d.native.Bind(consts); bound != nil {
+		for range 2 {
+			if got, gotErr = bound(limited(), args); budget.IsOver(gotErr) {
+				return
+			}
+			if diff := differ(got, gotErr, want, wantErr); diff != "" {
+				t.Fatalf("%s, bound to %s: %s", call, convert.ToTerm(value.NewArray(defined(consts)...)), diff)
+			}
+		}
+	}
+}
+
+func defined(values []value.Value) []value.Value {
+	list := make([]value.Value, len(values))
+	for i, v := range values {
+		if list[i] = v; !v.Defined() {
+			list[i] = value.Text("?")
+		}
+	}
+	return list
+}
+
+func limited() *builtin.Call {
+	m := new(budget.Meter)
+	m.Reset(context.Background(), budget.Limits{Steps: 2_000_000, Bytes: 64 << 20})
+	return &builtin.Call{Meter: m}
+}
+
+// differ says how two outcomes differ.
+func differ(got value.Value, gotErr error, want value.Value, wantErr error) string {
+	if gotErr != nil || wantErr != nil {
+		var g, w builtin.Error
+		var e *builtin.Error
+		if errors.As(gotErr, &e) {
+			g = *e
+		}
+		if errors.As(wantErr, &e) {
+			w = *e
+		}
+		switch {
+		case g == w && g != (builtin.Error{}):
+			return ""
+		case gotErr == nil:
+			return fmt.Sprintf("gives %s, OPA the error\n%v", convert.ToTerm(got), wantErr)
+		case wantErr == nil:
+			return fmt.Sprintf("gives the error\n%v\nand OPA %s", gotErr, convert.ToTerm(want))
+		}
+		return fmt.Sprintf("gives the error\n%v\nand OPA\n%v", gotErr, wantErr)
+	}
+	if got.Kind() == want.Kind() && (!got.Defined() || convert.ToTerm(got).String() == convert.ToTerm(want).String()) {
+		return ""
+	}
+	show := func(v value.Value) string {
+		if !v.Defined() {
+			return "undefined"
+		}
+		return convert.ToTerm(v).String()
+	}
+	return fmt.Sprintf("gives\n%s\nand OPA\n%s", show(got), show(want))
+}
+
+// generator makes values up.
+type generator struct {
+	valuetest.Gen
+	texts []string
+	extra string
+	// odd lets operands have types that are not the declared ones.
+	odd bool
+}
+
+func (g *generator) operand(typ types.Type) value.Value {
+	return g.typed(typ, 3)
+}
+
+func (g *generator) typed(typ types.Type, depth int) value.Value {
+	if g.odd && g.IntN(6) == 0 {
+		return g.any(depth)
+	}
+	switch typ := typ.(type) {
+	case *types.NamedType:
+		return g.typed(typ.Type, depth)
+	case types.Null:
+		return value.NullValue
+	case types.Boolean:
+		return value.Boolean(g.IntN(2) == 0)
+	case types.Number:
+		return g.number()
+	case types.String:
+		return value.Text(g.string())
+	case types.Any:
+		if len(typ) == 0 {
+			return g.any(depth)
+		}
+		return g.typed(typ[g.IntN(len(typ))], depth)
+	case *types.Array:
+		array := value.NewArray()
+		for i := range typ.Len() {
+			array.Append(g.typed(typ.Select(i), depth-1))
+		}
+		if typ.Dynamic() != nil {
+			for range g.count(depth) {
+				array.Append(g.typed(typ.Dynamic(), depth-1))
+			}
+		}
+		return array
+	case *types.Set:
+		set := value.NewSet(0)
+		for range g.count(depth) {
+			set.Add(g.typed(typ.Of(), depth-1))
+		}
+		return set
+	case *types.Object:
+		object := value.NewObject(0)
+		for _, p := range typ.StaticProperties() {
+			key, err := ast.InterfaceToValue(p.Key)
+			if err != nil {
+				panic(err)
+			}
+			k, _ := convert.FromAST(key)
+			object.Insert(k, g.typed(p.Value, depth-1))
+		}
+		if p := typ.DynamicProperties(); p != nil {
+			for range g.count(depth) {
+				object.Insert(g.typed(p.Key, depth-2), g.typed(p.Value, depth-1))
+			}
+		}
+		return object
+	}
+	return g.any(depth)
+}
+
+// count of the members of a composite.
+func (g *generator) count(depth int) int {
+	switch {
+	case depth <= 0:
+		return g.IntN(2)
+	case g.IntN(30) == 0:
+		return g.IntN(40) // more than are found one by one
+	}
+	return g.IntN(5)
+}
+
+func (g *generator) any(depth int) value.Value { return g.Value(max(depth, 0)) }
+
+var numbers = []string{
+	"0", "-0", "1", "1.0", "1e0", "2", "-1", "10", "0.5", "-0.5", "1.5", "2.50", "100e-2", "0.1", "1e2", "1E+2", "3.999999999999999999",
+	"9007199254740993", "9223372036854775807", "9223372036854775808", "-9223372036854775808", "-9223372036854775809",
+	"18446744073709551616", "123456789012345678901234567890", "-123456789012345678901234567890.5", "1e19", "1e30", "1e-30", "1e308",
+	"1.7976931348623157e308", "5e-324", "1e400", "-1e400", "1e-400", "0.30000000000000004", "1000000000000000000",
+	"1700000000000000000", "1e18", "946684800000000000", "4294967296", "-4294967296", "2147483648", "0e10", "0.0", "-0.0", "1.10", "1.1",
+}
+
+func (g *generator) number() value.Value {
+	switch g.IntN(5) {
+	case 0:
+		return value.NumberText(numbers[g.IntN(len(numbers))])
+	case 3:
+		return value.NumberText(g.Number())
+	case 1:
+		return value.Int(g.Int64N(2_000_000) - 1_000_000)
+	case 2:
+		return value.Float(float64(g.IntN(2000)-1000) / 16)
+	}
+	return value.Int(int64(g.IntN(8)) - 2)
+}
+
+var words = []string{"", "a", "b", "c", "abc", "A", "ß", "é", "日本", "🙂", "0", "1", "2", "10", "true", "a/b", "a.b", " ", "x y", "\x00", "\n", "ab", "bc", "~1", "\u2028<&>", "\"\\"}
+
+func (g *generator) word() string { return words[g.IntN(len(words))] }
+
+func (g *generator) string() string {
+	switch {
+	case g.extra != "" && g.IntN(4) == 0:
+		return g.extra
+	case len(g.texts) > 0 && g.IntN(3) > 0:
+		text := g.texts[g.IntN(len(g.texts))]
+		if g.IntN(6) == 0 {
+			text = g.mutate(text)
+		}
+		return text
+	case g.IntN(3) == 0:
+		return g.word()
+	case g.IntN(2) == 0:
+		return g.Text()
+	}
+	var b strings.Builder
+	for range g.IntN(5) {
+		b.WriteString(g.word())
+	}
+	return b.String()
+}
+
+func (g *generator) mutate(text string) string {
+	runes := []rune(text)
+	at := g.IntN(len(runes) + 1)
+	switch g.IntN(3) {
+	case 0:
+		return string(runes[:at])
+	case 1:
+		return string(runes[:at]) + g.word() + string(runes[at:])
+	}
+	if at < len(runes) {
+		return string(runes[:at]) + string(runes[at+1:])
+	}
+	return text + text
+}
+
+// form returns a value as it may come from elsewhere: from a bundle's data, or
+// from a request.
+func (g *generator) form(v value.Value) value.Value {
+	switch g.IntN(4) {
+	case 0:
+		if data, err := value.Pack(v); err == nil {
+			return data.Value()
+		}
+	case 1:
+		if doc, ok := document(v); ok {
+			return valuetest.Held(doc)
+		}
+	}
+	return v
+}
+
+// document returns a value as encoding/json has it.
+func document(v value.Value) (any, bool) {
+	doc, err := ast.JSON(convert.ToAST(v))
+	return doc, err == nil && onlyJSON(v)
+}
+
+// onlyJSON reports whether a value means the same in a request: there are
+// strings for keys, no sets, and numbers that a request has as they are.
+func onlyJSON(v value.Value) bool {
+	switch v.Kind() {
+	case value.Set:
+		return false
+	case value.Number:
+		i, ok := v.Int64()
+		return ok && v == value.Int(i) && policy.ValueOf(i).Type() == policy.Number
+	case value.String:
+		return utf8.ValidString(v.Text())
+	}
+	for key, val := range v.All() {
+		if v.Kind() == value.Object && key.Kind() != value.String || !onlyJSON(key) || !onlyJSON(val) {
+			return false
+		}
+	}
+	return true
+}
+
+// texts that the built-ins of a family make something of, by the beginning of
+// their names.
+var texts = map[string][]string{
+	"json.": {
+		`{}`, `[]`, `{"a": 1}`, `[1, 1.0, 1e3, -0, "x"]`, ` {"a": {"b": [null, true]}, "a": 2} `, `nul`, `{"a"`, `"\u00e9\ud83d"`, `1 2`, `01`, `[1,]`, "\"\x01\"",
+		"a/b", "/a/b", "a/0", "/a~1b", "a", "b/c/0", "///a", "abc/1/2", "", "add", "remove", "replace", "move", "copy", "test", "prefix", "indent", "pretty", "\t", "  ",
+	},
+	"base64":   {"YQ==", "YWI=", "YWJj", "YQ", "-_-_", "+/+/", "Y Q", "====", "YWI", "_w==", "YW\nJj"},
+	"hex.":     {"61", "6", "ff", "FF", "zz", "616263", "c3a9"},
+	"urlquery": {"a=b&c=d", "a=1&a=2", "%zz", "%41", "a+b", "a=b;c=d", "=&=", "%C3%A9=%F0", "a b/ü?&="},
+	"time.": {
+		"2006-01-02T15:04:05Z", "2024-02-29T23:59:59.999999999+05:30", "1600-01-01T00:00:00Z", "2262-04-11T23:47:16.854775807Z", "2262-04-11T23:47:16.854775808Z",
+		"2006-01-02", "Jan _2 2006", "RFC3339", "RFC822Z", "RFC1123Z", "ANSIC", "RubyDate", "Mon Jan  2 15:04:05 2006", "Mon, 02 Jan 2006 15:04:05 -0700", "Kitchen", "UTC", "",
+		"Europe/Berlin", "America/New_York", "No/Such", "1h", "1h30m", "-1.5h", "1d", "2w1d", "1y", "1.5d", "1ns", "h", "10000y", "1d-", "+1d2h3m4s5ms6us7ns", "9223372036854775807ns", "1µs1d", "1 d",
+	},
+}
+
+func textsOf(name string) []string {
+	var list []string
+	for prefix, of := range texts {
+		if strings.HasPrefix(name, prefix) {
+			list = append(list, of...)
+		}
+	}
+	return list
+}
