@@ -67,13 +67,14 @@ type Result struct {
 	// values. Generated variables are left out.
 	Bindings []map[ast.Var]ast.Value
 	// Failures are all calls of built-ins that failed, in the order in which
-	// they were made.
-	Failures []*topdown.Error
+	// they were made, and last, if there is one, the error that nothing could be
+	// computed after, for instance a conflict.
+	Failures []error
 }
 
 // Eval answers the query about an input; nil is none. An error is OPA's, a
 // *[topdown.Error] with code and text, whose cause is ctx's if ctx ended; a
-// [Crash] if OPA panicked. The Result has the failures even so.
+// [Crash] if OPA panicked. With an error the Result has the failures alone.
 func (q *Query) Eval(ctx context.Context, input ast.Value, m Mode) (r Result, err error) {
 	defer catch(&err)
 	cancel := topdown.NewCancel()
@@ -104,6 +105,9 @@ func (q *Query) Eval(ctx context.Context, input ast.Value, m Mode) (r Result, er
 	})
 	for i := range failures {
 		r.Failures = append(r.Failures, &failures[i])
+	}
+	if err != nil {
+		r.Failures = append(r.Failures, err)
 	}
 	// OPA does the same under WithStrictBuiltinErrors, but for the end of the
 	// context, which is not to be hidden by a failure.

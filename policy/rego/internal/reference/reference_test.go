@@ -56,7 +56,7 @@ func TestAFailedCallIsAnErrorWhateverTheOrderOfRules(t *testing.T) {
 			if reference.Code(err) != "eval_type_error" || !strings.Contains(err.Error(), "authz.rego:") || len(r.Bindings) > 0 {
 				t.Errorf("%v, %v", r.Bindings, err)
 			}
-			if len(r.Failures) != 1 || r.Failures[0].Error() != err.Error() {
+			if len(r.Failures) != 1 || !errors.Is(r.Failures[0], err) {
 				t.Errorf("failures %v", r.Failures)
 			}
 			r, err = q.Eval(t.Context(), ast.MustParseTerm(`{"a": 1}`).Value, reference.Mode{Lenient: true})

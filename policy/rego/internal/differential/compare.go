@@ -1,0 +1,184 @@
+package differential
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+
+	"github.com/microwall/microwall/policy/rego/internal/reference"
+)
+
+// Verdict on two answers.
+type Verdict uint8
+
+// The verdicts. Those from Refused on are faults.
+const (
+	// Same answer, or the same error.
+	Same Verdict = iota
+	// Unfinished: the context ended first.
+	Unfinished
+	// Order: both report an error, each another one of those that are possible.
+	Order
+	// Early: the other one alone reports an error, which the reference does,
+	// too, if it is made to skip nothing.
+	Early
+	// Refused: the other one does not compile what the reference does.
+	Refused
+	// Value: the answers differ.
+	Value
+	// Spelling: the answers are equal, but a number in them is spelled in
+	// another way.
+	Spelling
+	// Missed: the reference alone reports an error.
+	Missed
+	// Alone: the other one alone reports an error.
+	Alone
+	// Code: both report an error, with another code, and the other one's is
+	// none of those that are possible.
+	Code
+	// Text: as Code, with the same code and another text.
+	Text
+)
+
+var verdicts = [...]string{"same", "unfinished", "order", "early", "refused", "value", "spelling", "missed", "alone", "code", "text"}
+
+func (v Verdict) String() string { return verdicts[v] }
+
+// IsFault reports whether one of the two is wrong.
+func (v Verdict) IsFault() bool { return v >= Refused }
+
+// Difference between the answers to one question.
+type Difference struct {
+	Verdict Verdict
+	// Input is the number of the question, -1 if it is about them all.
+	Input int
+	// Reference and Other are what the two said.
+	Reference, Other string
+}
+
+func (d Difference) String() string {
+	return fmt.Sprintf("%s, input %d\nreference: %s\nother:     %s", d.Verdict, d.Input, d.Reference, d.Other)
+}
+
+// Compare puts a case to the reference and to another evaluator, and returns
+// what is not the same. The error is a case that the reference refuses.
+func Compare(ctx context.Context, c *Case, other Engine) ([]Difference, error) {
+	q, err := compile(c, nil)
+	if err != nil {
+		return nil, err
+	}
+	ask, err := compileOther(c, other)
+	if err != nil {
+		return []Difference{{Refused, -1, "compiles", err.Error()}}, nil //nolint:nilerr // that is the difference
+	}
+	var differences []Difference
+	for i, text := range c.Inputs {
+		input, err := parseInput(text)
+		if err != nil {
+			return nil, err
+		}
+		d := Difference{Input: i}
+		expected := answer{}
+		expected.solutions, expected.failures, expected.err = eval(ctx, q, input)
+		got := answer{}
+		got.solutions, got.err = askOther(ctx, ask, input)
+		d.Reference, d.Other = expected.String(), got.String()
+		if d.Verdict = judge(ctx, c, input, expected, got); d.Verdict != Same {
+			differences = append(differences, d)
+		}
+	}
+	return differences, nil
+}
+
+type answer struct {
+	solutions ast.Set
+	failures  []error
+	err       error
+}
+
+func (a answer) String() string {
+	if a.err != nil {
+		return a.err.Error()
+	}
+	return a.solutions.String()
+}
+
+func eval(ctx context.Context, q *reference.Query, input ast.Value) (ast.Set, []error, error) {
+	r, err := q.Eval(ctx, input, reference.Mode{})
+	return solutions(r.Bindings), r.Failures, err
+}
+
+// compileOther turns a panic into an error, as askOther does.
+func compileOther(c *Case, other Engine) (ask Ask, err error) {
+	defer catch(&err)
+	return other(c)
+}
+
+func askOther(ctx context.Context, ask Ask, input ast.Value) (set ast.Set, err error) {
+	defer catch(&err)
+	return ask(ctx, input)
+}
+
+func catch(err *error) {
+	if cause := recover(); cause != nil {
+		*err = fmt.Errorf("panic: %v", cause)
+	}
+}
+
+func judge(ctx context.Context, c *Case, input ast.Value, expected, got answer) Verdict {
+	switch {
+	case ctx.Err() != nil:
+		return Unfinished
+	case expected.err == nil && got.err == nil && expected.solutions.Compare(got.solutions) != 0:
+		return Value
+	case expected.err == nil && got.err == nil && expected.solutions.String() != got.solutions.String():
+		return Spelling
+	case expected.err == nil && got.err == nil:
+		return Same
+	case got.err == nil:
+		return Missed
+	case expected.err != nil && expected.err.Error() == got.err.Error():
+		return Same
+	case contains(expected.failures, got.err):
+		return Order
+	}
+	whole, err := wholly(ctx, c, input)
+	switch {
+	case ctx.Err() != nil:
+		return Unfinished
+	case err == nil && contains(whole, got.err) && expected.err == nil:
+		return Early
+	case err == nil && contains(whole, got.err):
+		return Order
+	case expected.err == nil:
+		return Alone
+	case codeOf(expected.err) != codeOf(got.err):
+		return Code
+	}
+	return Text
+}
+
+// wholly returns what fails if nothing is skipped.
+func wholly(ctx context.Context, c *Case, input ast.Value) ([]error, error) {
+	q, err := compile(c, see)
+	if err != nil {
+		return nil, err
+	}
+	_, failures, err := eval(ctx, q, input)
+	if _, crashed := errors.AsType[*reference.Crash](err); crashed {
+		return nil, err
+	}
+	return failures, nil
+}
+
+func contains(all []error, err error) bool {
+	return slices.ContainsFunc(all, func(one error) bool { return one.Error() == err.Error() })
+}
+
+var code = regexp.MustCompile(`\beval_[a-z_]+_error\b`)
+
+func codeOf(err error) string { return code.FindString(err.Error()) }

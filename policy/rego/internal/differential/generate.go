@@ -1,0 +1,136 @@
+package differential
+
+import (
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+)
+
+// The query of a decision: a comprehension turns "undefined" into an empty
+// array, so that there is one solution always.
+const decision = "allow = [x | x := data.authz.allow]; deny = [x | x := data.authz.deny]; reasons = [x | x := data.authz.reasons]; obligations = [x | x := data.authz.obligations]"
+
+// draft is a module while it is written: rules, one after the other.
+type draft struct {
+	path, head string
+	rules      []string
+}
+
+func (d *draft) source() string { return d.head + "\n" + strings.Join(d.rules, "\n") + "\n" }
+
+// ruleAt returns the rule on a line, -1 if there is none.
+func (d *draft) ruleAt(row int) int {
+	row -= 1 + strings.Count(d.head, "\n") + 1
+	for i, text := range d.rules {
+		if row -= 1 + strings.Count(text, "\n"); row < 0 {
+			return i
+		}
+	}
+	return -1
+}
+
+// Generate makes the case of a seed. The same seed gives the same case, until
+// the generator changes. Nearly all cases compile.
+func Generate(seed uint64) *Case {
+	g := &generator{choice: newChoice(seed)}
+	c := &Case{Query: decision, Data: g.data()}
+	lib := &draft{path: "lib.rego", head: "package lib"}
+	for range g.IntN(3) {
+		lib.rules = append(lib.rules, g.define("lib")...)
+	}
+	authz := &draft{path: "authz.rego", head: "package authz"}
+	if g.percent(30) {
+		g.v2 = true
+		authz.head += "\n\nimport rego.v2"
+	}
+	for range 1 + g.IntN(6) {
+		authz.rules = append(authz.rules, g.define("authz")...)
+	}
+	authz.rules = append(authz.rules, g.answers()...)
+	drafts := []*draft{authz}
+	if len(lib.rules) > 0 {
+		drafts = append(drafts, lib)
+	}
+	compiler := repair(drafts)
+	for _, d := range drafts {
+		c.Modules = append(c.Modules, Module{d.path, d.source()})
+	}
+	switch n := g.IntN(10); {
+	case n < 2:
+		c.Query = "x = data.authz"
+	case n < 3:
+		c.Query = "x = data"
+	case n < 4:
+		c.Query = "data.authz[k] = v"
+	case n < 5 && len(g.rules) > 0:
+		r := pick(g.choice, g.rules...)
+		if c.Query = "x = data." + r.pack + "." + r.name; r.form == function {
+			c.Query += "(" + g.arguments(r.params, 1, &scope{}) + ")"
+		}
+		if r.form == members || r.form == mapping {
+			c.Query += pick(g.choice, "", "[k]", `["a"]`)
+		}
+	}
+	if !asks(compiler, c.Query) {
+		c.Query = decision // the rule that was asked for had to go
+	}
+	for range 4 {
+		c.Inputs = append(c.Inputs, g.input())
+	}
+	return c
+}
+
+func asks(compiler *ast.Compiler, query string) bool {
+	body, err := ast.ParseBody(query)
+	if err == nil {
+		_, err = compiler.QueryCompiler().Compile(body)
+	}
+	return err == nil
+}
+
+// repair drops the rules that do not compile: mostly ones in which the type
+// checker finds what can never be.
+func repair(drafts []*draft) (compiler *ast.Compiler) {
+	for range 10 {
+		compiler = ast.NewCompiler().SetErrorLimit(0)
+		var errs ast.Errors
+		modules := make(map[string]*ast.Module)
+		for _, d := range drafts {
+			m, err := ast.ParseModuleWithOpts(d.path, d.source(), ast.ParserOptions{RegoVersion: ast.RegoV1})
+			if list, ok := errors.AsType[ast.Errors](err); ok {
+				errs = append(errs, list...)
+			}
+			modules[d.path] = m
+		}
+		if len(errs) == 0 {
+			compiler.Compile(modules)
+			errs = compiler.Errors
+		}
+		if len(errs) == 0 {
+			break
+		}
+		for _, d := range drafts {
+			d.drop(errs)
+		}
+	}
+	return compiler
+}
+
+// drop takes out the rules that errors are about.
+func (d *draft) drop(errs ast.Errors) {
+	var bad []int
+	for _, e := range errs {
+		if e.Location != nil && e.Location.File == d.path {
+			bad = append(bad, d.ruleAt(e.Location.Row))
+		}
+	}
+	kept := d.rules[:0:0]
+	for i, text := range d.rules {
+		if !slices.Contains(bad, i) {
+			kept = append(kept, text)
+		}
+	}
+	d.rules = kept
+}
