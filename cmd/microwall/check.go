@@ -26,6 +26,7 @@ type checkReport struct {
 	Namespace policy.Namespace `json:"namespace,omitempty"`
 	Digest    policy.Digest    `json:"digest,omitzero"`
 	Problems  []rego.Problem   `json:"problems"`
+	*rego.Report
 }
 
 func newCheck(w world) *cobra.Command {
@@ -38,6 +39,10 @@ func newCheck(w world) *cobra.Command {
 tests compile in the language that Microwall has (OPA's, without clock, network
 and chance), and whether its rules have the shapes that they must have. Every
 problem is printed with its file, line and column, and with the way around it.
+
+Of a policy without problems it prints the paths of the input that it may read,
+each with the line that reads all of it, and which of many rules are tried for
+every request because an index cannot find them.
 
 Exit code 1 if there is a problem.`,
 		Example: `  microwall check policies/cart
@@ -79,6 +84,8 @@ type policyFolder struct {
 	bundle *bundles.Bundle
 	// problems name their files by paths from here, not inside the bundle.
 	problems []rego.Problem
+	// report is nil if there are problems.
+	report *rego.Report
 }
 
 // openPolicy reads a folder and compiles it. The error says that this could not
@@ -102,7 +109,7 @@ func openPolicy(ctx context.Context, dir string) (*policyFolder, error) {
 		return f, nil //nolint:nilerr // it is a problem of the policy
 	}
 	f.bundle = b
-	if err := rego.Check(ctx, live.SourceOf(b)); err != nil {
+	if f.report, err = rego.Check(ctx, live.SourceOf(b)); err != nil {
 		problems, ok := errors.AsType[rego.Problems](err)
 		if !ok {
 			return nil, fmt.Errorf("%s: %w", dir, err)
@@ -165,7 +172,7 @@ func (f *policyFolder) decisions() ([]decisions.Case, error) {
 
 func (f *policyFolder) print(to io.Writer, out output) error {
 	if out.format == formatJSON {
-		r := checkReport{Folder: f.dir, Problems: append([]rego.Problem{}, f.problems...)}
+		r := checkReport{Folder: f.dir, Problems: append([]rego.Problem{}, f.problems...), Report: f.report}
 		if f.bundle != nil {
 			r.Namespace, r.Digest = f.bundle.Namespace(), f.bundle.Digest()
 		}
@@ -178,8 +185,30 @@ func (f *policyFolder) print(to io.Writer, out output) error {
 	if n := f.bundle.Namespace(); n != "" {
 		of = " of " + string(n)
 	}
-	_, err := fmt.Fprintf(to, "%s: the policy%s compiles\n", f.dir, of)
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: the policy%s compiles\n", f.dir, of)
+	f.printReport(&b)
+	_, err := io.WriteString(to, b.String())
 	return err
+}
+
+// printReport says what of the input a policy reads, which lines read more than
+// single values of it, and which of many rules an index cannot find.
+func (f *policyFolder) printReport(b *strings.Builder) {
+	if len(f.report.Reads) == 0 {
+		fmt.Fprintln(b, "reads nothing of the input")
+	} else {
+		fmt.Fprintln(b, "reads of the input, with all that is below:")
+	}
+	for _, r := range f.report.Reads {
+		fmt.Fprintf(b, "  %s\t%s:%d: it %s\n", r.Path, filepath.Join(f.dir, filepath.FromSlash(r.File)), r.Line, r.Why)
+	}
+	if len(f.report.Tried) > 0 {
+		fmt.Fprintln(b, "tried for every request, because no index can find them:")
+	}
+	for _, t := range f.report.Tried {
+		fmt.Fprintf(b, "  %s:%d: %s\n", filepath.Join(f.dir, filepath.FromSlash(t.File)), t.Line, t.Why)
+	}
 }
 
 func printProblems(to io.Writer, problems []rego.Problem) error {

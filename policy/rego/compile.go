@@ -15,6 +15,7 @@ import (
 	"github.com/microwall/microwall/policy/rego/internal/builtin"
 	"github.com/microwall/microwall/policy/rego/internal/exec"
 	"github.com/microwall/microwall/policy/rego/internal/front"
+	"github.com/microwall/microwall/policy/rego/internal/reads"
 	"github.com/microwall/microwall/policy/rego/internal/value"
 )
 
@@ -77,7 +78,7 @@ func Compile(ctx context.Context, src Source, o Options) (*Program, error) {
 	if err != nil {
 		return nil, problemsOf(err, nil)
 	}
-	p := &Program{limits: o.limits(), readsTime: readsTime(c.front.Compiler().Modules)}
+	p := &Program{limits: o.limits(), reads: reads.Of(plan.Policy)}
 	p.exec, err = exec.Compile(plan.Policy, exec.Options{
 		Data: c.data.Value(), Packed: c.data, Strict: true, Answers: answers,
 		Functions: functions(c.front.Compiler().Modules), Find: builtin.Find,
@@ -101,17 +102,54 @@ func functions(modules map[string]*ast.Module) map[string]bool {
 	return paths
 }
 
-// Check reports every problem of a policy and of its tests as [Problems], nil
-// if it has none.
-func Check(ctx context.Context, src Source) error {
-	if _, err := Compile(ctx, src, Options{}); err != nil {
-		return err
+// Report is what [Check] finds out about a policy that has no problems.
+type Report struct {
+	// Reads are the paths of the input that the policy may read, sorted.
+	Reads []Read `json:"reads"`
+	// Tried are rules that are tried for every request, among many that an index
+	// finds.
+	Tried []Tried `json:"tried,omitempty"`
+}
+
+// Read is a path of the input, and why it is read with all that is below it.
+type Read struct {
+	// Path as Rego writes it, for instance "input.subject.id".
+	Path string `json:"path"`
+	// File, Line and Column of what reads the value.
+	File   string `json:"file"`
+	Line   int    `json:"line"`
+	Column int    `json:"column"`
+	// Why goes on from the path: "is compared", "is iterated".
+	Why string `json:"why"`
+}
+
+// Tried is a rule that an index cannot find.
+type Tried struct {
+	File string `json:"file"`
+	Line int    `json:"line"`
+	// Why not, for instance "regex.match comes before any such comparison".
+	Why string `json:"why"`
+}
+
+// Check reports every problem of a policy and of its tests as [Problems].
+func Check(ctx context.Context, src Source) (*Report, error) {
+	p, err := Compile(ctx, src, Options{})
+	if err != nil {
+		return nil, err
 	}
-	if len(src.Tests) == 0 {
-		return nil
+	if len(src.Tests) > 0 {
+		if _, err := compile(ctx, slices.Concat(src.Modules, src.Tests), src.Data); err != nil {
+			return nil, err
+		}
 	}
-	_, err := compile(ctx, slices.Concat(src.Modules, src.Tests), src.Data)
-	return err
+	r := &Report{Reads: []Read{}}
+	for _, read := range p.reads.Reads() {
+		r.Reads = append(r.Reads, Read{Path: read.Path.String(), File: read.File, Line: read.Row, Column: read.Col, Why: read.Why})
+	}
+	for _, t := range p.exec.Tried() {
+		r.Tried = append(r.Tried, Tried{File: t.File, Line: t.Row, Why: t.Why})
+	}
+	return r, nil
 }
 
 type compiled struct {

@@ -12,15 +12,16 @@ import (
 	"github.com/microwall/microwall/policy"
 	"github.com/microwall/microwall/policy/rego/internal/budget"
 	"github.com/microwall/microwall/policy/rego/internal/exec"
+	"github.com/microwall/microwall/policy/rego/internal/reads"
 	"github.com/microwall/microwall/policy/rego/internal/value"
 )
 
 // Program is the compiled policy of one bundle. It is immutable and safe for
 // concurrent use.
 type Program struct {
-	exec      *exec.Program
-	readsTime bool
-	limits    budget.Limits
+	exec   *exec.Program
+	reads  *reads.Set
+	limits budget.Limits
 }
 
 // Outcome is what the rules of one bundle say about one input.
@@ -36,7 +37,9 @@ type Outcome struct {
 
 // ReadsTime reports whether the policy may read input.time, so that the same
 // request can have another outcome a moment later.
-func (p *Program) ReadsTime() bool { return p.readsTime }
+func (p *Program) ReadsTime() bool {
+	return p.reads.Overlaps(reads.Path{{Kind: reads.String, Text: "time"}})
+}
 
 // Evaluate computes all four rules: the outcome of the namespace that a request
 // is about.

@@ -275,7 +275,7 @@ func TestReadsTime(t *testing.T) {
 		"allow if input.context.time == 1":                                                                       false,
 		"allow if { walk(input, [p, v]); v == 1 }":                                                               true,
 		"allow if count(input.context) == 1":                                                                     false,
-		"allow if x with input as {}\nx if input.subject.id":                                                     true,
+		"allow if x with input as {}\nx if input.subject.id":                                                     false,
 		"allow if { some k; input[k].hour == 1 }":                                                                true,
 		"allow if json.marshal({\"a\": input}) == \"\"":                                                          true,
 		"allow if { f := input.time; f.hour == 1 }":                                                              true,

@@ -129,6 +129,8 @@ var members = map[string][]string{
 	"time":     {"unix", "hour", "minute", "date", "weekday"},
 }
 
+func isInput(v ast.Value) bool { return ast.InputRootDocument.Value.Compare(v) == 0 }
+
 // checkInput reports references to members that the input never has: they are
 // always undefined, so that a deny which depends on one never denies. Only
 // package authz is looked at: another package may be given another input by

@@ -46,10 +46,21 @@ func scalarOf(v value.Value) (scalar, bool) {
 	return scalar{}, false
 }
 
+// Tried is a rule that is tried for every request, although its function has many
+// rules.
+type Tried struct {
+	// File and Row of the rule.
+	File string
+	Row  int
+	// Why says why an index cannot find it.
+	Why string
+}
+
+const noTest = "it compares no value of the request with a constant"
+
 // tests returns the comparisons with constants that a rule makes before anything
-// that can fail or has an effect. If there are none, it returns the place of what
-// came first instead.
-func (c *compiler) tests(b *ir.Block) (tests []test, blocker *ir.Location) {
+// that can fail or has an effect, and what ended the search for them.
+func (c *compiler) tests(b *ir.Block) (tests []test, why string) {
 	paths := map[ir.Local][]string{ir.Input: nil}
 	add := func(l ir.Local, is ...value.Value) {
 		names, ok := paths[l]
@@ -76,7 +87,7 @@ func (c *compiler) tests(b *ir.Block) (tests []test, blocker *ir.Location) {
 		case *ir.MakeSetStmt, *ir.MakeArrayStmt, *ir.MakeObjectStmt, *ir.SetAddStmt, *ir.ArrayAppendStmt, *ir.ObjectInsertStmt:
 			defs, uses := access(s)
 			if _, ok := c.region.constants[slices.Concat(defs, uses)[max(0, len(uses)-1)]]; !ok {
-				return tests, s.GetLocation()
+				return tests, noTest
 			}
 		case *ir.DotStmt:
 			source, ok := s.Source.Value.(ir.Local)
@@ -101,8 +112,14 @@ func (c *compiler) tests(b *ir.Block) (tests []test, blocker *ir.Location) {
 				}
 			}
 		case *ir.CallStmt:
+			if f, ok := c.program.byName[s.Func]; ok {
+				if f.fails {
+					return tests, "what it refers to first can fail"
+				}
+				continue
+			}
 			if b, ok := c.options.Find(s.Func); !ok || !b.Total {
-				return tests, s.GetLocation()
+				return tests, s.Func + " comes before any such comparison, and can fail"
 			}
 			if s.Func != "internal.member_2" {
 				continue
@@ -121,10 +138,10 @@ func (c *compiler) tests(b *ir.Block) (tests []test, blocker *ir.Location) {
 				}
 			}
 		default:
-			return tests, s.GetLocation()
+			return tests, noTest
 		}
 	}
-	return tests, nil
+	return tests, noTest
 }
 
 // index finds rules by what they test. It is a tree: each node looks at one value

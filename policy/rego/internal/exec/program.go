@@ -24,6 +24,7 @@ type Program struct {
 	stack     int
 	data      value.Value
 	strict    bool
+	tried     []Tried
 	host      func(context.Context) *topdown.BuiltinContext
 	pool      pool
 }
@@ -94,6 +95,9 @@ func Compile(p *ir.Policy, o Options) (*Program, error) {
 	}
 	return c.program, nil
 }
+
+// Tried returns the rules that an index cannot find, of functions that have many.
+func (p *Program) Tried() []Tried { return p.tried }
 
 // replacesData reports whether a with statement of a plan replaces data.
 func replacesData(p *ir.Policy) bool {

@@ -19,8 +19,8 @@ type unit struct {
 	// rule does nothing.
 	tests []test
 	place *ir.Location
-	// blocker is the first statement that can fail, if there are no tests.
-	blocker *ir.Location
+	// why there are no tests.
+	why string
 }
 
 // function compiles the blocks of a function: one or two a rule, and what comes
@@ -50,13 +50,13 @@ func (c *compiler) function(fn *function, f *ir.Func) {
 		}
 		u.body = c.regionOf(b)
 		if s, ok := onlyBlocks(b); ok {
-			u.place = firstLocation(s.Blocks)
+			u.place, u.why = firstLocation(s.Blocks), "it has an else"
 			fn.fails = true // else branches are not looked into
 			units = append(units, u)
 			continue
 		}
 		u.place = firstLocation([]*ir.Block{b})
-		u.tests, u.blocker = c.tests(b)
+		u.tests, u.why = c.tests(b)
 		never := func(l ir.Local) bool { return isConstant && (l == lresult || l == f.Return) }
 		fails := c.blockMayFail(b, never) || ends && !isConstant
 		fn.fails = fn.fails || fails
@@ -200,6 +200,12 @@ func (c *compiler) withEnd(body op, end *ir.Block, lresult, result int, constant
 // the index finds.
 func (c *compiler) run(fn *function, units []unit, result int) op {
 	if len(units) >= indexFrom {
+		for _, u := range units {
+			if len(u.tests) == 0 {
+				at := c.fault(u.place, "", "")
+				c.program.tried = append(c.program.tried, Tried{File: at.File, Row: at.Row, Why: u.why})
+			}
+		}
 		if root := c.index(units); root != nil {
 			return root.op(units, result)
 		}
