@@ -28,7 +28,9 @@ func ParseNamespace(s string) (Namespace, error) {
 		return "", Errorf(BadRequest, "namespace is %d characters long; it has at most %d labels of %d characters", len(s), MaxLabels, maxLabelLen)
 	}
 	labels := 0
-	for label := range strings.SplitSeq(s, ".") {
+	for rest, more := s, true; more; {
+		var label string
+		label, rest, more = strings.Cut(rest, ".")
 		labels++
 		if !validLabel(label) {
 			return "", Errorf(BadRequest, "namespace %q: label %q must be 1 to %d characters of a-z, 0-9 and -, not starting or ending with -", s, label, maxLabelLen)

@@ -18,7 +18,7 @@ const maxDepth = 64
 // It reads what it was made from in place: whoever made it must not change that
 // before the last call that uses it has returned.
 type Properties struct {
-	object Value
+	object any // map[string]any or Composite; nil is {}
 	size   int // in bytes, as JSON without escapes and white space
 }
 
@@ -32,17 +32,27 @@ func NewProperties(m map[string]any) (Properties, error) {
 	if len(m) == 0 {
 		return Properties{}, nil
 	}
-	return newProperties(Value{typ: Object, ref: m})
+	return newProperties(m)
 }
 
 // ReadProperties returns an object that is held in another form than a Go map.
 // It refuses what [NewProperties] refuses.
 func ReadProperties(object Composite) (Properties, error) {
-	return newProperties(ObjectValue(object))
+	return newProperties(object)
 }
 
-func newProperties(object Value) (Properties, error) {
-	size, fault := check(object, 0)
+// CheckedProperties returns what [ReadProperties] returns, without a look at the
+// object: for the one who has read it from bytes, has refused on that way all
+// that ReadProperties refuses, and has counted its size as that does. A scalar
+// counts 8 and the length of its text; an array 2, and 1 and its size for each
+// element; an object 2, and 4, the length of its name and its size for each
+// member.
+func CheckedProperties(object Composite, size int) Properties {
+	return Properties{object: object, size: size}
+}
+
+func newProperties(object any) (Properties, error) {
+	size, fault := check(Value{typ: Object, ref: object}, 0)
 	if fault != nil {
 		return Properties{}, &Error{Kind: BadRequest, Message: fault.Error()}
 	}
@@ -125,18 +135,18 @@ func checkMember(name string, v Value, depth int) (size int, _ *fault) {
 
 // Value returns the properties as an object.
 func (p Properties) Value() Value {
-	if p.object.typ == Absent {
+	if p.object == nil {
 		return Value{typ: Object, ref: map[string]any(nil)}
 	}
-	return p.object
+	return Value{typ: Object, ref: p.object}
 }
 
 // Len returns the number of members.
-func (p Properties) Len() int { return p.object.Len() }
+func (p Properties) Len() int { return p.Value().Len() }
 
 // Get returns the member of that name, and whether there is one.
 func (p Properties) Get(name string) (Value, bool) {
-	v := p.object.Get(name)
+	v := p.Value().Get(name)
 	return v, v.typ != Absent
 }
 

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"unicode/utf8"
 )
 
@@ -84,28 +85,29 @@ func (l Limits) Check(r *Request) error {
 	if _, err := ParseNamespace(string(r.Namespace)); err != nil {
 		return err
 	}
-	size := 0
-	for _, f := range [...]struct{ path, value string }{
-		{"subject.type", r.Subject.Type},
-		{"subject.id", r.Subject.ID},
-		{"action.name", r.Action.Name},
-		{"resource.type", r.Resource.Type},
-		{"resource.id", r.Resource.ID},
-	} {
-		if f.value == "" {
-			return Errorf(BadRequest, "%s is missing or empty; every request names it", f.path)
-		}
-		if !utf8.ValidString(f.value) {
-			return Errorf(BadRequest, "%s is not valid UTF-8", f.path)
-		}
-		size += len(f.value)
+	if err := cmp.Or(
+		checkField("subject.type", r.Subject.Type), checkField("subject.id", r.Subject.ID), checkField("action.name", r.Action.Name),
+		checkField("resource.type", r.Resource.Type), checkField("resource.id", r.Resource.ID),
+	); err != nil {
+		return err
 	}
-	size += r.Subject.Properties.size + r.Action.Properties.size + r.Resource.Properties.size + r.Context.size
+	size := len(r.Subject.Type) + len(r.Subject.ID) + len(r.Action.Name) + len(r.Resource.Type) + len(r.Resource.ID) +
+		r.Subject.Properties.size + r.Action.Properties.size + r.Resource.Properties.size + r.Context.size
 	l = l.WithDefaults()
 	if size > l.RequestBytes {
 		return Errorf(Exhausted, "request is %d bytes, the limit is %d; send less, or raise --max-request-bytes", size, l.RequestBytes)
 	}
 	return l.checkCallPath(r.Context)
+}
+
+func checkField(path, value string) error {
+	if value == "" {
+		return Errorf(BadRequest, "%s is missing or empty; every request names it", path)
+	}
+	if !utf8.ValidString(value) {
+		return Errorf(BadRequest, "%s is not valid UTF-8", path)
+	}
+	return nil
 }
 
 func (l Limits) checkCallPath(context Properties) error {
@@ -118,6 +120,9 @@ func (l Limits) checkCallPath(context Properties) error {
 	}
 	if n := path.Len(); n > l.CallPath {
 		return Errorf(Exhausted, "context.call_path has %d elements, the limit is %d; raise --max-call-path if calls really go that deep", n, l.CallPath)
+	}
+	if _, texts := path.ref.([]string); texts {
+		return nil
 	}
 	for i := range path.Len() {
 		if path.Index(i).Type() != String {
