@@ -79,9 +79,14 @@ func (b *Batch) Len() int { return len(b.items) }
 
 // Request returns item i. A default is taken whole, where the item leaves the
 // field out; one that is bad is an error of the items that take it.
-func (b *Batch) Request(i int) (policy.Request, error) {
+func (b *Batch) Request(i int) (policy.Request, error) { return b.request(i, b.fields(i)) }
+
+// fields returns what item i says itself.
+func (b *Batch) fields(i int) fields { return readRequest(b.items[i]) }
+
+// request gives item i, of which f is read, what it leaves to the defaults.
+func (b *Batch) request(i int, f fields) (policy.Request, error) {
 	m := b.items[i]
-	f := read(m.GetNamespace(), m.GetSubject(), m.GetAction(), m.GetResource(), m.GetContext())
 	if m.GetNamespace() == "" {
 		f.namespace = b.defaults.namespace
 	}

@@ -13,8 +13,12 @@ import (
 // Request reads a request. What is missing is left empty: policy.Limits says
 // which fields are required.
 func Request(m *microwallv1.AuthorizeRequest) (policy.Request, error) {
-	f := read(m.GetNamespace(), m.GetSubject(), m.GetAction(), m.GetResource(), m.GetContext())
+	f := readRequest(m)
 	return f.request()
+}
+
+func readRequest(m *microwallv1.AuthorizeRequest) fields {
+	return read(m.GetNamespace(), m.GetSubject(), m.GetAction(), m.GetResource(), m.GetContext())
 }
 
 // fields are those of a request, or the defaults of a batch, each with what is
