@@ -47,9 +47,6 @@ func New(config Config) *Service {
 	if config.Queue == 0 {
 		config.Queue = 4096
 	}
-	if config.Events == nil {
-		config.Events = func(Event) {}
-	}
 	if config.Now == nil {
 		config.Now = time.Now
 	}
@@ -59,12 +56,11 @@ func New(config Config) *Service {
 // Authorize decides one request. An error of kind policy.Exhausted means that
 // too many wait already.
 func (s *Service) Authorize(ctx context.Context, r policy.Request) (policy.Decision, error) {
-	release, err := s.admit(ctx)
-	if err != nil {
+	if err := s.admit(ctx); err != nil {
 		return policy.Decision{}, err
 	}
-	defer release()
-	return s.decide(ctx, s.config.Source.Snapshot(), r, s.config.Now())
+	defer s.leave()
+	return s.decide(ctx, s.config.Source.Snapshot(), &r, s.config.Now())
 }
 
 // AuthorizeBatch decides requests one after the other by one snapshot and one
@@ -73,26 +69,28 @@ func (s *Service) AuthorizeBatch(ctx context.Context, rs []policy.Request) ([]po
 	if err := s.config.Limits.CheckBatch(len(rs)); err != nil {
 		return nil, err
 	}
-	release, err := s.admit(ctx)
-	if err != nil {
+	if err := s.admit(ctx); err != nil {
 		return nil, err
 	}
-	defer release()
+	defer s.leave()
 	snapshot, now := s.config.Source.Snapshot(), s.config.Now()
 	results := make([]policy.Result, len(rs))
-	for i, r := range rs {
+	for i := range rs {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		results[i].Decision, results[i].Err = s.decide(ctx, snapshot, r, now)
+		results[i].Decision, results[i].Err = s.decide(ctx, snapshot, &rs[i], now)
 	}
 	return results, nil
 }
 
-func (s *Service) decide(ctx context.Context, snapshot *live.Snapshot, r policy.Request, at time.Time) (policy.Decision, error) {
+func (s *Service) decide(ctx context.Context, snapshot *live.Snapshot, r *policy.Request, at time.Time) (policy.Decision, error) {
+	if s.config.Events == nil {
+		return decide(ctx, snapshot, s.config.Limits, r, at)
+	}
 	start := s.config.Now()
-	d, err := decide(ctx, snapshot, s.config.Limits, &r, at)
-	s.config.Events(Decided{Request: r, Decision: d, Err: err, Took: s.config.Now().Sub(start)})
+	d, err := decide(ctx, snapshot, s.config.Limits, r, at)
+	s.config.Events(Decided{Request: *r, Decision: d, Err: err, Took: s.config.Now().Sub(start)})
 	return d, err
 }
 
@@ -107,24 +105,26 @@ func decide(ctx context.Context, snapshot *live.Snapshot, limits policy.Limits, 
 	return path.Decide(ctx, rego.NewInput(r, rego.NewStamp(at)))
 }
 
-// admit waits for a slot. Whoever finds the queue full is refused at once: a
-// caller that is told so can go elsewhere, one that waits cannot.
-func (s *Service) admit(ctx context.Context) (release func(), err error) {
-	release = func() { <-s.slots }
+// admit waits for a slot, which leave gives back. Whoever finds the queue full
+// is refused at once: a caller that is told so can go elsewhere, one that waits
+// cannot.
+func (s *Service) admit(ctx context.Context) error {
 	select {
 	case s.slots <- struct{}{}:
-		return release, nil
+		return nil
 	default:
 	}
 	if s.waiting.Add(1) > int64(s.config.Queue) {
 		s.waiting.Add(-1)
-		return nil, policy.Errorf(policy.Exhausted, "%d requests wait already; ask again later, or ask another PDP", s.config.Queue)
+		return policy.Errorf(policy.Exhausted, "%d requests wait already; ask again later, or ask another PDP", s.config.Queue)
 	}
 	defer s.waiting.Add(-1)
 	select {
 	case s.slots <- struct{}{}:
-		return release, nil
+		return nil
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return ctx.Err()
 	}
 }
+
+func (s *Service) leave() { <-s.slots }

@@ -49,9 +49,9 @@ const attributes = `
 // Client and server share the processors, so the time of an operation is what
 // it costs both. Compare figures of one run only.
 func BenchmarkRPC(b *testing.B) {
-	real := microwallv1.NewAuthorizationServiceClient(serve(b, grpcapi.Config{Decide: attributeService(b)}).conn)
+	door := microwallv1.NewAuthorizationServiceClient(serve(b, grpcapi.Config{Decide: attributeService(b)}).conn)
 	one := attributeRequest(b, 0)
-	answer, err := real.Authorize(b.Context(), one)
+	answer, err := door.Authorize(b.Context(), one)
 	if err != nil || !answer.GetDecision().GetAllowed() {
 		b.Fatalf("%v, %v", answer, err)
 	}
@@ -60,7 +60,7 @@ func BenchmarkRPC(b *testing.B) {
 		inFlight(b, func(ctx context.Context) error { return allowedBy(c.Authorize(ctx, one)) })
 	})
 	b.Run("authorize", func(b *testing.B) {
-		inFlight(b, func(ctx context.Context) error { return allowedBy(real.Authorize(ctx, one)) })
+		inFlight(b, func(ctx context.Context) error { return allowedBy(door.Authorize(ctx, one)) })
 	})
 	shared, full := &microwallv1.AuthorizeBatchRequest{}, &microwallv1.AuthorizeBatchRequest{}
 	for i := range 100 {
@@ -72,7 +72,7 @@ func BenchmarkRPC(b *testing.B) {
 	batch := func(m *microwallv1.AuthorizeBatchRequest) func(*testing.B) {
 		return func(b *testing.B) {
 			inFlight(b, func(ctx context.Context) error {
-				answer, err := real.AuthorizeBatch(ctx, m)
+				answer, err := door.AuthorizeBatch(ctx, m)
 				if err == nil && (len(answer.GetResults()) != 100 || slices.ContainsFunc(answer.GetResults(), notAllowed)) {
 					err = fmt.Errorf("got %v", answer)
 				}

@@ -187,14 +187,40 @@ func TestWhatCannotBeDecodedOrPanicsKeepsNoRoom(t *testing.T) {
 	cut := whole[:len(whole)-1]
 	panics := encoded(t, question(func(m *microwallv1.AuthorizeRequest) { m.Action.Name = "Panic" }))
 	for range 50 {
-		for _, bad := range [][]byte{cut, panics} {
+		for code, bad := range map[codes.Code][]byte{codes.InvalidArgument: cut, codes.Internal: panics} {
 			var answer []byte
-			if err := s.conn.Invoke(t.Context(), microwallv1.AuthorizationService_Authorize_FullMethodName, &bad, &answer, grpc.ForceCodec(raw{})); status.Code(err) != codes.Internal {
+			if err := s.conn.Invoke(t.Context(), microwallv1.AuthorizationService_Authorize_FullMethodName, &bad, &answer, grpc.ForceCodec(raw{})); status.Code(err) != code {
 				t.Fatalf("%q, %v", answer, err)
 			}
 		}
 	}
 	if answer, err := microwallv1.NewAuthorizationServiceClient(s.conn).Authorize(t.Context(), question()); err != nil || !answer.GetDecision().GetAllowed() {
+		t.Errorf("afterwards: %v, %v", answer, err)
+	}
+}
+
+func TestASecondMessageInOneCallKeepsNoRoom(t *testing.T) {
+	s := serve(t, grpcapi.Config{IntakeBytes: 1000, Decide: deciding(func(context.Context, policy.Request) (policy.Decision, error) {
+		return policy.Decision{Allowed: true}, nil
+	})})
+	m := encoded(t, question())
+	for range 50 {
+		stream, err := s.conn.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: true}, microwallv1.AuthorizationService_Authorize_FullMethodName, grpc.ForceCodec(raw{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			if err := stream.SendMsg(&m); err != nil && !errors.Is(err, io.EOF) {
+				t.Fatal(err)
+			}
+		}
+		var answer []byte
+		if err := stream.RecvMsg(&answer); status.Code(err) != codes.Internal || !strings.Contains(err.Error(), "multiple request messages") {
+			t.Fatalf("%q, %v", answer, err)
+		}
+	}
+	most := question(func(m *microwallv1.AuthorizeRequest) { m.Action.Name = strings.Repeat("x", 900) })
+	if answer, err := microwallv1.NewAuthorizationServiceClient(s.conn).Authorize(t.Context(), most); err != nil || !answer.GetDecision().GetAllowed() {
 		t.Errorf("afterwards: %v, %v", answer, err)
 	}
 }

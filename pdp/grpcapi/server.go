@@ -109,7 +109,8 @@ func New(config Config) *Server {
 		options = append(options, grpc.Creds(config.Credentials))
 	}
 	s := &Server{Server: grpc.NewServer(options...), health: health.NewServer()}
-	s.RegisterService(in.service(g, config.Limits), &authorization{decide: config.Decide, limits: config.Limits})
+	answers := &authorization{decide: config.Decide, limits: config.Limits}
+	s.RegisterService(answers.service(in, g), answers)
 	microwallv1.RegisterPolicyServiceServer(s.Server, &policies{
 		releases: config.Releases, limits: config.Bundles,
 		handOuts: make(chan struct{}, config.HandOuts), timeout: config.HandOutTimeout,
