@@ -8,17 +8,17 @@ import (
 
 // Len returns how many elements or members v has, 0 if it is no composite.
 func (v Value) Len() int {
-	if v.kind < Array {
+	if v.Kind() < Array {
 		return 0
 	}
-	switch v.form {
+	switch v.form() {
 	case built:
-		if v.kind == Array {
+		if v.Kind() == Array {
 			return len(v.ref.(*list).elems)
 		}
 		return len(v.ref.(*table).keys)
 	case packed:
-		return v.ref.(*Data).length(v.num, v.kind)
+		return v.ref.(*Data).length(v.num, v.Kind())
 	case view:
 		return len(viewMembers[v.num])
 	}
@@ -35,7 +35,7 @@ func (v Value) Len() int {
 
 // Elem returns an array's element, 0 <= i < Len().
 func (v Value) Elem(i int) Value {
-	switch v.form {
+	switch v.form() {
 	case built:
 		return v.ref.(*list).elems[i]
 	case packed:
@@ -54,16 +54,16 @@ func (v Value) Elem(i int) Value {
 // is the key itself, in its spelling. Whatever has no such thing gives the
 // undefined Value.
 func (v Value) Get(key Value) Value {
-	switch v.kind {
+	switch v.Kind() {
 	case Object:
-		if v.form == built {
+		if v.form() == built {
 			t := v.ref.(*table)
 			if i := t.find(key); i >= 0 {
 				return t.vals[i]
 			}
 			return Value{}
 		}
-		if key.kind != String {
+		if key.Kind() != String {
 			return Value{} // only what a policy makes has other keys
 		}
 		return v.GetText(key.text())
@@ -82,7 +82,7 @@ func (v Value) Get(key Value) Value {
 // GetBase looks key up as OPA does on a path into a base document: a path is
 // made of strings there, so that 2 finds an object's member "2".
 func (v Value) GetBase(key Value) Value {
-	if v.kind == Object && key.kind == Number {
+	if v.Kind() == Object && key.Kind() == Number {
 		return v.GetText(key.Numeral())
 	}
 	return v.Get(key)
@@ -90,13 +90,13 @@ func (v Value) GetBase(key Value) Value {
 
 // GetText looks up a name that is a string: an object's member, or a set's.
 func (v Value) GetText(name string) Value {
-	if v.kind != Object {
-		if v.kind == Set {
+	if v.Kind() != Object {
+		if v.Kind() == Set {
 			return v.Get(Text(name))
 		}
 		return Value{}
 	}
-	switch v.form {
+	switch v.form() {
 	case built:
 		t := v.ref.(*table)
 		if i := t.find(Text(name)); i >= 0 {
@@ -119,7 +119,7 @@ func (v Value) GetText(name string) Value {
 
 // Has reports whether a set has the member.
 func (v Value) Has(member Value) bool {
-	return v.kind == Set && v.ref.(*table).find(member) >= 0
+	return v.Kind() == Set && v.ref.(*table).find(member) >= 0
 }
 
 // All yields the members of an object and of a set (as key and value) and the
@@ -148,9 +148,9 @@ type Cursor struct {
 func (v Value) Scan() Cursor {
 	c := Cursor{v: v, n: v.Len()}
 	switch {
-	case v.kind == Object && v.form == held:
+	case v.Kind() == Object && v.form() == held:
 		c.names = v.names()
-	case v.kind >= Object && v.form == built:
+	case v.Kind() >= Object && v.form() == built:
 		v.ref.(*table).sort()
 	}
 	return c
@@ -159,7 +159,7 @@ func (v Value) Scan() Cursor {
 // members returns a cursor in any order, which costs no sorting.
 func (v Value) members() Cursor {
 	c := Cursor{v: v, n: v.Len(), anyway: true}
-	if v.kind == Object && v.form == held {
+	if v.Kind() == Object && v.form() == held {
 		c.names = v.names()
 	}
 	return c
@@ -186,18 +186,18 @@ func (c *Cursor) Next(key, val *Value) bool {
 	i := c.next
 	c.next++
 	v := c.v
-	if v.kind == Array {
+	if v.Kind() == Array {
 		*key, *val = Int(int64(i)), v.Elem(i)
 		return true
 	}
-	switch v.form {
+	switch v.form() {
 	case built:
 		t := v.ref.(*table)
 		if !c.anyway && !t.ordered {
 			i = int(t.order[i])
 		}
 		*key = t.keys[i]
-		if v.kind == Set {
+		if v.Kind() == Set {
 			*val = *key
 		} else {
 			*val = t.vals[i]

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/microwall/microwall/policy/rego/internal/value"
+	"github.com/microwall/microwall/policy/rego/internal/value/valuetest"
 )
 
 // documents of about n bytes, as policies have them for data.
@@ -82,4 +83,113 @@ func heap() (m runtime.MemStats) {
 	runtime.GC()
 	runtime.ReadMemStats(&m)
 	return m
+}
+
+// sink keeps what a benchmark works out.
+var sink value.Value
+
+func BenchmarkGet(b *testing.B) {
+	for _, n := range []int{3, 8, 1000} {
+		doc := map[string]any{}
+		for i := range n {
+			doc[fmt.Sprintf("member-%04d", i)] = "value"
+		}
+		for _, f := range valuetest.Forms(b, doc) {
+			name := fmt.Sprintf("member-%04d", n/2)
+			prepared := (*value.Data)(nil).Key(name)
+			if f.Name == "packed" {
+				d, err := value.Pack(f.Value)
+				if err != nil {
+					b.Fatal(err)
+				}
+				f.Value, prepared = d.Value(), d.Key(name)
+			}
+			b.Run(fmt.Sprintf("%s/%d/prepared", f.Name, n), func(b *testing.B) {
+				for b.Loop() {
+					sink = f.Value.GetKey(&prepared)
+				}
+			})
+			key := value.Text(name)
+			b.Run(fmt.Sprintf("%s/%d", f.Name, n), func(b *testing.B) {
+				for b.Loop() {
+					sink = f.Value.Get(key)
+				}
+			})
+		}
+	}
+}
+
+func BenchmarkScan(b *testing.B) {
+	doc := make([]any, 100)
+	for i := range doc {
+		doc[i] = fmt.Sprint("element ", i)
+	}
+	for _, f := range valuetest.Forms(b, doc) {
+		b.Run(f.Name, func(b *testing.B) {
+			var key value.Value
+			for b.Loop() {
+				for c := f.Value.Scan(); c.Next(&key, &sink); {
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkBuild(b *testing.B) {
+	texts, numbers := make([]value.Value, 100), make([]value.Value, 100)
+	for i := range texts {
+		texts[i], numbers[i] = value.Text(fmt.Sprintf("sku-%04d", i*7%100)), value.Int(int64(i*7%100))
+	}
+	for _, n := range []int{3, 100} {
+		for _, room := range []int{0, n} {
+			for name, elems := range map[string][]value.Value{"texts": texts[:n], "numbers": numbers[:n]} {
+				name = fmt.Sprintf("%s/%d/room%d", name, n, room)
+				b.Run("set/"+name, func(b *testing.B) {
+					b.ReportAllocs()
+					for b.Loop() {
+						sink = value.NewSet(room)
+						for _, e := range elems {
+							sink.Add(e)
+						}
+					}
+				})
+				b.Run("object/"+name, func(b *testing.B) {
+					b.ReportAllocs()
+					for b.Loop() {
+						sink = value.NewObject(room)
+						for _, e := range elems {
+							sink.Insert(e, e)
+						}
+					}
+				})
+			}
+		}
+		b.Run(fmt.Sprintf("array/%d", n), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				sink = value.NewArray()
+				for _, e := range numbers[:n] {
+					sink.Append(e)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkEqual(b *testing.B) {
+	text := func(s string) value.Value { return value.Text(string([]byte(s))) }
+	for _, c := range []struct {
+		name string
+		v, w value.Value
+	}{
+		{"strings", text("member-0001"), text("member-0001")}, {"other strings", text("member-0001"), text("member-0002")},
+		{"integers", value.Int(1), value.Int(1)}, {"doubles", value.Float(0.5), value.Float(0.5)},
+		{"1.0 and 1", value.NumberText("1.0"), value.Int(1)}, {"1.0 and 1.00", value.NumberText("1.0"), value.NumberText("1.00")},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			for b.Loop() {
+				sink = value.Boolean(value.Equal(c.v, c.w))
+			}
+		})
+	}
 }

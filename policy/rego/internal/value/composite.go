@@ -10,21 +10,21 @@ type list struct {
 }
 
 // NewArray returns an array of elems, which it keeps.
-func NewArray(elems ...Value) Value { return Value{kind: Array, ref: &list{elems}} }
+func NewArray(elems ...Value) Value { return Value{tag: Array.as(built), ref: &list{elems}} }
 
 // NewObject returns an empty object to [Value.Insert] into, with room for n
 // members.
 func NewObject(n int) Value {
 	t := &table{ordered: true}
 	t.grow(n, true)
-	return Value{kind: Object, ref: t}
+	return Value{tag: Object.as(built), ref: t}
 }
 
 // NewSet returns an empty set to [Value.Add] to, with room for n members.
 func NewSet(n int) Value {
 	t := &table{ordered: true}
 	t.grow(n, false)
-	return Value{kind: Set, ref: t}
+	return Value{tag: Set.as(built), ref: t}
 }
 
 // SetOf returns the set of elems.
@@ -164,7 +164,7 @@ func (t *table) sort() {
 
 // Freeze makes a value that was built safe for concurrent readers.
 func Freeze(v Value) {
-	if v.form != built {
+	if v.form() != built {
 		return
 	}
 	switch ref := v.ref.(type) {

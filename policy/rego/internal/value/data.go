@@ -61,15 +61,15 @@ func (d *Data) value(s slot) Value {
 	case tagText:
 		return Text(d.string(payload))
 	case tagObject:
-		return Value{kind: Object, form: packed, num: uint64(payload), ref: d}
+		return Value{tag: Object.as(packed), num: uint64(payload), ref: d}
 	case tagArray:
-		return Value{kind: Array, form: packed, num: uint64(payload), ref: d}
+		return Value{tag: Array.as(packed), num: uint64(payload), ref: d}
 	case tagInt:
 		return Int(int64(int32(s<<(32-payloadBits)) >> (32 - payloadBits)))
 	case tagWide:
-		return Value{kind: Number, num: d.wide[payload]}
+		return Value{tag: Number.as(built), num: d.wide[payload]}
 	case tagDouble:
-		return Value{kind: Number, form: double, num: d.wide[payload]}
+		return Value{tag: Number.as(double), num: d.wide[payload]}
 	case tagNumeral:
 		return spelledNumber(d.string(payload))
 	}
@@ -158,7 +158,7 @@ func (d *Data) Key(name string) Key {
 
 // GetKey looks up a member by a prepared name, as [Value.GetText] does.
 func (v Value) GetKey(k *Key) Value {
-	if v.form == packed && v.kind == Object {
+	if v.form() == packed && v.Kind() == Object {
 		if d := v.ref.(*Data); d == k.data {
 			if !k.in {
 				return Value{}

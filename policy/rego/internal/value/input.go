@@ -36,7 +36,7 @@ var viewMembers = [...][]string{
 func (in *Input) Value() Value { return in.part(viewInput) }
 
 func (in *Input) part(p uint64) Value {
-	return Value{kind: Object, form: view, num: p, ref: in}
+	return Value{tag: Object.as(view), num: p, ref: in}
 }
 
 func (in *Input) get(part uint64, name string) Value {
@@ -121,9 +121,9 @@ func FromPolicy(v policy.Value) Value {
 	case policy.String:
 		return Text(v.Text())
 	case policy.Array:
-		return Value{kind: Array, form: held, ref: v.Held()}
+		return Value{tag: Array.as(held), ref: v.Held()}
 	case policy.Object:
-		return Value{kind: Object, form: held, ref: v.Held()}
+		return Value{tag: Object.as(held), ref: v.Held()}
 	}
 	return Value{}
 }
@@ -136,7 +136,7 @@ func fromGo(x any) Value {
 	case bool:
 		return Boolean(x)
 	case map[string]any:
-		return Value{kind: Object, form: held, ref: x}
+		return Value{tag: Object.as(held), ref: x}
 	}
 	return FromPolicy(policy.ValueOf(x))
 }

@@ -17,14 +17,14 @@ func NumberText(text string) Value {
 	}
 	if isShortDouble(text) {
 		if f, err := strconv.ParseFloat(text, 64); err == nil {
-			return Value{kind: Number, form: double, num: math.Float64bits(f)}
+			return Value{tag: Number.as(double), num: math.Float64bits(f)}
 		}
 	}
 	return spelledNumber(text)
 }
 
 func spelledNumber(text string) Value {
-	return Value{kind: Number, form: spelled, num: uint64(len(text)), ref: unsafe.StringData(text)}
+	return Value{tag: Number.as(spelled), num: uint64(len(text)), ref: unsafe.StringData(text)}
 }
 
 // canonicalInt reads a whole number that is spelled as strconv spells it.
@@ -90,7 +90,7 @@ func isShortDouble(text string) bool {
 // Float returns a finite double, spelled as OPA spells it.
 func Float(f float64) Value {
 	if f != math.Trunc(f) {
-		return Value{kind: Number, form: double, num: math.Float64bits(f)}
+		return Value{tag: Number.as(double), num: math.Float64bits(f)}
 	}
 	return NumberText(strconv.FormatFloat(f, 'g', -1, 64))
 }
@@ -98,10 +98,10 @@ func Float(f float64) Value {
 // Int64 returns a number that is whole and within the range of int64, however it
 // is spelled: also 1.0 and 1e3.
 func (v Value) Int64() (int64, bool) {
-	if v.kind != Number {
+	if v.Kind() != Number {
 		return 0, false
 	}
-	switch v.form {
+	switch v.form() {
 	case built:
 		return int64(v.num), true
 	case spelled:
@@ -115,10 +115,10 @@ func (v Value) Int64() (int64, bool) {
 // characters without exponent; a fraction of zeros is fine. That is
 // ast.Number.Int64.
 func (v Value) PlainInt64() (int64, bool) {
-	if v.kind != Number || v.form == double {
+	if v.Kind() != Number || v.form() == double {
 		return 0, false
 	}
-	if v.form == built {
+	if v.form() == built {
 		return int64(v.num), true
 	}
 	text := v.text()
@@ -139,7 +139,7 @@ func (v Value) PlainInt64() (int64, bool) {
 // Float64 returns the double that is nearest to a number, and whether v is one
 // within the range of doubles.
 func (v Value) Float64() (float64, bool) {
-	if v.kind != Number {
+	if v.Kind() != Number {
 		return 0, false
 	}
 	f := v.float()
@@ -148,7 +148,7 @@ func (v Value) Float64() (float64, bool) {
 
 // float is infinite beyond the range of doubles.
 func (v Value) float() float64 {
-	switch v.form {
+	switch v.form() {
 	case spelled:
 		f, _ := strconv.ParseFloat(v.text(), 64)
 		return f
@@ -160,10 +160,10 @@ func (v Value) float() float64 {
 
 // Numeral returns a number as it is spelled, "" for every other kind.
 func (v Value) Numeral() string {
-	if v.kind != Number {
+	if v.Kind() != Number {
 		return ""
 	}
-	if v.form == spelled {
+	if v.form() == spelled {
 		return v.text()
 	}
 	var buf [24]byte
@@ -172,10 +172,10 @@ func (v Value) Numeral() string {
 
 // AppendNumeral appends a number as it is spelled.
 func (v Value) AppendNumeral(dst []byte) []byte {
-	if v.kind != Number {
+	if v.Kind() != Number {
 		return dst
 	}
-	switch v.form {
+	switch v.form() {
 	case spelled:
 		return append(dst, v.text()...)
 	case double:
@@ -190,14 +190,14 @@ func (v Value) AppendNumeral(dst []byte) []byte {
 // for equal if their doubles are, and both have a point and end in zeros. (Its
 // equality is not transitive there.)
 func compareNumbers(a, b Value) int {
-	if a.form == built && b.form == built {
+	if a.form() == built && b.form() == built {
 		return cmp.Compare(int64(a.num), int64(b.num))
 	}
 	// Rounding keeps the order, so doubles that differ tell.
 	if c := cmp.Compare(a.float(), b.float()); c != 0 {
 		return c
 	}
-	if a.form == double && b.form == double {
+	if a.form() == double && b.form() == double {
 		return 0
 	}
 	var abuf, bbuf [32]byte
@@ -206,7 +206,7 @@ func compareNumbers(a, b Value) int {
 
 // numeral is Numeral in borrowed memory.
 func (v Value) numeral(buf *[32]byte) string {
-	if v.form == spelled {
+	if v.form() == spelled {
 		return v.text()
 	}
 	text := v.AppendNumeral(buf[:0])

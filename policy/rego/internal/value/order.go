@@ -10,10 +10,10 @@ import (
 // bytes, arrays by elements, sets by their members in order, objects by key and
 // value in the order of keys.
 func Compare(a, b Value) int {
-	if a.kind != b.kind {
-		return cmp.Compare(a.kind, b.kind)
+	if a.Kind() != b.Kind() {
+		return cmp.Compare(a.Kind(), b.Kind())
 	}
-	switch a.kind {
+	switch a.Kind() {
 	case Bool:
 		return cmp.Compare(a.num, b.num)
 	case Number:
@@ -51,7 +51,7 @@ func compareMembers(a, b Value) int {
 		if c := Compare(ak, bk); c != 0 {
 			return c
 		}
-		if a.kind == Object {
+		if a.Kind() == Object {
 			if c := Compare(av, bv); c != 0 {
 				return c
 			}
@@ -61,14 +61,14 @@ func compareMembers(a, b Value) int {
 
 // Equal reports whether a and b are the same value. 1 and 1.0 are.
 func Equal(a, b Value) bool {
-	if a.kind != b.kind {
+	if a.Kind() != b.Kind() {
 		return false
 	}
-	switch a.kind {
+	switch a.Kind() {
 	case Bool:
 		return a.num == b.num
 	case Number:
-		if a.form == built && b.form == built {
+		if a.form() == built && b.form() == built {
 			return a.num == b.num
 		}
 		return compareNumbers(a, b) == 0
@@ -132,7 +132,7 @@ func mix(x uint64) uint64 {
 
 // hash is the same for equal values, in whatever form they are held.
 func (v Value) hash() uint64 {
-	switch v.kind {
+	switch v.Kind() {
 	case String:
 		return maphash.String(seed, v.text())
 	case Number:
@@ -150,12 +150,12 @@ func (v Value) hash() uint64 {
 		var k, e Value
 		for c.Next(&k, &e) {
 			m := k.hash()
-			if v.kind == Object {
+			if v.Kind() == Object {
 				m = mix(m ^ mix(e.hash()))
 			}
 			h += mix(m)
 		}
-		return mix(h ^ uint64(v.kind))
+		return mix(h ^ uint64(v.Kind()))
 	}
-	return mix(uint64(v.kind)<<8 | v.num)
+	return mix(uint64(v.Kind())<<8 | v.num)
 }

@@ -123,9 +123,9 @@ func hashNames(names []uint32) uint64 {
 func (p *packer) number(text []byte) slot {
 	v := NumberText(unsafe.String(unsafe.SliceData(text), len(text)))
 	switch i := int64(v.num); {
-	case v.form == spelled:
+	case v.form() == spelled:
 		return makeSlot(tagNumeral, int(p.intern(text)))
-	case v.form == double:
+	case v.form() == double:
 		p.wide = append(room(p, p.wide, 1), v.num)
 		return makeSlot(tagDouble, len(p.wide)-1)
 	case -maxInt <= i && i <= maxInt:

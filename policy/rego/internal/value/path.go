@@ -47,7 +47,7 @@ func (d *Data) Path(names ...string) *Path {
 // Of looks the names up from v: the undefined Value if one of them is not there.
 func (p *Path) Of(v Value) Value {
 	keys := p.keys
-	if p.part != 0 && v.form == view && v.num == viewInput {
+	if p.part != 0 && v.form() == view && v.num == viewInput {
 		v = v.ref.(*Input).direct(p.part)
 		keys = keys[p.known:]
 	}

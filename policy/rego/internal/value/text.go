@@ -15,7 +15,7 @@ func (v Value) String() string { return string(v.AppendText(nil)) }
 
 // AppendText appends what [Value.String] returns.
 func (v Value) AppendText(dst []byte) []byte {
-	switch v.kind {
+	switch v.Kind() {
 	case Null:
 		return append(dst, "null"...)
 	case Bool:
@@ -34,7 +34,7 @@ func (v Value) AppendText(dst []byte) []byte {
 		}
 		return append(dst, ']')
 	case Object, Set:
-		if v.kind == Set && v.Len() == 0 {
+		if v.Kind() == Set && v.Len() == 0 {
 			return append(dst, "set()"...)
 		}
 		dst = append(dst, '{')
@@ -45,7 +45,7 @@ func (v Value) AppendText(dst []byte) []byte {
 				dst = append(dst, ", "...)
 			}
 			dst = key.AppendText(dst)
-			if v.kind == Object {
+			if v.Kind() == Object {
 				dst = val.AppendText(append(dst, ": "...))
 			}
 		}
@@ -62,7 +62,7 @@ func (v Value) AppendText(dst []byte) []byte {
 // It returns an error for a number whose spelling is not JSON's, for instance
 // one that to_number made of ".5", and for the undefined Value.
 func (v Value) AppendJSON(dst []byte) ([]byte, error) {
-	switch v.kind {
+	switch v.Kind() {
 	case Null:
 		return append(dst, "null"...), nil
 	case Bool:
@@ -88,11 +88,11 @@ func (v Value) AppendJSON(dst []byte) ([]byte, error) {
 	case Object:
 		return v.appendJSONObject(dst)
 	}
-	return nil, fmt.Errorf("%s is no JSON", v.kind)
+	return nil, fmt.Errorf("%s is no JSON", v.Kind())
 }
 
 func (v Value) appendJSONNumber(dst []byte) ([]byte, error) {
-	if v.form == spelled && !json.Valid([]byte(v.text())) {
+	if v.form() == spelled && !json.Valid([]byte(v.text())) {
 		return nil, fmt.Errorf("json: invalid number literal %q", v.text())
 	}
 	return v.AppendNumeral(dst), nil
@@ -115,7 +115,7 @@ func (v Value) appendJSONObject(dst []byte) ([]byte, error) {
 	start := len(dst)
 	dst = append(dst, '{')
 	for first := true; c.Next(&key, &val); first = false {
-		if key.kind != String {
+		if key.Kind() != String {
 			return v.appendRenamedJSON(dst[:start])
 		}
 		if !first {
@@ -135,7 +135,7 @@ func (v Value) appendRenamedJSON(dst []byte) ([]byte, error) {
 	members := make(map[string]Value, v.Len())
 	for key, val := range v.All() {
 		name := key.Text()
-		if key.kind != String {
+		if key.Kind() != String {
 			text, err := key.AppendJSON(nil)
 			if err != nil {
 				return nil, err

@@ -45,17 +45,23 @@ const (
 
 // Value is a value, or with kind [Undefined] none.
 type Value struct {
-	kind Kind
-	form form
-	num  uint64
-	ref  any
+	tag tag
+	num uint64
+	ref any
 }
+
+// tag is a kind and a form: together, so that two values are passed in registers.
+type tag uint8
+
+const formBits = 3
+
+func (k Kind) as(f form) tag { return tag(k)<<formBits | tag(f) }
 
 // The constants among values.
 var (
-	NullValue = Value{kind: Null}
-	True      = Value{kind: Bool, num: 1}
-	False     = Value{kind: Bool}
+	NullValue = Value{tag: Null.as(built)}
+	True      = Value{tag: Bool.as(built), num: 1}
+	False     = Value{tag: Bool.as(built)}
 )
 
 // Boolean returns a boolean.
@@ -67,28 +73,30 @@ func Boolean(b bool) Value {
 }
 
 // Int returns a whole number.
-func Int(i int64) Value { return Value{kind: Number, num: uint64(i)} }
+func Int(i int64) Value { return Value{tag: Number.as(built), num: uint64(i)} }
 
 // Text returns a string.
 func Text(s string) Value {
-	return Value{kind: String, num: uint64(len(s)), ref: unsafe.StringData(s)}
+	return Value{tag: String.as(built), num: uint64(len(s)), ref: unsafe.StringData(s)}
 }
 
 // Kind returns the kind of v.
-func (v Value) Kind() Kind { return v.kind }
+func (v Value) Kind() Kind { return Kind(v.tag >> formBits) }
+
+func (v Value) form() form { return form(v.tag & (1<<formBits - 1)) }
 
 // Defined reports whether v is a value.
-func (v Value) Defined() bool { return v.kind != Undefined }
+func (v Value) Defined() bool { return v.tag != 0 }
 
 // IsFalse reports whether v is the boolean false.
-func (v Value) IsFalse() bool { return v.kind == Bool && v.num == 0 }
+func (v Value) IsFalse() bool { return v.Kind() == Bool && v.num == 0 }
 
 // IsTrue reports whether v is the boolean true.
-func (v Value) IsTrue() bool { return v.kind == Bool && v.num == 1 }
+func (v Value) IsTrue() bool { return v.Kind() == Bool && v.num == 1 }
 
 // Text returns a string's text, "" for every other kind.
 func (v Value) Text() string {
-	if v.kind != String {
+	if v.Kind() != String {
 		return ""
 	}
 	return v.text()
@@ -101,13 +109,13 @@ func (v Value) text() string {
 }
 
 // IsComposite reports whether v is an array, an object or a set.
-func (v Value) IsComposite() bool { return v.kind >= Array }
+func (v Value) IsComposite() bool { return v.Kind() >= Array }
 
 // IsText reports whether v is the string s.
 func (v Value) IsText(s string) bool {
-	return v.kind == String && v.num == uint64(len(s)) && v.text() == s
+	return v.Kind() == String && v.num == uint64(len(s)) && v.text() == s
 }
 
 // IsBuilt reports whether v is of kind k and was made by [NewArray], [NewObject]
 // or [NewSet], so that it can be added to.
-func (v Value) IsBuilt(k Kind) bool { return v.kind == k && v.form == built }
+func (v Value) IsBuilt(k Kind) bool { return v.Kind() == k && v.form() == built }
