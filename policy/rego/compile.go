@@ -80,26 +80,13 @@ func Compile(ctx context.Context, src Source, o Options) (*Program, error) {
 	}
 	p := &Program{limits: o.limits(), reads: reads.Of(plan.Policy)}
 	p.exec, err = exec.Compile(plan.Policy, exec.Options{
-		Data: c.data.Value(), Packed: c.data, Strict: true, Answers: answers,
-		Functions: functions(c.front.Compiler().Modules), Find: builtin.Find,
+		Data: c.data, Strict: true, Answers: answers,
+		Functions: c.front.Functions(), Find: builtin.Find,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("compile the plan: %w", err)
 	}
 	return p, nil
-}
-
-// functions returns the paths of functions.
-func functions(modules map[string]*ast.Module) map[string]bool {
-	paths := map[string]bool{}
-	for _, m := range modules {
-		for _, rule := range m.Rules {
-			if len(rule.Head.Args) > 0 {
-				paths[rule.Ref().String()] = true
-			}
-		}
-	}
-	return paths
 }
 
 // Report is what [Check] finds out about a policy that has no problems.

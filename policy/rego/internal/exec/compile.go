@@ -247,7 +247,7 @@ func (c *compiler) fault(l *ir.Location, code, message string) *Error {
 		e.File = c.files[l.File]
 	}
 	if e.File == "<query>" {
-		e.File = ""
+		e.File, e.Query = "", string(l.Text)
 	}
 	return e
 }

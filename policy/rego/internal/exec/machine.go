@@ -3,6 +3,7 @@ package exec
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/open-policy-agent/opa/v1/topdown"
@@ -190,6 +191,8 @@ type Error struct {
 	File string
 	Row  int
 	Col  int
+	// Query is the text of the expression, of one that stands in the query.
+	Query string
 	// Err is the built-in's own error, if there is one.
 	Err error
 }
@@ -199,8 +202,30 @@ func (e *Error) Error() string {
 	switch {
 	case e.File != "":
 		return fmt.Sprintf("%s:%d: %s", e.File, e.Row, text)
+	case e.Query != "":
+		return e.Query + ": " + text
 	case e.Row > 0:
 		return fmt.Sprintf("%d:%d: %s", e.Row, e.Col, text)
+	}
+	return text
+}
+
+// between returns the conflict with the two values in its text.
+func (e *Error) between(a, b value.Value) *Error {
+	told := *e
+	told.Message += ": " + brief(a) + " and " + brief(b)
+	return &told
+}
+
+// brief returns a value as an error shows it.
+func brief(v value.Value) string {
+	if v.IsComposite() {
+		return "another " + v.Kind().String()
+	}
+	const most = 100
+	text := v.String()
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "..."
 	}
 	return text
 }

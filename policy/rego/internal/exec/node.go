@@ -78,7 +78,7 @@ func (c *compiler) expr(n *node) expr {
 // pathExpr looks names up from a local. What is looked up in the input or in data
 // is looked up once a call of the function, if these are the same throughout it.
 func (c *compiler) pathExpr(root int, names []string) expr {
-	path := c.options.Packed.Path(names...)
+	path := c.options.Data.Path(names...)
 	if c.changed[ir.Local(root)] || root != int(ir.Input) && root != int(ir.Data) {
 		return func(l []value.Value) value.Value { return path.Of(l[root]) }
 	}

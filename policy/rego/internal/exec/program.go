@@ -32,9 +32,7 @@ type Program struct {
 // Options of [Compile].
 type Options struct {
 	// Data is the base document.
-	Data value.Value
-	// Packed is Data's block, if it has one: look-ups are prepared for it.
-	Packed *value.Data
+	Data *value.Data
 	// Strict makes an error of a built-in end the evaluation; without it, the
 	// call is undefined.
 	Strict bool
@@ -59,7 +57,7 @@ func Compile(p *ir.Policy, o Options) (*Program, error) {
 	}
 	c := &compiler{
 		options: o,
-		program: &Program{byName: map[string]*function{}, dynamic: &names{}, data: o.Data, strict: o.Strict, host: o.Host},
+		program: &Program{byName: map[string]*function{}, dynamic: &names{}, data: o.Data.Value(), strict: o.Strict, host: o.Host},
 	}
 	for _, s := range p.Static.Strings {
 		c.strings = append(c.strings, s.Value)

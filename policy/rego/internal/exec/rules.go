@@ -190,7 +190,7 @@ func (c *compiler) withEnd(body op, end *ir.Block, lresult, result int, constant
 		if !l[result].Defined() {
 			l[result] = v
 		} else if !value.Equal(l[result], v) {
-			return m.fail(conflict)
+			return m.fail(conflict.between(l[result], v))
 		}
 		return next
 	}

@@ -18,7 +18,7 @@ func (b *builder) statement(s ir.Stmt) {
 	case *ir.DotStmt:
 		n := &node{source: b.operand(s.Source), key: b.operand(s.Key), base: b.c.region.isBase(s.Source)}
 		if root, names, ok := n.path(); ok && root == ir.Data && b.c.fixed {
-			v := b.c.options.Packed.Path(names...).Of(b.c.program.data)
+			v := b.c.options.Data.Path(names...).Of(b.c.program.data)
 			if !v.Defined() {
 				b.step(func() op { return func(*machine, []value.Value) int { return undefined } })
 				return
@@ -265,7 +265,7 @@ func (b *builder) equal(s *ir.EqualStmt) op {
 	}
 	y := b.c.expr(ny)
 	if root, names, ok := nx.path(); ok && len(names) == 1 {
-		i, key := int(root), b.c.options.Packed.Key(names[0])
+		i, key := int(root), b.c.options.Data.Key(names[0])
 		return func(_ *machine, l []value.Value) int {
 			return same(l[i].GetKey(&key), y(l))
 		}
@@ -313,7 +313,7 @@ func (b *builder) assignOnce(s *ir.AssignVarOnceStmt) op {
 		}
 		if l[t].Defined() {
 			if !value.Equal(l[t], v) {
-				return m.fail(conflict)
+				return m.fail(conflict.between(l[t], v))
 			}
 			return next
 		}

@@ -1,14 +1,10 @@
 package exec_test
 
 import (
-	"context"
-	"crypto/rand"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"math"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,15 +12,10 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/rego"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
-	"github.com/open-policy-agent/opa/v1/test/cases"
-	"github.com/open-policy-agent/opa/v1/topdown"
-	"github.com/open-policy-agent/opa/v1/topdown/builtins"
 
 	"github.com/microwall/microwall/policy/rego/internal/budget"
-	"github.com/microwall/microwall/policy/rego/internal/builtin"
-	"github.com/microwall/microwall/policy/rego/internal/convert"
-	evaluator "github.com/microwall/microwall/policy/rego/internal/exec"
-	"github.com/microwall/microwall/policy/rego/internal/value"
+	"github.com/microwall/microwall/policy/rego/internal/front"
+	"github.com/microwall/microwall/policy/rego/internal/suite"
 )
 
 var speed = flag.Bool("suite.speed", false, "let TestSuiteSpeed run: it takes minutes, and a machine that does nothing else")
@@ -45,28 +36,23 @@ func TestSuiteSpeed(t *testing.T) {
 		ours, opa time.Duration
 	}
 	var timings []timing
-	for version, rv := range map[string]ast.RegoVersion{"v0": ast.RegoV0, "v1": ast.RegoV1} {
-		for _, tc := range suite(t, version) {
-			t.Run(version+"/"+tc.Note, func(t *testing.T) {
-				for k, v := range tc.Env {
-					t.Setenv(k, v)
+	for _, c := range suite.Cases(t) {
+		t.Run(c.Name, func(t *testing.T) {
+			for k, v := range c.Env {
+				t.Setenv(k, v)
+			}
+			ours, opa := contenders(t, &c)
+			a, b := race(ours, opa)
+			// A machine that was busy elsewhere is no finding.
+			for range 5 {
+				if a < b {
+					break
 				}
-				ours, opa := contenders(t, tc, rv)
-				if ours == nil {
-					return
-				}
-				a, b := race(ours, opa)
-				// A machine that was busy elsewhere is no finding.
-				for range 5 {
-					if a < b {
-						break
-					}
-					moreA, moreB := race(ours, opa)
-					a, b = min(a, moreA), min(b, moreB)
-				}
-				timings = append(timings, timing{version + "/" + tc.Note, a, b})
-			})
-		}
+				moreA, moreB := race(ours, opa)
+				a, b = min(a, moreA), min(b, moreB)
+			}
+			timings = append(timings, timing{c.Name, a, b})
+		})
 	}
 	ratio := func(t timing) float64 { return float64(t.opa) / float64(t.ours) }
 	slices.SortFunc(timings, func(a, b timing) int {
@@ -102,77 +88,27 @@ func TestSuiteSpeed(t *testing.T) {
 	}
 }
 
-// contenders returns what runs a case here and in OPA, nil if OPA cannot plan
-// it.
-func contenders(t *testing.T, tc cases.TestCase, rv ast.RegoVersion) (ours, opa func()) {
-	po := ast.ParserOptions{RegoVersion: rv}
-	if tc.ExperimentalKeywords {
-		po.Capabilities = ast.CapabilitiesForThisVersion(ast.CapabilitiesExperimentalKeywords(true))
-	}
-	modules := map[string]string{}
-	for i, m := range tc.Modules {
-		modules[fmt.Sprintf("test-%d.rego", i)] = m
-	}
-	compiler := ast.MustCompileModulesWithOpts(modules, ast.CompileOpts{ParserOptions: po})
-	query := rego.ParsedQuery(ast.MustParseBody(tc.Query))
-	if _, err := rego.New(query, rego.Compiler(compiler), rego.Target("suite")).PrepareForEval(t.Context()); err != nil {
-		return nil, nil
-	}
-	plan := thePlanner.plan
-
-	root := map[string]any{}
-	if tc.Data != nil {
-		root = *tc.Data
-	}
-	data, err := convert.FromAST(ast.MustInterfaceToValue(root))
+// contenders returns what runs a case here and in OPA.
+func contenders(t *testing.T, c *suite.Case) (ours, opa func()) {
+	_, program, input := c.Compile(t, c.StrictError)
+	src := c.Source()
+	src.Topdown = true
+	compiled, err := front.Compile(t.Context(), src)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var options []rego.EvalOption
-	var input value.Value
-	var parsed ast.Value
-	switch {
-	case tc.InputTerm != nil:
-		parsed = ast.MustParseTerm(*tc.InputTerm).Value
-	case tc.Input != nil:
-		parsed = ast.MustInterfaceToValue(*tc.Input)
-	}
-	if parsed != nil {
-		if input, err = convert.FromAST(parsed); err != nil {
-			t.Fatal(err)
-		}
+	if parsed := c.InputValue(); parsed != nil {
 		options = append(options, rego.EvalParsedInput(parsed))
 	}
-
-	functions := map[string]bool{}
-	for _, m := range compiler.Modules {
-		for _, r := range m.Rules {
-			if len(r.Head.Args) > 0 {
-				functions[r.Ref().String()] = true
-			}
-		}
-	}
-	program, err := evaluator.Compile(plan, evaluator.Options{
-		Data: data, Strict: tc.StrictError, Find: builtin.Find,
-		Functions: functions,
-		Host: func(ctx context.Context) *topdown.BuiltinContext {
-			return &topdown.BuiltinContext{
-				Context: ctx, Cancel: topdown.NewCancel(), Cache: builtins.Cache{}, Seed: rand.Reader,
-				Time: ast.NumberTerm(json.Number(strconv.FormatInt(time.Now().UnixNano(), 10))),
-			}
-		},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	prepared, err := rego.New(query, rego.Compiler(compiler), rego.StrictBuiltinErrors(tc.StrictError),
-		rego.Store(inmem.NewFromObjectWithOpts(root, inmem.OptReturnASTValuesOnRead(true))),
+	prepared, err := rego.New(rego.ParsedQuery(ast.MustParseBody(c.Query)), rego.Compiler(compiled.Compiler()), rego.StrictBuiltinErrors(c.StrictError),
+		rego.Store(inmem.NewFromObjectWithOpts(c.DataMap(), inmem.OptReturnASTValuesOnRead(true))),
 		rego.GenerateJSON(func(t *ast.Term, _ *rego.EvalContext) (any, error) { return t, nil }),
 	).PrepareForEval(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	// What comes out is TestSuite's business; some cases end in an error.
+	// What comes out is TestEveryCaseOfOPAsSuite's business; some cases end in an error.
 	ctx := t.Context()
 	return func() { _, _ = program.Query(ctx, input, budget.Limits{}) },
 		func() { _, _ = prepared.Eval(ctx, options...) }
