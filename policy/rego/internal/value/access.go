@@ -148,8 +148,9 @@ type Cursor struct {
 func (v Value) Scan() Cursor {
 	c := Cursor{v: v, n: v.Len()}
 	switch {
-	case v.Kind() == Object && v.form() == held:
+	case v.tag == Object.as(held):
 		c.names = v.names()
+		slices.Sort(c.names)
 	case v.Kind() >= Object && v.form() == built:
 		v.ref.(*table).sort()
 	}
@@ -159,23 +160,22 @@ func (v Value) Scan() Cursor {
 // members returns a cursor in any order, which costs no sorting.
 func (v Value) members() Cursor {
 	c := Cursor{v: v, n: v.Len(), anyway: true}
-	if v.Kind() == Object && v.form() == held {
+	if v.tag == Object.as(held) {
 		c.names = v.names()
 	}
 	return c
 }
 
-// names returns the names of a held object in order.
+// names returns the names of a held object, in any order.
 func (v Value) names() []string {
+	names := make([]string, 0, v.Len())
 	if m, ok := v.ref.(map[string]any); ok {
-		names := make([]string, 0, len(m))
 		for name := range m {
 			names = append(names, name)
 		}
-		slices.Sort(names)
 		return names
 	}
-	return slices.Sorted(v.ref.(policy.Composite).Names())
+	return slices.AppendSeq(names, v.ref.(policy.Composite).Names())
 }
 
 // Next sets key and val to the next member and reports whether there was one.

@@ -12,18 +12,32 @@ type list struct {
 // NewArray returns an array of elems, which it keeps.
 func NewArray(elems ...Value) Value { return Value{tag: Array.as(built), ref: &list{elems}} }
 
+// MakeArray returns an empty array to [Value.Append] to, with room for n elements.
+func MakeArray(n int) Value {
+	l := &list{}
+	if n > 0 {
+		l.elems = make([]Value, 0, n)
+	}
+	return Value{tag: Array.as(built), ref: l}
+}
+
 // NewObject returns an empty object to [Value.Insert] into, with room for n
 // members.
 func NewObject(n int) Value {
 	t := &table{ordered: true}
-	t.grow(n, true)
+	if n > 0 {
+		room := make([]Value, 2*n)
+		t.keys, t.vals = room[:0:n], room[n:n]
+	}
 	return Value{tag: Object.as(built), ref: t}
 }
 
 // NewSet returns an empty set to [Value.Add] to, with room for n members.
 func NewSet(n int) Value {
 	t := &table{ordered: true}
-	t.grow(n, false)
+	if n > 0 {
+		t.keys = make([]Value, 0, n)
+	}
 	return Value{tag: Set.as(built), ref: t}
 }
 
@@ -40,18 +54,14 @@ func SetOf(elems ...Value) Value {
 // seen yet.
 func (v Value) Append(elem Value) {
 	l := v.ref.(*list)
-	l.elems = append(l.elems, elem)
+	l.elems = append(grown(l.elems), elem)
 }
 
 // Add adds a member to a set that [NewSet] made and nobody else has seen yet. It
 // reports whether the member is new.
 func (v Value) Add(member Value) bool {
-	t := v.ref.(*table)
-	if t.find(member) >= 0 {
-		return false
-	}
-	t.add(member)
-	return true
+	_, isNew := v.ref.(*table).add(member)
+	return isNew
 }
 
 // Insert sets a member of an object that [NewObject] made and nobody else has
@@ -59,21 +69,20 @@ func (v Value) Add(member Value) bool {
 // replaced.
 func (v Value) Insert(key, val Value) {
 	t := v.ref.(*table)
-	if i := t.find(key); i >= 0 {
+	if i, isNew := t.add(key); !isNew {
 		t.vals[i] = val
 		return
 	}
-	t.add(key)
-	t.vals = append(t.vals, val)
+	t.vals = append(grown(t.vals), val)
 }
 
 // table holds the members of a set or an object in the order in which they came.
 type table struct {
 	keys []Value
 	vals []Value // of an object
-	// index finds keys by their hash: open addressing, a position in keys plus
-	// one, 0 for none. It is nil while keys are few.
-	index []uint32
+	// index finds keys: open addressing, 32 bits of the hash and 32 of the position
+	// in keys plus one, 0 for none. It is nil while keys are few.
+	index []uint64
 	// order lists positions in keys in OPA's order; it is worked out when it is
 	// asked for, unless ordered says that keys came in order.
 	order   []uint32
@@ -83,72 +92,103 @@ type table struct {
 // fewKeys are found faster one by one.
 const fewKeys = 8
 
-func (t *table) grow(n int, object bool) {
-	if n == 0 {
-		return
-	}
-	t.keys = slices.Grow(t.keys, n)
-	if object {
-		t.vals = slices.Grow(t.vals, n)
-	}
-}
-
 func (t *table) find(key Value) int {
 	if t.index == nil {
+		return t.findFew(key)
+	}
+	i, _ := t.lookUp(key, key.hash())
+	return i
+}
+
+func (t *table) findFew(key Value) int {
+	if key.tag == String.as(built) {
+		text := key.text()
 		for i := range t.keys {
-			if Equal(t.keys[i], key) {
+			if k := &t.keys[i]; k.tag == String.as(built) && k.num == key.num && k.text() == text {
 				return i
 			}
 		}
 		return -1
 	}
-	mask := uint64(len(t.index) - 1)
-	for slot := key.hash() & mask; ; slot = (slot + 1) & mask {
-		i := t.index[slot]
-		if i == 0 {
-			return -1
+	for i := range t.keys {
+		if Equal(t.keys[i], key) {
+			return i
 		}
-		if Equal(t.keys[i-1], key) {
-			return int(i - 1)
+	}
+	return -1
+}
+
+// lookUp returns the position of a key, or -1 and the place for it in the index.
+func (t *table) lookUp(key Value, hash uint64) (i, place int) {
+	for p := probe(hash, len(t.index)); ; p = next(p, len(t.index)) {
+		entry := t.index[p]
+		if entry == 0 {
+			return -1, p
+		}
+		if i := int(uint32(entry)) - 1; entry>>32 == hash>>32 && Equal(t.keys[i], key) {
+			return i, p
 		}
 	}
 }
 
-// add appends a key that is not there yet.
-func (t *table) add(key Value) {
-	if t.ordered && len(t.keys) > 0 && Compare(t.keys[len(t.keys)-1], key) > 0 {
+// add adds a key, unless it is there already, and returns where it is.
+func (t *table) add(key Value) (i int, isNew bool) {
+	n := len(t.keys)
+	if t.index == nil {
+		if i := t.findFew(key); i >= 0 {
+			return i, false
+		}
+		if n == fewKeys {
+			t.reindex(max(64, 2*cap(t.keys)))
+		}
+	} else if 2*n >= len(t.index) {
+		t.reindex(2*len(t.index) + max(0, 256-len(t.index)))
+	}
+	if t.index != nil {
+		hash := key.hash()
+		i, place := t.lookUp(key, hash)
+		if i >= 0 {
+			return i, false
+		}
+		t.index[place] = hash>>32<<32 | uint64(n+1)
+	}
+	if t.ordered && n > 0 && Compare(t.keys[n-1], key) > 0 {
 		t.ordered = false
 	}
 	t.order = nil
-	t.keys = append(t.keys, key)
-	switch n := len(t.keys); {
-	case n <= fewKeys:
-	case 2*n > len(t.index):
-		t.index = make([]uint32, max(32, 2*len(t.index)))
-		for i := range t.keys {
-			t.enter(i)
-		}
+	t.keys = append(grown(t.keys), key)
+	return n, true
+}
+
+// grown returns s with room for one more.
+func grown(s []Value) []Value {
+	switch n := len(s); {
+	case n < cap(s):
+		return s
+	case n == 0:
+		return make([]Value, 0, 4)
+	case n < 64:
+		return slices.Grow(s, 3*n)
 	default:
-		t.enter(n - 1)
+		return slices.Grow(s, n)
 	}
 }
 
-func (t *table) enter(i int) {
-	mask := uint64(len(t.index) - 1)
-	slot := t.keys[i].hash() & mask
-	for t.index[slot] != 0 {
-		slot = (slot + 1) & mask
+func (t *table) reindex(size int) {
+	old := t.index
+	t.index = make([]uint64, size)
+	if old == nil {
+		for i := range t.keys {
+			hash := t.keys[i].hash()
+			t.index[free(t.index, hash)] = hash>>32<<32 | uint64(i+1)
+		}
+		return
 	}
-	t.index[slot] = uint32(i + 1)
-}
-
-// at returns the position of the i-th key in OPA's order.
-func (t *table) at(i int) int {
-	if t.ordered {
-		return i
+	for _, entry := range old {
+		if entry != 0 {
+			t.index[free(t.index, entry)] = entry
+		}
 	}
-	t.sort()
-	return int(t.order[i])
 }
 
 func (t *table) sort() {

@@ -84,18 +84,6 @@ func (d *Data) value(s slot) Value {
 
 func (d *Data) string(number uint32) string { return d.text[d.ends[number]:d.ends[number+1]] }
 
-// elems returns the elements of an array.
-func (d *Data) elems(at uint64) []uint32 {
-	n := uint64(d.slots[at])
-	return d.slots[at+1 : at+1+n]
-}
-
-// members returns the names and the values of an object.
-func (d *Data) members(at uint64) (names, values []uint32) {
-	names = shapeNames(d.shapes, d.slots[at])
-	return names, d.slots[at+1 : at+1+uint64(len(names))]
-}
-
 func (d *Data) length(at uint64, k Kind) int {
 	if k == Array {
 		return int(d.slots[at])
@@ -103,11 +91,18 @@ func (d *Data) length(at uint64, k Kind) int {
 	return int(d.shapes[d.slots[at]])
 }
 
+// elems returns the elements of an array.
+func (d *Data) elems(at uint64) []uint32 {
+	n := uint64(d.slots[at])
+	return d.slots[at+1 : at+1+n]
+}
+
 func (d *Data) elem(at uint64, i int) Value { return d.value(slot(d.elems(at)[i])) }
 
+// member returns a member, 0 <= i < length.
 func (d *Data) member(at uint64, i int) (key, val Value) {
-	names, values := d.members(at)
-	return Text(d.string(names[i])), d.value(slot(values[i]))
+	name := d.shapes[d.slots[at]+1+uint32(i)]
+	return Text(d.string(name)), d.value(slot(d.slots[at+1+uint64(i)]))
 }
 
 func (d *Data) get(at uint64, name string) Value {

@@ -164,6 +164,24 @@ func TestInputIsTheRequest(t *testing.T) {
 		got := valuetest.Form{Name: part, Value: in.Value().GetText(part)}
 		checkSame(t, got, valuetest.Form{Name: "built", Value: valuetest.Built(want[part])}, names)
 	}
+	// A prepared path leads to what its names lead to, one after the other.
+	for _, names := range [][]string{
+		{}, {"subject"}, {"subject", "id"}, {"subject", "type"}, {"subject", "properties"}, {"subject", "properties", "level"}, {"subject", "level"},
+		{"action"}, {"action", "name"}, {"action", "properties"}, {"action", "name", "x"}, {"resource", "id"}, {"resource", "type"},
+		{"resource", "properties", "owner"}, {"resource", "properties", "owner", "x"}, {"context"}, {"context", "address"}, {"context", "x"},
+		{"time"}, {"time", "hour"}, {"time", "date"}, {"x"}, {"x", "y"}, {"Subject", "id"},
+	} {
+		path := (*value.Data)(nil).Path(names...)
+		for _, v := range []value.Value{in.Value(), valuetest.Built(want), valuetest.Packed(want), valuetest.Held(want)} {
+			wanted := valuetest.Built(want)
+			for _, name := range names {
+				wanted = wanted.GetText(name)
+			}
+			if got := path.Of(v); got.Defined() != wanted.Defined() || !value.Equal(got, wanted) {
+				t.Errorf("%q is %s, want %s", names, got, wanted)
+			}
+		}
+	}
 	if n := testing.AllocsPerRun(100, func() {
 		if v := in.Value().GetText("subject").GetText("properties").GetText("level"); !v.Defined() {
 			t.Error("no level")

@@ -193,6 +193,11 @@ func compareNumbers(a, b Value) int {
 	if a.form() == built && b.form() == built {
 		return cmp.Compare(int64(a.num), int64(b.num))
 	}
+	if i, ok := a.Int64(); ok {
+		if j, ok := b.Int64(); ok {
+			return cmp.Compare(i, j)
+		}
+	}
 	// Rounding keeps the order, so doubles that differ tell.
 	if c := cmp.Compare(a.float(), b.float()); c != 0 {
 		return c
