@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -392,10 +393,13 @@ var texts = map[string][]string{
 // operands makes up operands for built-ins that the declared types tell little
 // of.
 var operands = map[string]func(g *generator, i int) value.Value{
-	"graph.reachable":       graphOperand,
-	"graph.reachable_paths": graphOperand,
-	"object.subset":         func(g *generator, i int) value.Value { return g.few(2) },
-	"object.union":          func(g *generator, i int) value.Value { return g.object(3) },
+	"graph.reachable":           graphOperand,
+	"graph.reachable_paths":     graphOperand,
+	"json.marshal_with_options": jsonOption,
+	"time.parse_ns":             layoutOperand,
+	"urlquery.encode_object":    parameters,
+	"object.subset":             func(g *generator, i int) value.Value { return g.few(2) },
+	"object.union":              func(g *generator, i int) value.Value { return g.object(3) },
 	"object.union_n": func(g *generator, i int) value.Value {
 		array := value.NewArray()
 		for range g.IntN(6) {
@@ -403,6 +407,65 @@ var operands = map[string]func(g *generator, i int) value.Value{
 		}
 		return array
 	},
+}
+
+var layouts = []string{"RFC3339", "RFC822Z", "RFC1123Z", "ANSIC", "RubyDate", time.DateOnly, time.Kitchen, "2006-01-02T15:04:05.000Z07:00", "_2/1 06 (002)"}
+
+func layoutOperand(g *generator, i int) value.Value {
+	layout := layouts[g.IntN(len(layouts))]
+	if i == 0 {
+		return value.Text(layout)
+	}
+	known := map[string]string{"RFC3339": time.RFC3339, "RFC822Z": time.RFC822Z, "RFC1123Z": time.RFC1123Z, "ANSIC": time.ANSIC, "RubyDate": time.RubyDate}
+	if l, ok := known[layout]; ok {
+		layout = l
+	}
+	return value.Text(time.Unix(g.Int64N(1e11)-5e10, g.Int64N(1e9)).UTC().Format(layout))
+}
+
+func jsonOption(g *generator, i int) value.Value {
+	if i == 0 {
+		return g.any(3)
+	}
+	options := value.NewObject(0)
+	for _, name := range []string{"pretty", "prefix", "indent", "other"} {
+		if g.IntN(2) == 0 || name == "other" && g.IntN(5) > 0 {
+			continue
+		}
+		val := value.Text(g.Text())
+		if name == "pretty" || g.IntN(10) == 0 {
+			val = value.Boolean(g.IntN(2) == 0)
+		}
+		options.Insert(value.Text(name), val)
+	}
+	return options
+}
+
+func parameters(g *generator, _ int) value.Value {
+	object := value.NewObject(0)
+	for range g.IntN(4) {
+		list := make([]value.Value, g.IntN(3))
+		for i := range list {
+			list[i] = value.Text(g.string())
+		}
+		var val value.Value
+		switch g.IntN(7) {
+		case 0:
+			val = g.any(1)
+		case 1, 2:
+			val = value.SetOf(list...)
+		case 3, 4:
+			val = value.NewArray(list...)
+		default:
+			val = value.Text(g.string())
+		}
+		key := value.Text(g.string())
+		if g.IntN(8) == 0 {
+			key = g.Scalar()
+		}
+		object.Insert(key, val)
+	}
+	return object
 }
 
 func graphOperand(g *generator, i int) value.Value {

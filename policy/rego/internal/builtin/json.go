@@ -1,0 +1,202 @@
+package builtin
+
+import (
+	"bytes"
+	"encoding/json"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/util"
+
+	"github.com/microwall/microwall/policy/rego/internal/value"
+)
+
+var jsonTexts = []*Builtin{
+	{Name: "json.marshal", Func: jsonMarshal},
+	{Name: "json.marshal_with_options", Func: jsonMarshalWithOptions},
+	{Name: "json.unmarshal", Func: jsonUnmarshal},
+	validity("json.is_valid", 4, func(s string) bool { return json.Valid([]byte(s)) }),
+}
+
+// measure counts the values in v and the bytes of their texts. It charges for
+// counting them.
+func (c *Call) measure(v value.Value) (nodes, text int64, err error) {
+	m := measure{c: c}
+	err = m.count(v)
+	return m.nodes, m.text, err
+}
+
+type measure struct {
+	c           *Call
+	nodes, text int64
+	depth       int64 // of the deepest value
+}
+
+func (m *measure) count(v value.Value) error {
+	m.nodes++
+	switch v.Kind() {
+	case value.String:
+		m.text += int64(len(v.Text()))
+		return m.c.Step(1)
+	case value.Number:
+		if m.text += 20; numberSteps(v) > 0 {
+			m.text += int64(len(v.Numeral()))
+		}
+		return m.c.Step(1)
+	case value.Array, value.Object, value.Set:
+		if err := m.c.ordered(v); err != nil {
+			return err
+		}
+		deepest := int64(0)
+		var key, elem value.Value
+		for s := v.Scan(); s.Next(&key, &elem); {
+			m.depth = 0
+			if v.Kind() == value.Object {
+				if err := m.count(key); err != nil {
+					return err
+				}
+			}
+			if err := m.count(elem); err != nil {
+				return err
+			}
+			deepest = max(deepest, m.depth+1)
+		}
+		m.depth = deepest
+	}
+	return m.c.Step(1)
+}
+
+// jsonText gives a value's JSON, for a charge.
+func (c *Call) jsonText(name string, v value.Value) ([]byte, *measure, error) {
+	m := &measure{c: c}
+	if err := m.count(v); err != nil {
+		return nil, nil, err
+	}
+	if err := c.Bytes(2*m.nodes + m.text); err != nil {
+		return nil, nil, err
+	}
+	if err := c.block(m.nodes*2 + m.text/8); err != nil {
+		return nil, nil, err
+	}
+	text, err := v.AppendJSON(nil)
+	if err != nil {
+		return nil, nil, fail(name, "%v", err)
+	}
+	return text, m, nil
+}
+
+func jsonMarshal(c *Call, args []value.Value) (value.Value, error) {
+	text, _, err := c.jsonText("json.marshal", args[0])
+	return value.Text(string(text)), err
+}
+
+func jsonMarshalWithOptions(c *Call, args []value.Value) (value.Value, error) {
+	const name = "json.marshal_with_options"
+	text, m, err := c.jsonText(name, args[0])
+	if err != nil {
+		return value.Value{}, err
+	}
+	options := args[1]
+	if options.Kind() != value.Object {
+		return value.Value{}, wrongType(name, 2, options, "object")
+	}
+	prefix, indent := "", "\t"
+	given, pretty, said := false, false, false
+	i := -1
+	for key, val := range options.All() {
+		i++
+		switch {
+		case key.Kind() != value.String:
+			return value.Value{}, typeError(name, "operand 2 failed to stringify key %s at index %d: operand %d must be string but got %s", key, i, i, key.Kind())
+		case key.IsText("pretty"):
+			if said = true; val.Kind() != value.Bool {
+				return value.Value{}, typeError(name, `operand 2 key "pretty" failed cast to bool`)
+			}
+			pretty = val.IsTrue()
+			continue
+		case !key.IsText("prefix") && !key.IsText("indent"):
+			return value.Value{}, typeError(name, "operand 2 object contained unknown key %q", key.Text())
+		case val.Kind() != value.String:
+			return value.Value{}, typeError(name, "operand 2 key %q failed cast to string: operand %d must be string but got %s", key.Text(), i, val.Kind())
+		}
+		given = true
+		if key.IsText("prefix") {
+			prefix = val.Text()
+		} else {
+			indent = val.Text()
+		}
+	}
+	if said && !pretty || !said && !given {
+		return value.Text(string(text)), nil
+	}
+	// Every value and every end of one can begin a line.
+	line := int64(len(prefix)+2) + m.depth*int64(len(indent))
+	added := 2 * m.nodes * line
+	if line > 1<<30 {
+		added = 1 << 60
+	}
+	if err := c.Bytes(added + int64(len(text))); err != nil {
+		return value.Value{}, err
+	}
+	if err := c.block((added + int64(len(text))) / 4); err != nil {
+		return value.Value{}, err
+	}
+	var b bytes.Buffer
+	b.WriteString(prefix)
+	if err := json.Indent(&b, text, prefix, indent); err != nil {
+		return value.Value{}, fail(name, "%v", err)
+	}
+	return value.Text(b.String()), nil
+}
+
+func jsonUnmarshal(c *Call, args []value.Value) (value.Value, error) {
+	if args[0].Kind() != value.String {
+		return value.Value{}, wrongType("json.unmarshal", 1, args[0], "string")
+	}
+	s := args[0].Text()
+	if err := c.blockOf(s, 24, 40); err != nil {
+		return value.Value{}, err
+	}
+	var x any
+	if err := util.UnmarshalJSON([]byte(s), &x); err != nil {
+		return value.Value{}, fail("json.unmarshal", "%v", err)
+	}
+	v, err := fromJSON(x)
+	if err != nil {
+		return value.Value{}, fail("json.unmarshal", "%v", err)
+	}
+	return v, nil
+}
+
+// fromJSON returns what encoding/json decoded. It returns an error for a number
+// that OPA takes for too large or too small to calculate with.
+func fromJSON(x any) (value.Value, error) {
+	switch x := x.(type) {
+	case bool:
+		return value.Boolean(x), nil
+	case string:
+		return value.Text(x), nil
+	case json.Number:
+		n, err := ast.NumberChecked(string(x))
+		return value.NumberText(string(n)), err
+	case []any:
+		list := make([]value.Value, len(x))
+		for i, e := range x {
+			var err error
+			if list[i], err = fromJSON(e); err != nil {
+				return value.Value{}, err
+			}
+		}
+		return value.NewArray(list...), nil
+	case map[string]any:
+		object := value.NewObject(len(x))
+		for name, e := range x {
+			v, err := fromJSON(e)
+			if err != nil {
+				return value.Value{}, err
+			}
+			object.Insert(value.Text(name), v)
+		}
+		return object, nil
+	}
+	return value.NullValue, nil
+}
