@@ -74,7 +74,19 @@ func fail(name, format string, args ...any) error {
 	return &Error{Code: BuiltinError, Message: name + ": " + fmt.Sprintf(format, args...)}
 }
 
-var native = map[string]*Builtin{}
+var native = index(comparisons, typing, arithmetic, bitwise, numbering, texts, affixes, formatting,
+	aggregates, totals, arrays, setOperations, objects, graphs, walking, jsonTexts, encodings, times)
+
+// index finds built-ins by their names.
+func index(lists ...[]*Builtin) map[string]*Builtin {
+	byName := map[string]*Builtin{}
+	for _, list := range lists {
+		for _, b := range list {
+			byName[b.Name] = b
+		}
+	}
+	return byName
+}
 
 // register is called by the files of this package, one subject each.
 func register(list ...*Builtin) {
