@@ -3,6 +3,7 @@ package convert_test
 import (
 	"encoding/json"
 	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -141,4 +142,46 @@ func TestSetsAndObjectsAreOPAs(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Where OPA contradicts itself, values do not follow. When one of these fails,
+// OPA has been mended, and the comments that speak of it can go.
+func TestWhereValuesAreNotOPAs(t *testing.T) {
+	// Numbers of more than 15 digits, with a point and zeros at the end, are
+	// compared as doubles by OPA, others exactly: a = b and b = c, and a < c.
+	a, b, c := ast.Number("0.1000000000000000000"), ast.Number("0.10000000000000000010"), ast.Number("0.1000000000000000001")
+	if a.Compare(b) != 0 || b.Compare(c) != 0 || a.Compare(c) == 0 {
+		t.Error("OPA compares all numbers exactly")
+	}
+	if value.Compare(value.NumberText(string(a)), value.NumberText(string(b))) >= 0 {
+		t.Error("0.1000000000000000000 is 0.10000000000000000010")
+	}
+	// Beyond the range of doubles OPA finds a number in a set by its spelling.
+	if ast.NumberTerm("1e400").Value.Compare(ast.Number("10e399")) != 0 || ast.NewSet(ast.NumberTerm("1e400")).Contains(ast.NumberTerm("10e399")) {
+		t.Error("OPA finds 10e399 in {1e400}")
+	}
+	if !value.SetOf(append(strings(10), value.NumberText("1e400"))...).Has(value.NumberText("10e399")) {
+		t.Error("10e399 is not in {1e400, ...}")
+	}
+	// An object of OPA's loses a member when another one of the same hash is
+	// replaced.
+	opa, object := ast.NewObject(), value.NewObject(0)
+	for _, key := range []value.Value{value.Int(0), value.False, value.Int(0)} {
+		opa.Insert(convert.ToTerm(key), ast.NullTerm())
+		object.Insert(key, value.NullValue)
+	}
+	if opa.Get(ast.BooleanTerm(false)) != nil {
+		t.Error("OPA keeps false beside 0")
+	}
+	if !object.Get(value.False).Defined() {
+		t.Errorf("%s has no false", object)
+	}
+}
+
+// strings returns n of them: enough to make a set look up by hash.
+func strings(n int) (list []value.Value) {
+	for i := range n {
+		list = append(list, value.Text(strconv.Itoa(i)))
+	}
+	return list
 }

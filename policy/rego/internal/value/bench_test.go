@@ -61,7 +61,6 @@ func BenchmarkParseData(b *testing.B) {
 				var data *value.Data
 				before := heap()
 				for b.Loop() {
-					data = nil
 					var err error
 					if data, err = value.ParseData(json); err != nil {
 						b.Fatal(err)

@@ -87,6 +87,51 @@ func checkSame(t *testing.T, f, want valuetest.Form, names []value.Value) {
 	}
 }
 
+func TestPositions(t *testing.T) {
+	g := valuetest.New(23)
+	for range 300 {
+		doc := map[string]any{}
+		for range g.IntN(40) {
+			doc[g.Text()] = g.JSON(1)
+		}
+		var names []any
+		for range 20 {
+			names = append(names, g.Text(), g.JSON(1))
+		}
+		both := valuetest.Packed(map[string]any{"object": doc, "names": names})
+		objects := append(valuetest.Forms(t, doc), valuetest.Form{Name: "beside the names", Value: both.GetText("object")})
+		lists := append(valuetest.Forms(t, names), valuetest.Form{Name: "beside the object", Value: both.GetText("names")})
+		for _, f := range objects {
+			v := f.Value
+			if !v.HasPositions() {
+				continue
+			}
+			set := value.NewSet(0)
+			for i := range v.Len() {
+				key, val := v.Member(i)
+				if v.Find(key) != i || !value.Equal(v.Get(key), val) {
+					t.Fatalf("%s (%s): %s is at %d, not at %d", v, f.Name, key, v.Find(key), i)
+				}
+				if set.Add(key); set.Find(key) != i {
+					t.Fatalf("%s is at %d in a set, not at %d", key, set.Find(key), i)
+				}
+			}
+			for _, l := range lists {
+				for i := range l.Value.Len() {
+					key := l.Value.Elem(i)
+					want := -1
+					if v.Get(key).Defined() {
+						want = v.Find(key)
+					}
+					if got := v.FindElem(l.Value, i); got != want {
+						t.Fatalf("%s (%s): %s is at %d, not at %d", v, f.Name, key, want, got)
+					}
+				}
+			}
+		}
+	}
+}
+
 // What a policy makes is the same, in whatever order it came.
 func TestOrderOfInsertionMakesNoDifference(t *testing.T) {
 	g := valuetest.New(22)

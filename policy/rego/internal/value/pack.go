@@ -43,7 +43,7 @@ func clip[T any](s []T) []T {
 	if cap(s)-len(s) > len(s)/8 {
 		return slices.Clone(s)
 	}
-	return s[:len(s):len(s)]
+	return slices.Clip(s)
 }
 
 // intern returns the number of a string.

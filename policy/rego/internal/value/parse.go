@@ -199,7 +199,7 @@ func (p *parser) readArray() (slot, error) {
 			}
 		}
 	}
-	s := p.packer.array(p.values[start:])
+	s := p.array(p.values[start:])
 	p.values, p.path = p.values[:start], p.path[:level]
 	return s, nil
 }
@@ -265,7 +265,7 @@ func (p *parser) readObject() (slot, error) {
 			return 0, p.twice(p.at - 1)
 		}
 	}
-	s := p.packer.object(p.names[names:], p.values[values:])
+	s := p.object(p.names[names:], p.values[values:])
 	p.names, p.values, p.path = p.names[:names], p.values[:values], p.path[:level]
 	return s, nil
 }
@@ -327,7 +327,7 @@ func (p *parser) readNumber() (slot, error) {
 	if exponent >= 0 && !canCalculate(string(text), exponent-start) {
 		return 0, p.fail(start, "%s is a number out of range", p.where())
 	}
-	return p.packer.number(text), nil
+	return p.number(text), nil
 }
 
 // digits reads at least one.
