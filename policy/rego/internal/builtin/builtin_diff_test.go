@@ -398,6 +398,9 @@ var operands = map[string]func(g *generator, i int) value.Value{
 	"json.marshal_with_options": jsonOption,
 	"time.parse_ns":             layoutOperand,
 	"urlquery.encode_object":    parameters,
+	"json.filter":               pathOperand,
+	"internal.template_string":  templateOperand,
+	"json.remove":               pathOperand,
 	"object.subset":             func(g *generator, i int) value.Value { return g.few(2) },
 	"object.union":              func(g *generator, i int) value.Value { return g.object(3) },
 	"object.union_n": func(g *generator, i int) value.Value {
@@ -439,6 +442,57 @@ func jsonOption(g *generator, i int) value.Value {
 		options.Insert(value.Text(name), val)
 	}
 	return options
+}
+
+func pathOperand(g *generator, i int) value.Value {
+	if i == 0 {
+		object := g.object(3)
+		list := value.NewArray(g.few(1), g.node(), g.few(1))
+		object.Insert(g.node(), list)
+		return object
+	}
+	list := make([]value.Value, g.IntN(4))
+	for i := range list {
+		steps := make([]value.Value, g.IntN(4))
+		text := ""
+		for j := range steps {
+			if steps[j] = g.node(); g.IntN(5) == 0 {
+				steps[j] = value.Text([]string{"0", "1", "2"}[g.IntN(3)])
+			}
+			text += "/" + steps[j].Text()
+		}
+		switch g.IntN(8) {
+		case 0:
+			list[i] = g.any(1)
+		case 1, 2, 3:
+			list[i] = value.Text(text)
+		default:
+			list[i] = value.NewArray(steps...)
+		}
+	}
+	if g.IntN(2) == 0 {
+		return value.SetOf(list...)
+	}
+	return value.NewArray(list...)
+}
+
+func templateOperand(g *generator, _ int) value.Value {
+	parts := value.NewArray()
+	for range g.IntN(5) {
+		switch part := g.any(2); {
+		case g.IntN(10) == 0:
+			parts.Append(part)
+		case g.IntN(2) == 0:
+			parts.Append(g.Scalar())
+		case g.IntN(8) == 0:
+			parts.Append(value.SetOf(part, g.Scalar()))
+		case g.IntN(8) == 0:
+			parts.Append(value.NewSet(0))
+		default:
+			parts.Append(value.SetOf(part))
+		}
+	}
+	return parts
 }
 
 func parameters(g *generator, _ int) value.Value {
