@@ -25,6 +25,8 @@ const (
 	yaml       = "go.yaml.in/yaml/v3"
 	testscript = "github.com/rogpeppe/go-internal"
 	goCmp      = "github.com/google/go-cmp"
+	gobwasGlob = "github.com/gobwas/glob"
+	cedar      = "github.com/cedar-policy/cedar-go"
 )
 
 // ImportMap is the house: which package may import which. A package that is not
@@ -38,11 +40,42 @@ var ImportMap = Map{
 		// makes the others link its libraries.
 		{Package: "policy"},
 
-		// The only door to OPA.
+		// The only door to OPA, and what evaluates: source to plan (front), plan to
+		// closures (exec), and what these calculate with.
 		{Package: "policy/rego",
-			Inside:  []string{"policy"},
+			Inside: []string{"policy", "policy/rego/internal/budget", "policy/rego/internal/builtin", "policy/rego/internal/convert", "policy/rego/internal/exec",
+				"policy/rego/internal/front", "policy/rego/internal/reads", "policy/rego/internal/reference", "policy/rego/internal/value"},
 			Outside: []string{opa},
 			Never:   []string{nats, grpc, prometheus, cobra}},
+		{Package: "policy/rego/internal/budget"},
+		{Package: "policy/rego/internal/value",
+			Inside: []string{"policy"}},
+		{Package: "policy/rego/internal/convert",
+			Inside:  []string{"policy/rego/internal/value"},
+			Outside: []string{opa}},
+		{Package: "policy/rego/internal/builtin",
+			Inside:  []string{"policy/rego/internal/budget", "policy/rego/internal/convert", "policy/rego/internal/value"},
+			Outside: []string{opa, gobwasGlob}},
+		{Package: "policy/rego/internal/front",
+			Outside: []string{opa}},
+		{Package: "policy/rego/internal/exec",
+			Inside:  []string{"policy/rego/internal/budget", "policy/rego/internal/builtin", "policy/rego/internal/value"},
+			Outside: []string{opa}},
+		{Package: "policy/rego/internal/reads",
+			Outside: []string{opa}},
+		{Package: "policy/rego/internal/reference",
+			Outside: []string{opa}},
+		// What its tests share.
+		{Package: "policy/rego/internal/value/valuetest",
+			Inside: []string{"policy", "policy/rego/internal/value"}},
+		{Package: "policy/rego/internal/suite",
+			Inside: []string{"policy/rego/internal/builtin", "policy/rego/internal/convert", "policy/rego/internal/exec", "policy/rego/internal/front",
+				"policy/rego/internal/value"},
+			Outside: []string{opa}},
+		{Package: "policy/rego/internal/differential",
+			Inside: []string{"policy/rego/internal/budget", "policy/rego/internal/builtin", "policy/rego/internal/convert", "policy/rego/internal/exec",
+				"policy/rego/internal/front", "policy/rego/internal/reference", "policy/rego/internal/value"},
+			Outside: []string{opa}},
 
 		// Bytes and signatures; no Rego, no network.
 		{Package: "bundles",
@@ -166,5 +199,5 @@ var ImportMap = Map{
 	// The tests of a package may use all that the repository uses, but NATS
 	// servers come from internal/natsserver, as they do for everyone.
 	Tests: []string{opa, grpc, protobuf, rpcStatus, natsClient, natsJWT, natsKeys, prometheus, cobra, lru, note, modFile,
-		xsync, jsonText, yaml, testscript, goCmp},
+		xsync, jsonText, yaml, testscript, goCmp, cedar},
 }

@@ -63,13 +63,17 @@ func Cases(t testing.TB) []Case {
 // registerSleep adds the one built-in that only OPA's tests have.
 var registerSleep = sync.OnceFunc(func() {
 	ast.RegisterBuiltin(&ast.Builtin{Name: "test.sleep", Decl: types.NewFunction(types.Args(types.S), types.Nl)})
-	topdown.RegisterBuiltinFunc("test.sleep", func(_ topdown.BuiltinContext, operands []*ast.Term, iter func(*ast.Term) error) error {
+	topdown.RegisterBuiltinFunc("test.sleep", func(c topdown.BuiltinContext, operands []*ast.Term, iter func(*ast.Term) error) error {
 		d, err := time.ParseDuration(string(operands[0].Value.(ast.String)))
 		if err != nil {
 			return err
 		}
-		time.Sleep(d)
-		return iter(ast.NullTerm())
+		select {
+		case <-time.After(d):
+			return iter(ast.NullTerm())
+		case <-c.Context.Done():
+			return c.Context.Err()
+		}
 	})
 })
 
