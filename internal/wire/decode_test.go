@@ -45,8 +45,10 @@ var encodings = map[string]struct{ raw, read, says string }{
 	"nothing":                           {"", `{}`, ""},
 	"members in no order":               {member("b", yes()) + member("", says("x")) + member("a", double(2, -0.5)), `{"":"x","a":-0.5,"b":true}`, ""},
 	"all types":                         {member("v", part(6, part(1, varint(1, 0)), part(1, varint(4, 0)), part(1, part(5)), part(1, part(6)))), `{"v":[null,false,{},[]]}`, ""},
+	"all types beside an unknown":       {member("v", part(6, part(1, varint(1, 0)), part(1, varint(4, 0)), part(1, part(5, member("n", part(5)))), part(1, part(6)))) + varint(9, 1), `{"v":[null,false,{"n":{}},[]]}`, ""},
 	"a null that is another number":     {member("n", varint(1, 7)), `{"n":null}`, ""},
 	"a truth that is another number":    {member("n", varint(4, 1<<40)), `{"n":true}`, ""},
+	"a truth that is two":               {member("n", varint(4, 2)), `{"n":true}`, ""},
 	"a length that is longer than due":  {"\x0a\x85\x80\x00\x0a\x01n\x12\x00", ``, "context.n has no value"},
 	"a text whose length is so, too":    {member("n", "\x1a\x81\x00x"), `{"n":"x"}`, ""},
 	"no name":                           {part(1, part(2, yes())), `{"":true}`, ""},
@@ -70,6 +72,8 @@ var encodings = map[string]struct{ raw, read, says string }{
 	"a member with two values":          {part(1, part(1, "n"), part(2, yes()), part(2, says("x"))), ``, "context has a member twice"},
 	"a value that is two":               {member("n", yes(), says("x")), ``, "context has a member twice"},
 	"a value that is the same twice":    {member("n", yes(), yes()), ``, "context has a member twice"},
+	"a null that is a text, too":        {member("n", varint(1, 0), says("x")), ``, "context has a member twice"},
+	"a number that is a text, too":      {member("n", double(2, 1), says("x")), ``, "context has a member twice"},
 	"an element that is two":            {member("n", part(6, part(1, yes(), says("x")))), ``, "context has a member twice"},
 	"an object in two parts":            {member("n", part(5, member("a", yes())), part(5, member("b", yes()))), ``, "context has a member twice"},
 	"an object that was another before": {member("n", part(5, member("a", yes())), part(6), part(5, member("b", yes()))), ``, "context has a member twice"},
@@ -77,6 +81,12 @@ var encodings = map[string]struct{ raw, read, says string }{
 	"a text that is not UTF-8":          {member("n", says("\xed\xa0\x80")), ``, "no AuthorizeRequest"},
 	"a text that is cut off":            {member("n", "\x1a\x02x"), ``, "no AuthorizeRequest"},
 	"a number that is cut off":          {member("n", "\x11\x00\x00"), ``, "no AuthorizeRequest"},
+	"a text that runs into the next":    {member("n", "\x1a\x04x") + member("m", yes()), ``, "no AuthorizeRequest"},
+	"a long one that does":              {member("n", "\x1a\x81\x01x") + member("m", says(strings.Repeat("y", 200))), ``, "no AuthorizeRequest"},
+	"a member that runs into the next":  {"\x0a\x08\x0a\x01n\x12\x02\x20\x01" + member("m", yes()), ``, "no AuthorizeRequest"},
+	"a length below zero":               {"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", ``, "no AuthorizeRequest"},
+	"a length that leads back":          {"\x0a" + string(protowire.AppendVarint(nil, 1<<64-11)), ``, "no AuthorizeRequest"},
+	"a length that wraps around":        {member("n", yes()) + "\x0a\x80\x80\x80\x80\x80\x80\x80\x80\x80\x02", ``, "no AuthorizeRequest"},
 	"a length without end":              {"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", ``, "no AuthorizeRequest"},
 	"a length beyond all":               {"\x0a\xff\xff\xff\xff\x7f", ``, "no AuthorizeRequest"},
 	"nothing but a tag":                 {"\x0a", ``, "no AuthorizeRequest"},
@@ -140,6 +150,7 @@ func TestPartsOfARequestAreMergedAsProtobufDoes(t *testing.T) {
 		"an unknown field":           part(1, "a") + varint(100, 1),
 		"an unknown number below 15": part(1, "a") + part(7, "x"),
 		"another type":               varint(1, 1) + part(5, member("n", yes())),
+		"one that looks like a text": "\x08\x02\x0a\x00" + part(5, member("n", yes())),
 	} {
 		t.Run(name, func(t *testing.T) {
 			var m microwallv1.AuthorizeRequest
@@ -158,6 +169,92 @@ func TestPartsOfARequestAreMergedAsProtobufDoes(t *testing.T) {
 				t.Errorf("in a batch: %v, %v, %v", rs, faults, err)
 			}
 		})
+	}
+}
+
+func TestTextsThatAreNotUTF8AreRefused(t *testing.T) {
+	for name, raw := range map[string]string{
+		"namespace": part(1, "\xff"), "subject type": part(2, part(1, "\xff")), "subject id": part(2, part(2, "\xff")),
+		"action": part(3, part(1, "\xff")), "resource type": part(4, part(1, "\xff")), "resource id": part(4, part(2, "\xff")),
+	} {
+		if r, err := wire.DecodeRequest(raw); policy.KindOf(err) != policy.BadRequest || spelling(r) != spelling(policy.Request{}) {
+			t.Errorf("%s: %s, %v", name, spelling(r), err)
+		}
+		if rs, _, err := wire.DecodeBatch(part(6, raw), policy.Limits{}); policy.KindOf(err) != policy.BadRequest || rs != nil {
+			t.Errorf("%s in a batch: %v, %v", name, rs, err)
+		}
+	}
+}
+
+func TestADefaultInBytesIsTakenWholeAndOnlyWhereAnItemSaysNothing(t *testing.T) {
+	described := func(number protowire.Number, properties string) string { return part(number, part(1, "d"), properties) }
+	defaults := part(1, "d") + described(2, part(3, member("d", yes()))) + described(3, part(2, member("d", yes()))) +
+		described(4, part(3, member("d", yes()))) + part(5, member("d", yes()))
+	const taken = `"d" "d" "" {"d":true} "d" {"d":true} "d" "" {"d":true} {"d":true}`
+	for _, odd := range []string{"", varint(100, 1)} { // once more as protobuf reads it
+		for item, want := range map[string]string{
+			"":                   taken,
+			part(1):              taken,
+			part(1, "i"):         strings.Replace(taken, `"d"`, `"i"`, 1),
+			part(2):              `"d" "" "" {} "d" {"d":true} "d" "" {"d":true} {"d":true}`,
+			part(3):              `"d" "d" "" {"d":true} "" {} "d" "" {"d":true} {"d":true}`,
+			part(4):              `"d" "d" "" {"d":true} "d" {"d":true} "" "" {} {"d":true}`,
+			part(5):              `"d" "d" "" {"d":true} "d" {"d":true} "d" "" {"d":true} {}`,
+			part(4, part(2, "")): `"d" "d" "" {"d":true} "d" {"d":true} "" "" {} {"d":true}`,
+		} {
+			rs, faults, err := wire.DecodeBatch(defaults+odd+part(6)+part(6, item)+part(6), policy.Limits{})
+			if err != nil || len(rs) != 3 || faults != nil && (faults[0] != nil || faults[1] != nil || faults[2] != nil) {
+				t.Fatal(rs, faults, err)
+			}
+			if spelling(rs[1]) != want || spelling(rs[0]) != taken || spelling(rs[2]) != taken {
+				t.Errorf("item %q: %s\nwant %s, beside %s", item, spelling(rs[1]), want, spelling(rs[0]))
+			}
+		}
+	}
+}
+
+func TestAPartThatIsLongerThanItsWholeIsRefused(t *testing.T) {
+	// The end of the text would be a context.
+	for _, text := range []string{"", strings.Repeat("x", 200), strings.Repeat("x", 20000)} {
+		whole := part(2, part(3, member("n", says(text+part(5)))))
+		short := []byte(whole)
+		short[1] -= 2
+		if rs, _, err := wire.DecodeBatch("\x32"+string(short[1:]), policy.Limits{}); policy.KindOf(err) != policy.BadRequest {
+			t.Errorf("an item: %v, %v", rs, err)
+		}
+		for name, raw := range map[string]string{"a subject": string(short), "a context": "\x2a" + string(short[1:])} {
+			if r, err := wire.DecodeRequest(raw); policy.KindOf(err) != policy.BadRequest {
+				t.Errorf("%s: %s, %v", name, spelling(r), err)
+			}
+			if rs, _, err := wire.DecodeBatch(raw+part(6), policy.Limits{}); policy.KindOf(err) != policy.BadRequest {
+				t.Errorf("%s in a batch: %v, %v", name, rs, err)
+			}
+		}
+		if r, err := wire.DecodeRequest(whole); err != nil || r.Subject.Properties.Len() != 1 {
+			t.Errorf("whole: %s, %v", spelling(r), err)
+		}
+	}
+}
+
+func TestAnItemThatIsTooLargeIsRefusedAlone(t *testing.T) {
+	large := part(6, part(3, part(1, strings.Repeat("x", 2000))))
+	for _, odd := range []string{"", varint(100, 1)} {
+		rs, faults, err := wire.DecodeBatch(odd+part(6, part(1, "a"))+large+part(6, part(1, "b")), policy.Limits{RequestBytes: 100})
+		if err != nil || len(rs) != 3 || faults[0] != nil || policy.KindOf(faults[1]) != policy.Exhausted || faults[2] != nil || rs[0].Namespace != "a" || rs[2].Namespace != "b" {
+			t.Errorf("%v, %v, %v", rs, faults, err)
+		}
+	}
+}
+
+func TestAMemberTwiceInALargeObjectIsRefused(t *testing.T) {
+	var raw string
+	for i := range 100 {
+		raw += member(fmt.Sprint(i), yes())
+	}
+	for _, name := range []string{"0", "50", "99"} {
+		if _, err := wire.DecodeRequest(part(5, raw, member(name, yes()))); policy.KindOf(err) != policy.BadRequest || !strings.Contains(err.Error(), "context has a member twice") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 
