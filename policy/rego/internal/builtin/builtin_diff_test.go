@@ -82,7 +82,6 @@ func newDiff(t testing.TB, name string) *diff {
 func (d *diff) compare(t *testing.T, r *rand.Rand) {
 	g := &generator{Gen: valuetest.Gen{Rand: r}, texts: textsOf(d.native.Name), extra: d.text, odd: r.IntN(4) == 0}
 	args := make([]value.Value, len(d.args))
-	shown := make([]string, len(args))
 	likely := operands[d.native.Name]
 	for i, typ := range d.args {
 		if likely != nil && !g.odd {
@@ -93,7 +92,15 @@ func (d *diff) compare(t *testing.T, r *rand.Rand) {
 		if i > 0 && g.IntN(20) == 0 {
 			args[i] = args[g.IntN(i)]
 		}
-		shown[i] = convert.ToTerm(args[i]).String()
+	}
+	d.call(t, r, args)
+}
+
+// call compares one call, and one with some of the operands bound.
+func (d *diff) call(t *testing.T, r *rand.Rand, args []value.Value) {
+	shown := make([]string, len(args))
+	for i, arg := range args {
+		shown[i] = convert.ToTerm(arg).String()
 	}
 	got, gotErr := d.native.Func(limited(), args)
 	if budget.IsOver(gotErr) {
@@ -120,7 +127,7 @@ func (d *diff) compare(t *testing.T, r *rand.Rand) {
 	}
 	consts := make([]value.Value, len(args))
 	for i := range args {
-		if g.IntN(2) == 0 {
+		if r.IntN(2) == 0 {
 			consts[i] = args[i]
 		}
 	}
