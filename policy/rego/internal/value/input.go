@@ -1,6 +1,7 @@
 package value
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/microwall/microwall/policy"
@@ -137,6 +138,12 @@ func fromGo(x any) Value {
 		return Boolean(x)
 	case map[string]any:
 		return Value{tag: Object.as(held), ref: x}
+	case json.Number:
+		if i, ok := canonicalInt(string(x)); ok {
+			return Int(i)
+		}
+	case int:
+		return Int(int64(x))
 	}
 	return FromPolicy(policy.ValueOf(x))
 }
