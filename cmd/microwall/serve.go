@@ -99,6 +99,8 @@ without NATS, keys or signatures: for development only.`,
 	fs.Int64Var(&f.bundles.Unpacked, "max-bundle-unpacked", 0, "size of an unpacked bundle at most (default 512 MiB)")
 	fs.Int64Var(&f.store, "max-store", 0, "bytes that all releases may take in NATS; raises what is there, never lowers it (default 4 GiB, or half of a smaller volume)")
 	fs.DurationVar(&f.policy.Budget, "decision-budget", 0, "time that one policy may take for one request (default 1s)")
+	fs.Int64Var(&f.policy.Steps, "decision-steps", 0, "statements and elements that one policy may look at for one request (default 20 million)")
+	fs.Int64Var(&f.policy.Bytes, "decision-bytes", 0, "bytes that one policy may build for one request (default 256 MiB)")
 	fs.IntVar(&f.queue, "max-queue", 0, "requests that may wait for their turn (default 4096)")
 	completeFolders(cmd, "data-dir", "dir")
 	completeValues(cmd, "log-format", formatText, formatJSON)
@@ -137,7 +139,7 @@ func (f *serveFlags) check(given func(flag string) bool) error {
 	}
 	for flag, value := range map[string]int64{
 		"--max-request-bytes": int64(f.limits.RequestBytes), "--max-batch": int64(f.limits.BatchItems), "--max-call-path": int64(f.limits.CallPath),
-		"--max-bundle-packed": f.bundles.Packed, "--max-bundle-unpacked": f.bundles.Unpacked, "--decision-budget": int64(f.policy.Budget), "--max-queue": int64(f.queue), "--max-store": f.store,
+		"--max-bundle-packed": f.bundles.Packed, "--max-bundle-unpacked": f.bundles.Unpacked, "--decision-budget": int64(f.policy.Budget), "--decision-steps": f.policy.Steps, "--decision-bytes": f.policy.Bytes, "--max-queue": int64(f.queue), "--max-store": f.store,
 	} {
 		if value < 0 {
 			return policy.Errorf(policy.BadRequest, "%s is negative; 0 is the default", flag)

@@ -95,17 +95,17 @@ func (p *Program) failure(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return fmt.Errorf("decision was not finished: %w", context.Cause(ctx))
 	case errors.Is(err, budget.ErrTime):
-		return p.over(p.limits.Time.String())
+		return over(p.limits.Time.String(), "--decision-budget")
 	case errors.Is(err, budget.ErrSteps):
-		return p.over(fmt.Sprintf("%d steps", p.limits.Steps))
+		return over(fmt.Sprintf("%d steps", p.limits.Steps), "--decision-steps")
 	case errors.Is(err, budget.ErrBytes):
-		return p.over(fmt.Sprintf("%d bytes", p.limits.Bytes))
+		return over(fmt.Sprintf("%d bytes", p.limits.Bytes), "--decision-bytes")
 	}
 	return policy.Errorf(policy.Failed, "policy failed: %w", err)
 }
 
-func (p *Program) over(limit string) error {
-	return policy.Errorf(policy.Failed, "policy went over its budget of %s: make it do less for one request", limit)
+func over(limit, flag string) error {
+	return policy.Errorf(policy.Failed, "policy went over its budget of %s: make it do less for one request, or raise %s", limit, flag)
 }
 
 // set takes over what a rule is.

@@ -116,19 +116,19 @@ func (b *builder) callRule(f *function, s *ir.CallStmt) op {
 	}
 }
 
-// rule computes a rule in the current world, once.
+// rule computes a rule in the current world, once. It reports false if the
+// evaluation failed.
 func (m *machine) rule(f *function, l []value.Value) (value.Value, bool) {
 	if v, ok := m.known(f); ok {
 		return v, true
-	}
-	if err := m.meter.Step(1); err != nil {
-		return value.Value{}, m.fail(err) != failed
 	}
 	callee := f.frame(l)
 	callee[f.params[0]], callee[f.params[1]] = l[ir.Input], l[ir.Data]
 	v, ok := f.run(m, callee)
 	if ok {
-		m.remember(f, v)
+		if err := m.remember(f, v); err != nil {
+			return value.Value{}, m.fail(err) == next
+		}
 	}
 	return v, ok
 }

@@ -67,7 +67,14 @@ func (c *compiler) begin(name string, blocks []*ir.Block, params []ir.Local) {
 func (c *compiler) plan(p *ir.Plan) {
 	c.begin("", p.Blocks, []ir.Local{ir.Input, ir.Data})
 	blocks := c.regions(p.Blocks)
+	steps := int64(0)
+	for _, b := range p.Blocks {
+		steps += weight(b)
+	}
 	c.program.main = func(m *machine, l []value.Value) int {
+		if err := m.meter.Step(steps); err != nil {
+			return m.fail(err)
+		}
 		for _, b := range blocks {
 			if r := b(m, l); r < 0 {
 				return r
@@ -118,7 +125,13 @@ func (c *compiler) planAnswers(p *ir.Plan) {
 			}
 			c.collect = array
 			c.region = newRegion(c, block.Blocks[0])
-			c.program.answers[i] = c.block(block.Blocks[0])
+			steps, answer := weight(block.Blocks[0]), c.block(block.Blocks[0])
+			c.program.answers[i] = func(m *machine, l []value.Value) int {
+				if err := m.meter.Step(steps); err != nil {
+					return m.fail(err)
+				}
+				return answer(m, l)
+			}
 			c.collect = 0
 		}
 	}

@@ -139,3 +139,18 @@ func staticBlock(b *ir.Block) (int, bool) {
 	}
 	return next, true
 }
+
+// weight is how many steps it takes to go through a block once: its statements,
+// and those inside it, but for the bodies of loops, which are counted each time.
+func weight(b *ir.Block) int64 {
+	n := int64(len(b.Stmts)) + 1
+	for _, s := range b.Stmts {
+		if _, loop := s.(*ir.ScanStmt); loop {
+			continue
+		}
+		for _, inner := range blocksOf(s) {
+			n += weight(inner)
+		}
+	}
+	return n
+}

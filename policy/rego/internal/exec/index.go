@@ -249,6 +249,9 @@ func (x *index) op(units []unit, result int) op {
 			if u.idle && l[result].Defined() {
 				continue
 			}
+			if err := m.meter.Step(u.weight); err != nil {
+				return m.fail(err)
+			}
 			if r := u.body(m, l); r < 0 {
 				return r
 			}

@@ -56,8 +56,13 @@ type machine struct {
 // numbers that only this evaluation knows. A rule has one value in one world.
 type world struct {
 	input, data int64
-	memo        []memo
-	touched     []int32 // indexes into memo
+	// memo of the world that an evaluation begins in, by the functions' index,
+	// and what of it is in use.
+	memo    []memo
+	touched []int32
+	// others is the memo of a world that a with statement makes: most functions
+	// are not asked there.
+	others map[int]value.Value
 }
 
 type memo struct {
@@ -126,20 +131,29 @@ func (m *machine) fresh() int64 {
 
 func (m *machine) known(f *function) (value.Value, bool) {
 	w := &m.worlds[m.world]
-	if w.memo == nil {
-		return value.Value{}, false
+	if w.memo != nil {
+		e := &w.memo[f.index]
+		return e.value, e.known
 	}
-	e := &w.memo[f.index]
-	return e.value, e.known
+	v, ok := w.others[f.index]
+	return v, ok
 }
 
-func (m *machine) remember(f *function, v value.Value) {
+func (m *machine) remember(f *function, v value.Value) error {
 	w := &m.worlds[m.world]
-	if w.memo == nil {
-		w.memo = make([]memo, len(m.program.functions))
+	if w.memo != nil {
+		w.memo[f.index] = memo{known: true, value: v}
+		w.touched = append(w.touched, int32(f.index))
+		return nil
 	}
-	w.memo[f.index] = memo{known: true, value: v}
-	w.touched = append(w.touched, int32(f.index))
+	if err := m.meter.Bytes(2 * valueBytes); err != nil {
+		return err
+	}
+	if w.others == nil {
+		w.others = map[int]value.Value{}
+	}
+	w.others[f.index] = v
+	return nil
 }
 
 // fail ends the evaluation.

@@ -51,27 +51,12 @@ func (c *compiler) expr(n *node) expr {
 	if root, names, ok := n.path(); ok {
 		return c.pathExpr(int(root), names)
 	}
-	if n.base {
-		source, key := c.expr(n.source), c.expr(n.key)
-		return func(l []value.Value) value.Value {
-			k := key(l)
-			if !k.Defined() {
-				return k
-			}
-			return source(l).GetBase(k)
-		}
-	}
-	if n.key.isConstant() {
-		source, key := c.expr(n.source), n.key.constant
-		return func(l []value.Value) value.Value { return source(l).Get(key) }
-	}
-	source, key := c.expr(n.source), c.expr(n.key)
+	source, key, base := c.expr(n.source), n.key.constant, n.base
 	return func(l []value.Value) value.Value {
-		k := key(l)
-		if !k.Defined() {
-			return k
+		if base {
+			return source(l).GetBase(key)
 		}
-		return source(l).Get(k)
+		return source(l).Get(key)
 	}
 }
 

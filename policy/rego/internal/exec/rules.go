@@ -10,7 +10,8 @@ import (
 
 // unit is what a function does for one of its rules.
 type unit struct {
-	body op
+	body   op
+	weight int64 // steps
 	// idle is set if there is nothing to do once the function has a result: this
 	// rule could only give the same one, and cannot fail.
 	idle bool
@@ -43,7 +44,7 @@ func (c *compiler) function(fn *function, f *ir.Func) {
 			steps = append(steps, c.regionOf(b))
 			continue
 		}
-		u := unit{}
+		u := unit{weight: weight(b)}
 		lresult, ends := ir.Local(0), false
 		if i+1 < len(f.Blocks) {
 			lresult, ends = endOf(f.Blocks[i+1], f.Return)
@@ -187,11 +188,10 @@ func (c *compiler) withEnd(body op, end *ir.Block, lresult, result int, constant
 		if !v.Defined() {
 			return next
 		}
-		if !l[result].Defined() {
-			l[result] = v
-		} else if !value.Equal(l[result], v) {
-			return m.fail(conflict.between(l[result], v))
+		if l[result].Defined() {
+			return m.agree(l[result], v, conflict)
 		}
+		l[result] = v
 		return next
 	}
 }
@@ -211,8 +211,11 @@ func (c *compiler) run(fn *function, units []unit, result int) op {
 		}
 	}
 	if len(units) == 1 {
-		body := units[0].body
+		body, steps := units[0].body, units[0].weight
 		return func(m *machine, l []value.Value) int {
+			if err := m.meter.Step(steps); err != nil {
+				return m.fail(err)
+			}
 			if r := body(m, l); r < 0 {
 				return r
 			}
@@ -220,13 +223,13 @@ func (c *compiler) run(fn *function, units []unit, result int) op {
 		}
 	}
 	return func(m *machine, l []value.Value) int {
-		if err := m.meter.Step(int64(len(units))); err != nil {
-			return m.fail(err)
-		}
 		for i := range units {
 			u := &units[i]
 			if u.idle && l[result].Defined() {
 				continue
+			}
+			if err := m.meter.Step(u.weight); err != nil {
+				return m.fail(err)
 			}
 			if r := u.body(m, l); r < 0 {
 				return r

@@ -25,6 +25,11 @@ func (b *builder) statement(s ir.Stmt) {
 			}
 			n = &node{constant: v}
 		}
+		if n.source != nil && !n.key.isConstant() {
+			b.step(func() op { return b.lookUp(n, s.Target) })
+			delete(b.known, s.Target)
+			return
+		}
 		if b.c.region.foldable(s.Target) {
 			b.pending = append(b.pending, pending{s.Target, n})
 			return
@@ -56,6 +61,31 @@ func (b *builder) statement(s ir.Stmt) {
 		b.known[s.Target] = value.Int(s.Value)
 	case *ir.MakeNumberIntStmt:
 		b.known[s.Target] = value.Int(s.Value)
+	}
+}
+
+// lookUp looks up a key that is not known before.
+func (b *builder) lookUp(n *node, target ir.Local) op {
+	source, key, base, t := b.c.expr(n.source), b.c.expr(n.key), n.base, int(target)
+	return func(m *machine, l []value.Value) int {
+		k := key(l)
+		if !k.Defined() {
+			return undefined
+		}
+		if err := m.hashed(k); err != nil {
+			return m.fail(err)
+		}
+		v := source(l)
+		if base {
+			v = v.GetBase(k)
+		} else {
+			v = v.Get(k)
+		}
+		if !v.Defined() {
+			return undefined
+		}
+		l[t] = v
+		return next
 	}
 }
 
@@ -154,9 +184,16 @@ func (b *builder) compile(s ir.Stmt) op {
 		return b.equal(s)
 	case *ir.NotEqualStmt:
 		x, y := b.c.expr(b.operand(s.A)), b.c.expr(b.operand(s.B))
-		return func(_ *machine, l []value.Value) int {
+		return func(m *machine, l []value.Value) int {
 			v, w := x(l), y(l)
-			if !v.Defined() || !w.Defined() || value.Equal(v, w) {
+			if !v.Defined() || !w.Defined() {
+				return undefined
+			}
+			equal, err := m.equal(v, w)
+			switch {
+			case err != nil:
+				return m.fail(err)
+			case equal:
 				return undefined
 			}
 			return next
@@ -197,8 +234,12 @@ func (b *builder) compile(s ir.Stmt) op {
 		return b.objectInsertOnce(s)
 	case *ir.ObjectMergeStmt:
 		x, y, t := b.index(s.A), b.index(s.B), int(s.Target)
-		return func(_ *machine, l []value.Value) int {
-			l[t] = merge(l[x], l[y])
+		return func(m *machine, l []value.Value) int {
+			v, err := m.merge(l[x], l[y])
+			if err != nil {
+				return m.fail(err)
+			}
+			l[t] = v
 			return next
 		}
 	case *ir.SetAddStmt:
@@ -256,35 +297,62 @@ func (b *builder) equal(s *ir.EqualStmt) op {
 				return next
 			}
 		}
-		return func(_ *machine, l []value.Value) int {
-			if !value.Equal(x(l), k) {
-				return undefined
-			}
-			return next
-		}
+		return func(m *machine, l []value.Value) int { return m.same(x(l), k) }
 	}
 	y := b.c.expr(ny)
 	if root, names, ok := nx.path(); ok && len(names) == 1 {
 		i, key := int(root), b.c.options.Data.Key(names[0])
-		return func(_ *machine, l []value.Value) int {
-			return same(l[i].GetKey(&key), y(l))
+		return func(m *machine, l []value.Value) int {
+			return m.same(l[i].GetKey(&key), y(l))
 		}
 	}
-	return func(_ *machine, l []value.Value) int { return same(x(l), y(l)) }
+	return func(m *machine, l []value.Value) int { return m.same(x(l), y(l)) }
 }
 
 // same goes on if two values are defined and equal.
-func same(v, w value.Value) int {
-	if v.Kind() == value.String && w.Kind() == value.String {
-		if v.Text() == w.Text() {
-			return next
-		}
+func (m *machine) same(v, w value.Value) int {
+	if v.Kind() != w.Kind() || !v.Defined() {
 		return undefined
 	}
-	if v.Defined() && value.Equal(v, w) {
+	if v.Kind() == value.String {
+		text := v.Text()
+		if !w.IsText(text) {
+			return undefined
+		}
+		if len(text) >= longText {
+			if err := m.meter.Step(int64(len(text) / longText)); err != nil {
+				return m.fail(err)
+			}
+		}
+		return next
+	}
+	equal, err := m.equal(v, w)
+	switch {
+	case err != nil:
+		return m.fail(err)
+	case equal:
 		return next
 	}
 	return undefined
+}
+
+// longText is how many bytes are compared in about a step.
+const longText = 256
+
+// equal compares values, and charges for those that take long.
+func (m *machine) equal(v, w value.Value) (bool, error) {
+	if v.IsComposite() && w.IsComposite() {
+		return m.call.Equal(v, w)
+	}
+	return value.Equal(v, w), nil
+}
+
+// hashed charges for a value that is looked up as a key, or becomes one.
+func (m *machine) hashed(v value.Value) error {
+	if v.IsComposite() || v.Kind() == value.String && len(v.Text()) >= longText {
+		return m.call.Look(v)
+	}
+	return nil
 }
 
 func (b *builder) assignVar(s *ir.AssignVarStmt) op {
@@ -312,10 +380,7 @@ func (b *builder) assignOnce(s *ir.AssignVarOnceStmt) op {
 			return undefined
 		}
 		if l[t].Defined() {
-			if !value.Equal(l[t], v) {
-				return m.fail(conflict.between(l[t], v))
-			}
-			return next
+			return m.agree(l[t], v, conflict)
 		}
 		l[t] = v
 		return next
@@ -331,52 +396,64 @@ func (b *builder) scan(s *ir.ScanStmt) op {
 	if !ends {
 		until = -1
 	}
-	keyed := b.c.region.uses[s.Key] > 0
+	loop := &loop{
+		body: inner, key: key, val: val, keyed: b.c.region.uses[s.Key] > 0, until: int(until), steps: weight(s.Block),
+	}
 	return func(m *machine, l []value.Value) int {
 		v := source(l)
 		switch v.Kind() {
 		case value.Undefined:
 			return undefined
 		case value.Array:
-			return m.scanArray(l, v, inner, key, val, int(until), keyed)
+			return m.scanArray(l, v, loop)
 		case value.Object, value.Set:
-			return m.scanMembers(l, v, inner, key, val, int(until))
+			return m.scanMembers(l, v, loop)
 		}
 		return next
 	}
 }
 
-// scanArray runs a block for each element of an array, until a local is set, if
-// until says which.
-func (m *machine) scanArray(l []value.Value, v value.Value, inner op, key, val, until int, keyed bool) int {
+// loop is a block that is run for each element of a composite.
+type loop struct {
+	body     op
+	key, val int  // locals
+	keyed    bool // the key is read
+	until    int  // a local; once it is set the loop is over. -1 for none
+	steps    int64
+}
+
+func (m *machine) scanArray(l []value.Value, v value.Value, o *loop) int {
 	for i := range v.Len() {
-		if err := m.meter.Step(1); err != nil {
+		if err := m.meter.Step(o.steps); err != nil {
 			return m.fail(err)
 		}
-		if keyed {
-			l[key] = value.Int(int64(i))
+		if o.keyed {
+			l[o.key] = value.Int(int64(i))
 		}
-		l[val] = v.Elem(i)
-		if r := inner(m, l); r != next && r != undefined {
+		l[o.val] = v.Elem(i)
+		if r := o.body(m, l); r != next && r != undefined {
 			return leave(r)
 		}
-		if until >= 0 && l[until].Defined() {
+		if o.until >= 0 && l[o.until].Defined() {
 			return next
 		}
 	}
 	return next
 }
 
-// scanMembers does the same for the members of an object or a set.
-func (m *machine) scanMembers(l []value.Value, v value.Value, inner op, key, val, until int) int {
-	for c := v.Scan(); c.Next(&l[key], &l[val]); {
-		if err := m.meter.Step(1); err != nil {
+// scanMembers goes through the members of an object or a set.
+func (m *machine) scanMembers(l []value.Value, v value.Value, o *loop) int {
+	if err := m.call.Ordered(v); err != nil {
+		return m.fail(err)
+	}
+	for c := v.Scan(); c.Next(&l[o.key], &l[o.val]); {
+		if err := m.meter.Step(o.steps); err != nil {
 			return m.fail(err)
 		}
-		if r := inner(m, l); r != next && r != undefined {
+		if r := o.body(m, l); r != next && r != undefined {
 			return leave(r)
 		}
-		if until >= 0 && l[until].Defined() {
+		if o.until >= 0 && l[o.until].Defined() {
 			return next
 		}
 	}
@@ -423,6 +500,9 @@ func (b *builder) setAdd(s *ir.SetAddStmt) op {
 		if err := m.meter.Work(1, valueBytes); err != nil {
 			return m.fail(err)
 		}
+		if err := m.hashed(v); err != nil {
+			return m.fail(err)
+		}
 		if !l[t].IsBuilt(value.Set) {
 			return m.fail(conflict)
 		}
@@ -440,6 +520,9 @@ func (b *builder) objectInsert(s *ir.ObjectInsertStmt) op {
 			return undefined
 		}
 		if err := m.meter.Work(1, 2*valueBytes); err != nil {
+			return m.fail(err)
+		}
+		if err := m.hashed(key); err != nil {
 			return m.fail(err)
 		}
 		if !l[t].IsBuilt(value.Object) {
@@ -461,30 +544,50 @@ func (b *builder) objectInsertOnce(s *ir.ObjectInsertOnceStmt) op {
 		if err := m.meter.Work(1, 2*valueBytes); err != nil {
 			return m.fail(err)
 		}
+		if err := m.hashed(key); err != nil {
+			return m.fail(err)
+		}
 		if !l[t].IsBuilt(value.Object) {
 			return m.fail(conflict)
 		}
 		if have := l[t].Get(key); have.Defined() {
-			if !value.Equal(have, v) {
-				return m.fail(conflict)
-			}
-			return next
+			return m.agree(have, v, conflict)
 		}
 		l[t].Insert(key, v)
 		return next
 	}
 }
 
+// agree goes on if a result is what it is already, else it is a conflict.
+func (m *machine) agree(have, v value.Value, conflict *Error) int {
+	equal, err := m.equal(have, v)
+	switch {
+	case err != nil:
+		return m.fail(err)
+	case !equal:
+		return m.fail(conflict.between(have, v))
+	}
+	return next
+}
+
 // merge puts two documents together: objects member by member; of anything else
 // a wins.
-func merge(a, b value.Value) value.Value {
+func (m *machine) merge(a, b value.Value) (value.Value, error) {
 	if a.Kind() != value.Object || b.Kind() != value.Object {
-		return a
+		return a, nil
 	}
-	o := value.NewObject(a.Len() + b.Len())
+	n := int64(a.Len() + b.Len())
+	if err := m.meter.Work(1+2*n, 2*n*valueBytes); err != nil {
+		return value.Value{}, err
+	}
+	o := value.NewObject(int(n))
 	for k, v := range a.All() {
 		if w := b.Get(k); w.Defined() {
-			v = merge(v, w)
+			both, err := m.merge(v, w)
+			if err != nil {
+				return value.Value{}, err
+			}
+			v = both
 		}
 		o.Insert(k, v)
 	}
@@ -493,5 +596,5 @@ func merge(a, b value.Value) value.Value {
 			o.Insert(k, v)
 		}
 	}
-	return o
+	return o, nil
 }
