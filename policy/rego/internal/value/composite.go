@@ -9,8 +9,11 @@ type list struct {
 	elems []Value
 }
 
-// NewArray returns an array of elems, which it keeps.
-func NewArray(elems ...Value) Value { return Value{tag: Array.as(built), ref: &list{elems}} }
+// NewArray returns an array of elems, which it keeps. What is appended to it goes
+// elsewhere: [MakeArray] is for what is made by appending.
+func NewArray(elems ...Value) Value {
+	return Value{tag: Array.as(built), ref: &list{slices.Clip(elems)}}
+}
 
 // MakeArray returns an empty array to [Value.Append] to, with room for n elements.
 func MakeArray(n int) Value {
@@ -50,8 +53,8 @@ func SetOf(elems ...Value) Value {
 	return s
 }
 
-// Append adds an element to an array that [NewArray] made and nobody else has
-// seen yet.
+// Append adds an element to an array that [MakeArray] or [NewArray] made and nobody
+// else has seen yet.
 func (v Value) Append(elem Value) {
 	l := v.ref.(*list)
 	l.elems = append(grown(l.elems), elem)
