@@ -3,6 +3,7 @@ package rego_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -125,6 +126,13 @@ func TestAFailingBuiltInIsNeverSkipped(t *testing.T) {
 		"in a comprehension":                  "allow if count([1 | " + fails + "]) == 0",
 		"division by zero":                    "allow if not 1 / 0 == 1",
 		"two values for a complete rule":      "allow if h == 1\nh := 1 if true\nh := 2 if true",
+		// OPA stops early in these, whatever its switches say.
+		"behind an every that is lost":           "allow if every x in [0, input.subject.id] { to_number(x) == 1 }",
+		"in a member that nobody looks up":       "allow if blocked.a\nblocked[\"a\"] if true\nblocked[input.subject.id] if " + fails,
+		"in a part of an object nobody wants":    "allow if limits.a == 1\nlimits[k] := v if { some k, v in {\"a\": 1, \"b\": to_number(input.subject.id)} }",
+		"among rules that an index finds":        manyRules(20, "input.action.name == \"rule-%d\"") + "allow if { " + fails + "; input.action.name == \"rule-99\" }\n",
+		"in a loop that has found what it needs": `allow if { some x in ["1", input.subject.id]; to_number(x) == 1 }`,
+		"in a world that with makes":             "allow if h with input.action.name as \"x\"\nh if true\nh if " + fails,
 	}
 	for name, module := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -138,6 +146,32 @@ func TestAFailingBuiltInIsNeverSkipped(t *testing.T) {
 				t.Error("allowed beside an error")
 			}
 		})
+	}
+}
+
+// manyRules returns n rules that allow, each with its own body.
+func manyRules(n int, body string) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "allow if { "+body+" }\n", i)
+	}
+	return b.String()
+}
+
+// What cannot fail may be left out.
+func TestARuleThatCannotFailHidesNothing(t *testing.T) {
+	r := request(t)
+	for module, want := range map[string]bool{
+		"allow if true\nallow if input.subject.id == 1\nallow if { some x in input.resource.properties.list; x == 3 }": true,
+		manyRules(50, "input.action.name == \"rule-%d\""):                                                              false,
+		manyRules(50, "input.action.name == \"rule-%d\"") + "allow if input.subject.id":                                true,
+		"allow if count([x | some x in [1, 2, 3]]) == 3":                                                               true,
+		"default allow := true\nallow := false if input.subject.id == \"nobody\"":                                      true,
+	} {
+		p := compile(t, "package authz\n"+module, "")
+		if got, err := p.Evaluate(t.Context(), rego.NewInput(&r, noon)); err != nil || got.Allow != want {
+			t.Errorf("%s: %+v, %v", module, got, err)
+		}
 	}
 }
 
