@@ -24,10 +24,19 @@
 // # Errors
 //
 // A built-in that fails while one of the asked rules is computed makes the
-// evaluation an error of kind policy.Failed. What counts does not depend on the
-// order of rules, on a rule index or on early exit: OPA's evaluator runs with
-// strict built-in errors, without rule index and without early exit, so that
-// every call that the policy makes is made. OPA stops early in two places all
-// the same: `every` ends with the first element that does not hold, and the
-// look-up of one member of a partial rule computes that member alone.
+// evaluation an error of kind policy.Failed; so do two values for one complete
+// rule or key. What counts does not depend on the order of rules, on an index or
+// on early exit: it is every call that the plan makes when it is run to its end. A
+// rule is skipped, or a loop left, only where nothing that can fail is left out.
+//
+// # Evaluation
+//
+// OPA parses, compiles and plans; the plan is compiled into closures here, and
+// run on values that are read where they are: the request's properties in place,
+// the bundle's data from one packed block. Rules that compare the request with
+// constants before their first call that can fail are found by an index. What a
+// policy may read of the input is known ([Report.Reads]).
+//
+// An evaluation is bounded by steps, bytes and time ([Options]), compilation by
+// the size of what it would make and by ten seconds.
 package rego
