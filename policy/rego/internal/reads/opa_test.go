@@ -48,7 +48,7 @@ type question struct {
 	version  ast.RegoVersion
 	lenient  bool // errors of built-ins make a call undefined
 
-	prepared rego.PreparedEvalQuery
+	prepared *rego.PreparedEvalQuery
 }
 
 func compile(modules []string, version ast.RegoVersion) (*ast.Compiler, error) {
@@ -79,8 +79,14 @@ func (q *question) options() []func(*rego.Rego) {
 	}
 }
 
-// plan returns OPA's plan of the question.
+// plan returns OPA's plan of the question. Where OPA's planner refuses one, it
+// sometimes panics.
 func (q *question) plan(ctx context.Context) (p *ir.Policy, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("OPA's planner panics: %v", r)
+		}
+	}()
 	_, err = rego.New(append(q.options(), rego.Target(target))...).PrepareForEval(context.WithValue(ctx, planKey{}, &p))
 	return p, err
 }
@@ -88,11 +94,12 @@ func (q *question) plan(ctx context.Context) (p *ir.Policy, err error) {
 // eval evaluates the question in topdown, without index and early exit, and
 // returns its results, or its error with code and text.
 func (q *question) eval(ctx context.Context, input ast.Value) (string, error) {
-	if q.prepared == (rego.PreparedEvalQuery{}) {
-		var err error
-		if q.prepared, err = rego.New(q.options()...).PrepareForEval(ctx); err != nil {
+	if q.prepared == nil {
+		prepared, err := rego.New(q.options()...).PrepareForEval(ctx)
+		if err != nil {
 			return "", err
 		}
+		q.prepared = &prepared
 	}
 	results, err := q.prepared.Eval(ctx, rego.EvalParsedInput(input), rego.EvalRuleIndexing(false), rego.EvalEarlyExit(false),
 		rego.EvalTime(time.Unix(1_700_000_000, 0)), rego.EvalSeed(bytes.NewReader(make([]byte, 4096))), rego.EvalSortSets(true))

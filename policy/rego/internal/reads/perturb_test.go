@@ -29,10 +29,8 @@ type perturbation struct {
 	evaluated int // inputs that differ outside of the set
 }
 
-// newPerturbation is of the set worked out from a plan, which need not be the
-// plan of the question.
-func newPerturbation(q *question, p *ir.Policy) *perturbation {
-	d := &perturbation{question: q, set: reads.Of(p), rand: rand.New(rand.NewPCG(1, 2))}
+func newPerturbation(q *question, p *ir.Policy, set *reads.Set) *perturbation {
+	d := &perturbation{question: q, set: set, rand: rand.New(rand.NewPCG(1, 2))}
 	for _, s := range p.Static.Strings {
 		if len(d.members) < 40 && !slices.Contains(d.members, s.Value) {
 			d.members = append(d.members, s.Value)
