@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -137,6 +138,27 @@ func TestErrorsBecomeStatusCodes(t *testing.T) {
 	}
 	if s := grpcapi.Status(nil); s.Code() != codes.OK {
 		t.Error(s)
+	}
+}
+
+func TestEveryMethodOfAServiceIsServed(t *testing.T) {
+	served := serve(t, grpcapi.Config{Decide: decider(t, policy.Limits{})}).GetServiceInfo()
+	for _, desc := range []grpc.ServiceDesc{microwallv1.AuthorizationService_ServiceDesc, microwallv1.PolicyService_ServiceDesc} {
+		var want, got []string
+		for _, m := range desc.Methods {
+			want = append(want, m.MethodName)
+		}
+		for _, s := range desc.Streams {
+			want = append(want, s.StreamName)
+		}
+		for _, m := range served[desc.ServiceName].Methods {
+			got = append(got, m.Name)
+		}
+		slices.Sort(want)
+		slices.Sort(got)
+		if len(want) == 0 || !slices.Equal(got, want) {
+			t.Errorf("%s serves %v, want %v", desc.ServiceName, got, want)
+		}
 	}
 }
 
