@@ -63,11 +63,16 @@ func (m *machine) builtinFailed(err error, at *Error, strict bool) int {
 	if !errors.As(err, &fault) {
 		return m.fail(err) // the budget's
 	}
-	if !strict && !fault.Halts {
+	goesOn := !strict && !fault.Halts
+	if goesOn && m.call.Watch == nil {
 		return undefined
 	}
 	e := *at
 	e.Code, e.Message, e.Err = fault.Code, fault.Message, err
+	if goesOn {
+		m.call.Watch.Failed(&e)
+		return undefined
+	}
 	return m.fail(&e)
 }
 

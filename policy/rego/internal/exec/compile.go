@@ -31,7 +31,8 @@ type compiler struct {
 	depth     int
 	saves     map[ir.Local]int // hidden locals, by the local that a document is saved in
 	region    *region
-	kept      map[string]int    // hidden locals, by the path whose value they keep
+	kept      map[string]*kept
+	loops     int               // around what is being compiled
 	changed   map[ir.Local]bool // documents that a with statement replaces
 	shared    map[ir.Local]bool // parameters and result
 }
@@ -54,7 +55,7 @@ func (c *compiler) begin(name string, blocks []*ir.Block, params []ir.Local) {
 		c.shared[p] = true
 	}
 	c.shareExposed(blocks)
-	c.kept, c.changed = map[string]int{}, map[ir.Local]bool{}
+	c.kept, c.changed = map[string]*kept{}, map[ir.Local]bool{}
 	for _, b := range blocks {
 		visit(b, func(s ir.Stmt) {
 			if with, ok := s.(*ir.WithStmt); ok {

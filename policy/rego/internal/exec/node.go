@@ -60,26 +60,40 @@ func (c *compiler) expr(n *node) expr {
 	}
 }
 
-// pathExpr looks names up from a local. What is looked up in the input or in data
-// is looked up once a call of the function, if these are the same throughout it.
+// kept is a path that is looked up once a call of the function, and where its
+// value is kept from then on. slot is -1 if it is looked up in one place only, and
+// there once.
+type kept struct {
+	slot int
+	uses int
+}
+
+// pathExpr looks names up from a local. What the input and data hold is the same
+// throughout a function, unless it replaces them.
 func (c *compiler) pathExpr(root int, names []string) expr {
 	path := c.options.Data.Path(names...)
 	if c.changed[ir.Local(root)] || root != int(ir.Input) && root != int(ir.Data) {
 		return func(l []value.Value) value.Value { return path.Of(l[root]) }
 	}
 	key := strconv.Itoa(root) + "\x00" + strings.Join(names, "\x00")
-	kept, ok := c.kept[key]
+	k, ok := c.kept[key]
 	if !ok {
-		kept = c.locals
+		k = &kept{slot: -1}
+		c.kept[key] = k
+	}
+	if k.uses++; k.slot < 0 && (k.uses > 1 || c.loops > 0) {
+		k.slot = c.locals
 		c.locals++
-		c.kept[key] = kept
 	}
 	return func(l []value.Value) value.Value {
-		if v := l[kept]; v.Defined() {
+		if k.slot < 0 {
+			return path.Of(l[root])
+		}
+		if v := l[k.slot]; v.Defined() {
 			return v
 		}
 		v := path.Of(l[root])
-		l[kept] = v
+		l[k.slot] = v
 		return v
 	}
 }

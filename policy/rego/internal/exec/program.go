@@ -160,6 +160,18 @@ func (p *Program) Query(ctx context.Context, input value.Value, l budget.Limits)
 	return m.results, nil
 }
 
+// Test computes one answer, counted from 0, without an input, and hands it to use
+// as [Program.Answer] does. What is done besides is told to w.
+func (p *Program) Test(ctx context.Context, answer int, w *builtin.Watch, l budget.Limits, use func(c *builtin.Call, v value.Value) error) error {
+	m := p.machine(ctx, l)
+	defer p.release(m)
+	m.call.Watch = w
+	if p.answers[answer](m, m.begin(value.Value{})) == failed {
+		return m.err
+	}
+	return use(&m.call, m.result)
+}
+
 // Answer computes the answers whose bit is set in wanted and hands each of them to
 // use: the undefined Value for one that is undefined. What use is given belongs
 // to the evaluation, and must not be kept.

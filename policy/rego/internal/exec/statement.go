@@ -390,7 +390,9 @@ func (b *builder) assignOnce(s *ir.AssignVarOnceStmt) op {
 func (b *builder) scan(s *ir.ScanStmt) op {
 	source := b.c.expr(b.local(s.Source))
 	b.flush()
+	b.c.loops++
 	inner := b.c.inner(s.Block, b.known)
+	b.c.loops--
 	key, val := int(s.Key), int(s.Value)
 	until, ends := b.c.onlySets(s.Block)
 	if !ends {
