@@ -26,8 +26,10 @@ type Call struct {
 	// host; it is called at the first call of one of them. If it is nil they know
 	// nothing: no clock, no randomness, no network. Its Context must be set.
 	Host func() *topdown.BuiltinContext
-	// Location of the call, for OPA's built-ins that tell it (print); may be nil.
+	// Location of the call, for OPA's built-ins that tell it; may be nil.
 	Location *ast.Location
+	// Watch is told what a test does besides computing values; nil in a decision.
+	Watch *Watch
 
 	opa *topdown.BuiltinContext
 }
@@ -75,7 +77,7 @@ func fail(name, format string, args ...any) error {
 }
 
 var native = index(comparisons, typing, arithmetic, bitwise, numbering, texts, affixes, formatting,
-	aggregates, totals, arrays, setOperations, objects, graphs, walking, jsonTexts, encodings, times)
+	aggregates, totals, arrays, setOperations, objects, graphs, walking, jsonTexts, encodings, times, watched)
 
 // index finds built-ins by their names.
 func index(lists ...[]*Builtin) map[string]*Builtin {
