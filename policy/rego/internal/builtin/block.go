@@ -7,22 +7,26 @@ import (
 )
 
 // maxBlock is how many steps a call may take without a look at the meter: some
-// ten milliseconds' worth.
-const maxBlock = 1_000_000
+// ten milliseconds' worth. What is prepared of a policy's constants before any
+// call may take more at once.
+const (
+	maxBlock   = 1_000_000
+	maxPrepare = 20 * maxBlock
+)
 
-// block charges for steps that cannot be interrupted once they have begun. More
-// than maxBlock are refused, however large the budget is.
+// block charges for steps that cannot be interrupted once they have begun. Too
+// many are refused, however large the budget is.
 func (c *Call) block(steps int64) error {
-	if steps > maxBlock {
+	if steps > maxBlock && !(c.preparing && steps <= maxPrepare) {
 		return budget.ErrSteps
 	}
 	return c.Step(steps)
 }
 
-// unmetered returns a Call without a budget, for what is prepared of a policy's
-// constants: what block refuses is left to the calls.
-func unmetered() *Call {
+// preparing returns a Call without a budget, for what is prepared of a policy's
+// constants. What block refuses there is left to the calls, which say so.
+func preparing() *Call {
 	m := new(budget.Meter)
 	m.Reset(context.Background(), budget.Limits{})
-	return &Call{Meter: m}
+	return &Call{Meter: m, preparing: true}
 }

@@ -31,7 +31,8 @@ type Call struct {
 	// Watch is told what a test does besides computing values; nil in a decision.
 	Watch *Watch
 
-	opa *topdown.BuiltinContext
+	opa       *topdown.BuiltinContext
+	preparing bool
 }
 
 // Func computes a built-in. The undefined Value is the result of one that is
@@ -76,8 +77,8 @@ func fail(name, format string, args ...any) error {
 	return &Error{Code: BuiltinError, Message: name + ": " + fmt.Sprintf(format, args...)}
 }
 
-var native = index(comparisons, typing, arithmetic, bitwise, numbering, texts, affixes, formatting,
-	aggregates, totals, arrays, setOperations, objects, graphs, walking, jsonTexts, encodings, times, watched)
+var native = index(comparisons, typing, arithmetic, bitwise, numbering, texts, affixes, formatting, regexes, globbing, networks, semanticVersions,
+	aggregates, totals, arrays, setOperations, objects, graphs, walking, jsonTexts, jsonPaths, encodings, times, watched)
 
 // index finds built-ins by their names.
 func index(lists ...[]*Builtin) map[string]*Builtin {

@@ -3,6 +3,7 @@ package builtin
 import (
 	"fmt"
 	"math/big"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,6 +20,8 @@ var formatting = []*Builtin{
 // sprintf formats with package fmt. It is given a string as a string, a number
 // as an int64, a *big.Int or a float64, by its spelling, and everything else as
 // the string that is its text in Rego.
+//
+// OPA shows the address of a large number for %p; here that is an error.
 func sprintf(c *Call, args []value.Value) (value.Value, error) {
 	const name = "sprintf"
 	format, err := textOf(name, 1, args[0])
@@ -42,7 +45,11 @@ func sprintf(c *Call, args []value.Value) (value.Value, error) {
 			return value.Value{}, err
 		}
 	}
-	size := verbsOf(format).bound(int64(len(format)), sizes)
+	v := verbsOf(format)
+	if v.pointer && slices.ContainsFunc(operands, func(x any) bool { _, ok := x.(*big.Int); return ok }) {
+		return value.Value{}, fail(name, "%%p would show where in memory a number is")
+	}
+	size := v.bound(int64(len(format)), sizes)
 	if err := c.Bytes(size); err != nil {
 		return value.Value{}, err
 	}
@@ -210,6 +217,7 @@ type verbs struct {
 	plain    bool  // only verbs that show an operand as it is
 	ordered  bool  // each verb takes the next operand
 	operands bool  // widths and precisions among the operands
+	pointer  bool  // a verb %p
 }
 
 // verbsOf reads a format as package fmt does, and sees widths wherever there may
@@ -241,6 +249,7 @@ func verbsOf(format string) verbs {
 		}
 		if i < len(format) && strings.IndexByte("svd%", format[i]) < 0 {
 			v.plain = false
+			v.pointer = v.pointer || format[i] == 'p'
 		}
 	}
 	return v

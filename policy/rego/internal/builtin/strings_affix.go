@@ -60,7 +60,7 @@ func (e *end) bind(consts []value.Value) Func {
 	if k := affixes.Kind(); k != value.Array && k != value.Set {
 		return nil
 	}
-	if err := e.checkOne(unmetered(), 2, affixes); err != nil {
+	if err := e.checkOne(preparing(), 2, affixes); err != nil {
 		return nil
 	}
 	table := e.newTable(affixes)

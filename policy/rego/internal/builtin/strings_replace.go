@@ -51,7 +51,7 @@ func bindReplaceN(consts []value.Value) Func {
 	if consts[0].Kind() != value.Object {
 		return nil
 	}
-	r, err := newReplacer(unmetered(), consts[0], value.Text(""))
+	r, err := newReplacer(preparing(), consts[0], value.Text(""))
 	if err != nil {
 		return nil
 	}

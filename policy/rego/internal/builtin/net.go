@@ -1,0 +1,216 @@
+package builtin
+
+import (
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/microwall/microwall/policy/rego/internal/value"
+)
+
+// networks are the functions on IP addresses and networks. OPA's are made of
+// package net's types; what these say of addresses that are IPv4 in IPv6 is what
+// is said of the IPv4 address, and so it is here with package net/netip's.
+var networks = []*Builtin{
+	{Name: "net.cidr_contains", Func: cidrContains("net.cidr_contains"), Bind: bindCIDRContains("net.cidr_contains")},
+	{Name: "net.cidr_overlap", Func: cidrContains("net.cidr_overlap"), Bind: bindCIDRContains("net.cidr_overlap")},
+	{Name: "net.cidr_intersects", Func: cidrIntersects},
+	{Name: "net.cidr_is_valid", Func: cidrIsValid, Total: true},
+	{Name: "net.cidr_expand", Func: cidrExpand},
+	{Name: "net.cidr_contains_matches", Func: cidrContainsMatches},
+}
+
+// parseCIDR reads a network as net.ParseCIDR does. One of IPv4 in IPv6 becomes one
+// of IPv4.
+func parseCIDR(s string) (netip.Prefix, bool) {
+	slash := strings.IndexByte(s, '/')
+	if slash < 0 {
+		return netip.Prefix{}, false
+	}
+	address, err := netip.ParseAddr(s[:slash])
+	bits, ok := prefixLength(s[slash+1:])
+	if err != nil || address.Zone() != "" || !ok || bits > address.BitLen() {
+		return netip.Prefix{}, false
+	}
+	if address.Is4In6() && bits >= 96 {
+		address, bits = address.Unmap(), bits-96
+	}
+	return netip.PrefixFrom(address, bits).Masked(), true
+}
+
+// prefixLength reads decimal digits; leading zeros do not matter.
+func prefixLength(s string) (int, bool) {
+	n := 0
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' || n > 1000 {
+			return 0, false
+		}
+		n = n*10 + int(s[i]-'0')
+	}
+	return n, s != ""
+}
+
+// network returns an operand that must be a network. OPA calls it the first one
+// wherever it stands.
+func network(name string, v value.Value) (netip.Prefix, error) {
+	s, err := textOf(name, 1, v)
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	prefix, ok := parseCIDR(s)
+	if !ok {
+		return netip.Prefix{}, fail(name, "%v", &net.ParseError{Type: "CIDR address", Text: s})
+	}
+	return prefix, nil
+}
+
+// networkOrAddress returns an operand that may also be an address, which is a
+// network of one.
+func networkOrAddress(name string, v value.Value) (netip.Prefix, error) {
+	s, err := textOf(name, 1, v)
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	if address, err := netip.ParseAddr(s); err == nil && address.Zone() == "" {
+		address = address.Unmap()
+		return netip.PrefixFrom(address, address.BitLen()), nil
+	}
+	prefix, ok := parseCIDR(s)
+	if !ok {
+		return netip.Prefix{}, fail(name, "not a valid textual representation of an IP address or CIDR: %s", s)
+	}
+	return prefix, nil
+}
+
+// covers reports whether a contains all of b.
+func covers(a, b netip.Prefix) bool { return a.Bits() <= b.Bits() && a.Contains(b.Addr()) }
+
+func cidrContains(name string) Func {
+	return func(c *Call, args []value.Value) (value.Value, error) {
+		if err := c.Step(4); err != nil {
+			return value.Value{}, err
+		}
+		a, err := network(name, args[0])
+		if err != nil {
+			return value.Value{}, err
+		}
+		b, err := networkOrAddress(name, args[1])
+		return value.Boolean(err == nil && covers(a, b)), err
+	}
+}
+
+func bindCIDRContains(name string) func(consts []value.Value) Func {
+	return func(consts []value.Value) Func {
+		if !consts[0].Defined() {
+			return nil
+		}
+		a, err := network(name, consts[0])
+		if err != nil {
+			return nil // what is wrong with it is said when it is called
+		}
+		return func(c *Call, args []value.Value) (value.Value, error) {
+			if err := c.Step(2); err != nil {
+				return value.Value{}, err
+			}
+			b, err := networkOrAddress(name, args[1])
+			return value.Boolean(err == nil && covers(a, b)), err
+		}
+	}
+}
+
+func cidrIntersects(c *Call, args []value.Value) (value.Value, error) {
+	const name = "net.cidr_intersects"
+	if err := c.Step(4); err != nil {
+		return value.Value{}, err
+	}
+	a, err := network(name, args[0])
+	if err != nil {
+		return value.Value{}, err
+	}
+	b, err := network(name, args[1])
+	return value.Boolean(err == nil && a.Overlaps(b)), err
+}
+
+func cidrIsValid(c *Call, args []value.Value) (value.Value, error) {
+	_, ok := parseCIDR(args[0].Text())
+	return value.Boolean(ok), c.Step(2)
+}
+
+// cidrExpand gives all addresses of a network.
+func cidrExpand(c *Call, args []value.Value) (value.Value, error) {
+	prefix, err := network("net.cidr_expand", args[0])
+	if err != nil {
+		return value.Value{}, err
+	}
+	n := int64(1) << min(prefix.Addr().BitLen()-prefix.Bits(), 40) // more than any budget has
+	if err := c.Bytes(n * (memberBytes + 40)); err != nil {
+		return value.Value{}, err
+	}
+	set := value.NewSet(int(n))
+	for address := prefix.Addr(); prefix.Contains(address); address = address.Next() {
+		if err := c.Step(20); err != nil {
+			return value.Value{}, err
+		}
+		set.Add(value.Text(address.String()))
+	}
+	return set, nil
+}
+
+// cidrContainsMatches gives the pairs of an index of the first operand and one of
+// the second, of which the one's network contains the other's.
+func cidrContainsMatches(c *Call, args []value.Value) (value.Value, error) {
+	const name = "net.cidr_contains_matches"
+	set := value.NewSet(0)
+	var inner []netip.Prefix
+	err := eachCIDR(c, name, 1, args[0], func(_ int, cidr, index value.Value) error {
+		var a netip.Prefix
+		return eachCIDR(c, name, 2, args[1], func(i int, other, otherIndex value.Value) error {
+			var err error
+			if i == 0 {
+				if a, err = network(name, cidr); err != nil {
+					return err
+				}
+			}
+			if i == len(inner) {
+				b, err := networkOrAddress(name, other)
+				if err != nil {
+					return err
+				}
+				inner = append(inner, b)
+			}
+			if !covers(a, inner[i]) {
+				return nil
+			}
+			return c.add(set, value.NewArray(index, otherIndex))
+		})
+	})
+	return set, err
+}
+
+// eachCIDR calls do with a string, or with every element of a collection that is
+// a string or begins with one, and its index.
+func eachCIDR(c *Call, name string, position int, v value.Value, do func(i int, cidr, index value.Value) error) error {
+	if v.Kind() == value.String {
+		return do(0, v, v)
+	}
+	if err := c.ordered(v); err != nil {
+		return err
+	}
+	var key, elem value.Value
+	s := v.Scan()
+	for i := 0; s.Next(&key, &elem); i++ {
+		if err := c.Work(2, elemBytes); err != nil {
+			return err
+		}
+		cidr := elem
+		if elem.Kind() == value.Array && elem.Len() > 0 {
+			cidr = elem.Elem(0)
+		} else if elem.Kind() != value.String {
+			return fail(name, "operand %d: element must be string or non-empty array", position)
+		}
+		if err := do(i, cidr, key); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,269 @@
+package builtin
+
+import (
+	"regexp"
+	"strings"
+
+	"github.com/microwall/microwall/policy/rego/internal/value"
+)
+
+// regexes are the functions on regular expressions of package regexp.
+var regexes = []*Builtin{
+	{Name: "regex.match", Func: regexMatch("regex.match"), Bind: bindRegexMatch("regex.match")},
+	{Name: "re_match", Func: regexMatch("re_match"), Bind: bindRegexMatch("re_match")},
+	{Name: "regex.is_valid", Func: regexIsValid, Total: true},
+	{Name: "regex.find_n", Func: regexFind},
+	{Name: "regex.find_all_string_submatch_n", Func: regexFindSubmatches},
+	{Name: "regex.split", Func: regexSplit},
+	{Name: "regex.replace", Func: regexReplace},
+	{Name: "regex.template_match", Func: regexTemplateMatch},
+	{Name: "regex.globs_match", Func: globsMatch},
+}
+
+// compileFor returns the regular expression of a call.
+func compileFor(c *Call, name, pattern string) (*regex, error) {
+	e, err := compiledRegexes.get(c, pattern, "")
+	if err != nil {
+		return nil, err
+	}
+	if e.err != nil {
+		return nil, fail(name, "%v", e.err)
+	}
+	return e.value, nil
+}
+
+func regexMatch(name string) Func {
+	return func(c *Call, args []value.Value) (value.Value, error) {
+		pattern, text, err := twoTexts(name, args)
+		if err != nil {
+			return value.Value{}, err
+		}
+		r, err := compileFor(c, name, pattern)
+		if err != nil {
+			return value.Value{}, err
+		}
+		matched, err := r.match(c, text)
+		return value.Boolean(matched), err
+	}
+}
+
+func bindRegexMatch(name string) func(consts []value.Value) Func {
+	return func(consts []value.Value) Func {
+		if consts[0].Kind() != value.String {
+			return nil
+		}
+		r, err := compileFor(preparing(), name, consts[0].Text())
+		if err != nil {
+			return nil // what is wrong with it is said when it is called
+		}
+		return func(c *Call, args []value.Value) (value.Value, error) {
+			text, err := textOf(name, 2, args[1])
+			if err != nil {
+				return value.Value{}, err
+			}
+			matched, err := r.match(c, text)
+			return value.Boolean(matched), err
+		}
+	}
+}
+
+func regexIsValid(c *Call, args []value.Value) (value.Value, error) {
+	if args[0].Kind() != value.String {
+		return value.False, c.Step(1)
+	}
+	e, err := compiledRegexes.get(c, args[0].Text(), "")
+	if err != nil {
+		return value.Value{}, err
+	}
+	return value.Boolean(e.err == nil), nil
+}
+
+// searchFor returns the operands of a search for n matches.
+func searchFor(c *Call, name string, args []value.Value) (r *regex, text string, n int, err error) {
+	pattern, text, err := twoTexts(name, args)
+	if err != nil {
+		return nil, "", 0, err
+	}
+	limit, err := integer(name, 3, args[2])
+	if err != nil {
+		return nil, "", 0, err
+	}
+	r, err = compileFor(c, name, pattern)
+	return r, text, int(limit), err
+}
+
+func regexFind(c *Call, args []value.Value) (value.Value, error) {
+	r, text, n, err := searchFor(c, "regex.find_n", args)
+	if err != nil {
+		return value.Value{}, err
+	}
+	list := value.NewArray()
+	err = r.each(c, text, n, func(at []int) error {
+		list.Append(value.Text(text[at[0]:at[1]]))
+		return c.Bytes(elemBytes)
+	})
+	return list, err
+}
+
+func regexFindSubmatches(c *Call, args []value.Value) (value.Value, error) {
+	r, text, n, err := searchFor(c, "regex.find_all_string_submatch_n", args)
+	if err != nil {
+		return value.Value{}, err
+	}
+	list := value.NewArray()
+	err = r.each(c, text, n, func(at []int) error {
+		if err := c.Bytes(int64(len(at)/2+2) * elemBytes); err != nil {
+			return err
+		}
+		groups := make([]value.Value, len(at)/2)
+		for i := range groups {
+			groups[i] = value.Text("")
+			if at[2*i] >= 0 {
+				groups[i] = value.Text(text[at[2*i]:at[2*i+1]])
+			}
+		}
+		list.Append(value.NewArray(groups...))
+		return nil
+	})
+	return list, err
+}
+
+// regexSplit does what [regexp.Regexp.Split] does.
+func regexSplit(c *Call, args []value.Value) (value.Value, error) {
+	const name = "regex.split"
+	pattern, text, err := twoTexts(name, args)
+	if err != nil {
+		return value.Value{}, err
+	}
+	r, err := compileFor(c, name, pattern)
+	if err != nil {
+		return value.Value{}, err
+	}
+	if pattern != "" && text == "" {
+		return value.NewArray(value.Text("")), nil
+	}
+	list := value.NewArray()
+	begin, end := 0, 0
+	err = r.each(c, text, -1, func(at []int) error {
+		end = at[0]
+		if at[1] != 0 {
+			list.Append(value.Text(text[begin:end]))
+		}
+		begin = at[1]
+		return c.Bytes(elemBytes)
+	})
+	if err == nil && end != len(text) {
+		list.Append(value.Text(text[begin:]))
+	}
+	return list, err
+}
+
+func regexReplace(c *Call, args []value.Value) (value.Value, error) {
+	const name = "regex.replace"
+	text, pattern, err := twoTexts(name, args)
+	if err != nil {
+		return value.Value{}, err
+	}
+	template, err := textOf(name, 3, args[2])
+	if err != nil {
+		return value.Value{}, err
+	}
+	r, err := compileFor(c, name, pattern)
+	if err != nil {
+		return value.Value{}, err
+	}
+	groups := int64(strings.Count(template, "$"))
+	var result []byte
+	end := 0
+	err = r.each(c, text, -1, func(at []int) error {
+		// A group is no longer than the match.
+		size := int64(at[0]-end) + int64(len(template)) + groups*int64(at[1]-at[0])
+		if err := c.Bytes(size); err != nil {
+			return err
+		}
+		if err := c.block(1 + size/16); err != nil {
+			return err
+		}
+		result = append(result, text[end:at[0]]...)
+		result = r.ExpandString(result, template, text, at)
+		end = at[1]
+		return nil
+	})
+	if err != nil || result == nil && end == 0 {
+		return args[0], err
+	}
+	if err := c.Work(textSteps(len(text)-end), int64(2*len(result)+len(text)-end)); err != nil {
+		return value.Value{}, err
+	}
+	return value.Text(string(append(result, text[end:]...))), nil
+}
+
+func regexTemplateMatch(c *Call, args []value.Value) (value.Value, error) {
+	const name = "regex.template_match"
+	template, text, err := twoTexts(name, args)
+	if err != nil {
+		return value.Value{}, err
+	}
+	start, err := textOf(name, 3, args[2])
+	if err != nil {
+		return value.Value{}, err
+	}
+	end, err := textOf(name, 4, args[3])
+	if err != nil {
+		return value.Value{}, err
+	}
+	if len(start) != 1 {
+		return value.Value{}, fail(name, "start delimiter has to be exactly one character long but is %d long", len(start))
+	}
+	if len(end) != 1 { // OPA says how long the other one is
+		return value.Value{}, fail(name, "end delimiter has to be exactly one character long but is %d long", len(start))
+	}
+	pattern, err := templatePattern(c, name, template, start[0], end[0])
+	if err != nil {
+		return value.Value{}, err
+	}
+	r, err := compileFor(c, name, pattern)
+	if err != nil {
+		return value.Value{}, err
+	}
+	matched, err := r.match(c, text)
+	return value.Boolean(matched), err
+}
+
+// templatePattern makes a regular expression of a template, in which regular
+// expressions stand between delimiters that may be nested.
+func templatePattern(c *Call, name, template string, start, end byte) (string, error) {
+	if err := c.Work(1+int64(len(template)), 4*int64(len(template))); err != nil {
+		return "", err
+	}
+	var pattern strings.Builder
+	pattern.WriteByte('^')
+	level, open, after := 0, 0, 0
+	var first error // of the expressions: what is unbalanced is said before
+	for i := range len(template) {
+		switch template[i] {
+		case start:
+			if level++; level == 1 {
+				open = i
+			}
+		case end:
+			if level--; level < 0 {
+				return "", fail(name, "unbalanced braces in %q", template)
+			} else if level > 0 {
+				continue
+			}
+			expression := template[open+1 : i]
+			pattern.WriteString(regexp.QuoteMeta(template[after:open]))
+			pattern.WriteString("(" + expression + ")")
+			if first == nil {
+				_, first = compileFor(c, name, "^"+expression+"$")
+			}
+			after = i + 1
+		}
+	}
+	if level != 0 {
+		return "", fail(name, "unbalanced braces in %q", template)
+	}
+	pattern.WriteString(regexp.QuoteMeta(template[after:]) + "$")
+	return pattern.String(), first
+}
