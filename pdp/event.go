@@ -13,7 +13,8 @@ type Event interface{ event() }
 
 // Decided is one decision, or the error that took its place.
 type Decided struct {
-	Request  policy.Request
+	// Request that was decided. It must not be changed.
+	Request  *policy.Request
 	Decision policy.Decision
 	Err      error
 	Took     time.Duration

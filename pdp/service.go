@@ -90,7 +90,7 @@ func (s *Service) decide(ctx context.Context, snapshot *live.Snapshot, r *policy
 	}
 	start := s.config.Now()
 	d, err := decide(ctx, snapshot, s.config.Limits, r, at)
-	s.config.Events(Decided{Request: *r, Decision: d, Err: err, Took: s.config.Now().Sub(start)})
+	s.config.Events(Decided{Request: r, Decision: d, Err: err, Took: s.config.Now().Sub(start)})
 	return d, err
 }
 

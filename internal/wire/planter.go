@@ -27,8 +27,8 @@ func newPlanter(raw string) (planter, bool) {
 	if len(raw) > math.MaxInt32 {
 		return planter{}, false
 	}
-	// Most members take 16 bytes and more.
-	return planter{&tree{raw: raw, entries: make([]entry, 0, len(raw)/24+4), nodes: make([]node, 0, len(raw)/128+4)}}, true
+	// About as many as there are in requests of some attributes.
+	return planter{&tree{raw: raw, entries: make([]entry, 0, len(raw)/24+4), nodes: make([]node, 0, len(raw)/64+4)}}, true
 }
 
 // A tag is a field's number and type. Those of the numbers up to 15 are one
