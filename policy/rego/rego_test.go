@@ -282,6 +282,20 @@ func TestWhatDoesNotCompile(t *testing.T) {
 	}
 }
 
+func TestAPolicyThatTakesTooLongToCompileIsRefused(t *testing.T) {
+	rego.SetCompileTime(t, time.Nanosecond)
+	_, err := rego.Compile(t.Context(), source("package authz\nallow if true", ""), rego.Options{})
+	problems, ok := errors.AsType[rego.Problems](err)
+	if !ok || !strings.Contains(problems.Error(), "takes over 1ns to compile") {
+		t.Errorf("got %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := rego.Compile(ctx, source("package authz\nallow if true", ""), rego.Options{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("after its caller has gone: %v", err)
+	}
+}
+
 func TestEveryProblemIsReported(t *testing.T) {
 	module := "package authz\nallow if http.send({})\n"
 	for range 20 {
