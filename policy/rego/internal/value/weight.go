@@ -2,44 +2,71 @@ package value
 
 import "github.com/microwall/microwall/policy"
 
-// How much of a text counts as much as a value does: as many bytes as are hashed
-// or compared in the time that a step is.
-const (
-	textWeight    = 64
-	numeralWeight = 16
-)
+// Size is what a value amounts to.
+type Size struct {
+	// Values counts the value itself and all in it, keys included.
+	Values int64
+	// Text is how many bytes the strings take, and the numbers that have a spelling
+	// of their own.
+	Text int64
+	// Depth is how many composites the deepest value is in.
+	Depth int64
+}
 
-// Weight says how long it takes to look at all of v: 1 for each value in it, keys
-// included, and more for long texts and for numbers of many digits. It stops
-// counting soon after limit.
+// Weight says how long it takes to look at all of a value of that size: 1 for each
+// value, and 1 for as many bytes of text as are hashed or compared in that time.
+func (s Size) Weight() int64 { return s.Values + s.Text/64 }
+
+// Size counts, until the weight is over limit.
+func (v Value) Size(limit int64) Size {
+	w := weigher{left: limit}
+	w.add(v)
+	return Size{Values: w.values, Text: w.text, Depth: w.deepest}
+}
+
+// Weight is v.Size(limit).Weight().
 func (v Value) Weight(limit int64) int64 {
-	switch v.Kind() {
-	case String:
-		return 1 + int64(v.num/textWeight)
-	case Number:
-		if v.form() == spelled {
-			return 1 + int64(v.num/numeralWeight)
-		}
-		return 1
-	case Array, Object, Set:
-		w := weigher{limit: limit}
-		w.add(v)
-		return w.sum
+	switch {
+	case v.IsComposite():
+		return v.Size(limit).Weight()
+	case v.Kind() == String || v.form() == spelled:
+		return 1 + int64(v.num/64)
 	}
 	return 1
 }
 
-// weigher adds weights up.
+// weigher adds up what a value amounts to.
 type weigher struct {
-	sum, limit int64
+	values, text   int64
+	depth, deepest int64
+	left           int64 // of the limit
+}
+
+func (w *weigher) over() bool { return w.left < 0 }
+
+func (w *weigher) one(text int) {
+	w.values++
+	w.text += int64(text)
+	w.left -= 1 + int64(text/64)
 }
 
 func (w *weigher) add(v Value) {
 	if !v.IsComposite() {
-		w.sum += v.Weight(0)
+		n := 0
+		if v.Kind() == String || v.form() == spelled {
+			n = int(v.num)
+		}
+		w.one(n)
 		return
 	}
-	w.sum++
+	w.one(0)
+	w.depth++
+	w.deepest = max(w.deepest, w.depth)
+	w.members(v)
+	w.depth--
+}
+
+func (w *weigher) members(v Value) {
 	switch v.form() {
 	case built:
 		if l, ok := v.ref.(*list); ok {
@@ -54,7 +81,7 @@ func (w *weigher) add(v Value) {
 	default:
 		c := v.members()
 		var key, val Value
-		for w.sum <= w.limit && c.Next(&key, &val) {
+		for !w.over() && c.Next(&key, &val) {
 			if v.Kind() == Object {
 				w.add(key)
 			}
@@ -65,7 +92,7 @@ func (w *weigher) add(v Value) {
 
 func (w *weigher) all(list []Value) {
 	for i := range list {
-		if w.sum > w.limit {
+		if w.over() {
 			return
 		}
 		w.add(list[i])
@@ -77,10 +104,10 @@ func (w *weigher) held(v Value) {
 	switch ref := v.ref.(type) {
 	case map[string]any:
 		for name, x := range ref {
-			if w.sum > w.limit {
+			if w.over() {
 				return
 			}
-			w.sum += 1 + int64(len(name)/textWeight)
+			w.one(len(name))
 			w.add(fromGo(x))
 		}
 	case policy.Composite:
@@ -89,10 +116,10 @@ func (w *weigher) held(v Value) {
 			return
 		}
 		for name := range ref.Names() {
-			if w.sum > w.limit {
+			if w.over() {
 				return
 			}
-			w.sum += 1 + int64(len(name)/textWeight)
+			w.one(len(name))
 			w.add(FromPolicy(ref.Get(name)))
 		}
 	default:
@@ -101,7 +128,7 @@ func (w *weigher) held(v Value) {
 }
 
 func (w *weigher) elems(v Value) {
-	for i := 0; i < v.Len() && w.sum <= w.limit; i++ {
+	for i := 0; i < v.Len() && !w.over(); i++ {
 		w.add(v.Elem(i))
 	}
 }

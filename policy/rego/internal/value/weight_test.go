@@ -8,40 +8,43 @@ import (
 	"github.com/microwall/microwall/policy/rego/internal/value/valuetest"
 )
 
-// weights are bounds of [value.Value.Weight]: a number can be held as a text, or
-// not.
-func weights(v value.Value) (low, high int64) {
-	switch v.Kind() {
-	case value.Number:
-		return 1, 1 + int64(len(v.Numeral())/16)
-	case value.String:
-		n := 1 + int64(len(v.Text())/64)
-		return n, n
+// plainSize is [value.Value.Size] in the plainest words, but for the spelling of
+// numbers, which may be held as a text or not.
+func plainSize(v value.Value) value.Size {
+	size := value.Size{Values: 1}
+	if !v.IsComposite() {
+		size.Text = int64(len(v.Text()))
+		return size
 	}
-	low, high = 1, 1
+	size.Depth = 1
 	add := func(v value.Value) {
-		l, h := weights(v)
-		low, high = low+l, high+h
+		s := plainSize(v)
+		size.Values += s.Values
+		size.Text += s.Text
+		size.Depth = max(size.Depth, s.Depth+1)
 	}
 	for key, val := range v.All() {
 		if add(val); v.Kind() == value.Object {
 			add(key)
 		}
 	}
-	return low, high
+	return size
 }
 
-func TestWeightCountsEveryFormAlike(t *testing.T) {
+func TestSizeCountsEveryFormAlike(t *testing.T) {
 	for seed := range uint64(2000) {
 		v := valuetest.New(seed).Value(4)
-		low, high := weights(v)
-		if got := v.Weight(1 << 30); got < low || got > high {
-			t.Fatalf("%s weighs %d, want %d to %d", v, got, low, high)
+		got, want := v.Size(1<<30), plainSize(v)
+		if got.Values != want.Values || got.Depth != want.Depth || got.Text < want.Text || got.Text > want.Text+40*want.Values {
+			t.Fatalf("%s is %+v, want %+v", v, got, want)
+		}
+		if w := v.Weight(1 << 30); w != got.Weight() && v.IsComposite() {
+			t.Fatalf("%s weighs %d, want %d", v, w, got.Weight())
 		}
 	}
-	long := value.NewArray(value.Text(strings.Repeat("a", 6400)), value.NumberText(strings.Repeat("7", 1600)))
-	if got := long.Weight(1 << 30); got != 203 {
-		t.Errorf("long texts weigh %d, want 203", got)
+	long := value.NewArray(value.Text(strings.Repeat("a", 6400)), value.NumberText(strings.Repeat("7", 6400)))
+	if got, want := long.Size(1<<30), (value.Size{Values: 3, Text: 12800, Depth: 1}); got != want {
+		t.Errorf("long texts are %+v, want %+v", got, want)
 	}
 }
 
