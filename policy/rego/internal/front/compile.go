@@ -16,6 +16,11 @@ func compile(ctx context.Context, src *Source, modules map[string]*ast.Module) (
 		WithDefaultRegoVersion(src.RegoVersion).
 		WithEvalMode(mode).
 		SetErrorLimit(0)
+	if src.Tests {
+		if err := prepareTests(ctx, compiler); err != nil {
+			return nil, err
+		}
+	}
 	if err := alive(ctx, "compile"); err != nil {
 		return nil, err
 	}

@@ -33,6 +33,10 @@ type Source struct {
 	// Annotations reads the METADATA blocks of the modules, and reports those
 	// that it cannot read. Without it they are comments.
 	Annotations bool
+	// Tests compiles the rules that are tests so that they can be run: several
+	// rules with one name are told apart, print is kept, and what is computed says
+	// how far it has come (see builtin.Watch).
+	Tests bool
 	// Topdown builds what OPA's own evaluator needs besides: its indexes.
 	Topdown bool
 	// Check is called between parser and compiler with the parsed modules by
