@@ -6,11 +6,16 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
 	"github.com/microwall/microwall/policy/rego/internal/reference"
 )
+
+// ErrUnplanned is the error of an [Engine] for a policy that OPA's planner cannot
+// plan.
+var ErrUnplanned = errors.New("cannot be planned")
 
 // Verdict on two answers.
 type Verdict uint8
@@ -19,10 +24,14 @@ type Verdict uint8
 const (
 	// Same answer, or the same error.
 	Same Verdict = iota
-	// Unfinished: the context ended first.
+	// Unfinished: the context ended first, or OPA panicked.
 	Unfinished
-	// Order: both report an error, each another one of those that are possible.
+	// Order: both report an error, each another one of those that are possible,
+	// or the reference a conflict, which hides what would fail behind it.
 	Order
+	// Unplanned: OPA's planner, which the other one begins with, cannot plan the
+	// policy.
+	Unplanned
 	// Early: the other one alone reports an error, which the reference does,
 	// too, if it is made to skip nothing.
 	Early
@@ -44,7 +53,7 @@ const (
 	Text
 )
 
-var verdicts = [...]string{"same", "unfinished", "order", "early", "refused", "value", "spelling", "missed", "alone", "code", "text"}
+var verdicts = [...]string{"same", "unfinished", "order", "unplanned", "early", "refused", "value", "spelling", "missed", "alone", "code", "text"}
 
 func (v Verdict) String() string { return verdicts[v] }
 
@@ -72,6 +81,9 @@ func Compare(ctx context.Context, c *Case, other Engine) ([]Difference, error) {
 		return nil, err
 	}
 	ask, err := compileOther(c, other)
+	if errors.Is(err, ErrUnplanned) {
+		return []Difference{{Unplanned, -1, "compiles", err.Error()}}, nil
+	}
 	if err != nil {
 		return []Difference{{Refused, -1, "compiles", err.Error()}}, nil //nolint:nilerr // that is the difference
 	}
@@ -130,8 +142,9 @@ func catch(err *error) {
 }
 
 func judge(ctx context.Context, c *Case, input ast.Value, expected, got answer) Verdict {
+	_, crashed := errors.AsType[*reference.Crash](expected.err)
 	switch {
-	case ctx.Err() != nil:
+	case ctx.Err() != nil, crashed:
 		return Unfinished
 	case expected.err == nil && got.err == nil && expected.solutions.Compare(got.solutions) != 0:
 		return Value
@@ -141,30 +154,36 @@ func judge(ctx context.Context, c *Case, input ast.Value, expected, got answer) 
 		return Same
 	case got.err == nil:
 		return Missed
-	case expected.err != nil && expected.err.Error() == got.err.Error():
+	case expected.err != nil && textOf(expected.err) == textOf(got.err):
 		return Same
-	case contains(expected.failures, got.err):
+	case contains(expected.failures, got.err), codeOf(expected.err) == conflict:
 		return Order
 	}
 	whole, err := wholly(ctx, c, input)
+	found := err == nil && (contains(whole, got.err) || len(whole) > 0 && codeOf(whole[len(whole)-1]) == conflict)
+	sameCode := codeOf(expected.err) == codeOf(got.err)
 	switch {
 	case ctx.Err() != nil:
 		return Unfinished
-	case err == nil && contains(whole, got.err) && expected.err == nil:
+	case found && expected.err == nil:
 		return Early
-	case err == nil && contains(whole, got.err):
-		return Order
 	case expected.err == nil:
 		return Alone
-	case codeOf(expected.err) != codeOf(got.err):
+	case found, err != nil && sameCode:
+		return Order
+	case !sameCode:
 		return Code
 	}
 	return Text
 }
 
-// wholly returns what fails if nothing is skipped.
+// wholly returns what fails if nothing is skipped. The error is a policy that
+// cannot be rewritten: what it skips, the type checker refuses elsewhere.
 func wholly(ctx context.Context, c *Case, input ast.Value) ([]error, error) {
 	q, err := compile(c, see)
+	if err != nil {
+		q, err = compile(c, seeMost)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -176,9 +195,32 @@ func wholly(ctx context.Context, c *Case, input ast.Value) ([]error, error) {
 }
 
 func contains(all []error, err error) bool {
-	return slices.ContainsFunc(all, func(one error) bool { return one.Error() == err.Error() })
+	return slices.ContainsFunc(all, func(one error) bool { return textOf(one) == textOf(err) })
 }
+
+// textOf returns the text of an error. Of a conflict it leaves out the values that
+// OPA lists, for which it computes every rule once more, and the place: it is that
+// of the rule that was computed last.
+func textOf(err error) string {
+	text := err.Error()
+	if i := strings.Index(text, conflict); i >= 0 {
+		text = text[i:]
+		for _, end := range []string{"produced conflicting values", "object keys must be unique"} {
+			if i := strings.Index(text, end); i >= 0 {
+				return text[:i+len(end)]
+			}
+		}
+	}
+	return text
+}
+
+const conflict = "eval_conflict_error"
 
 var code = regexp.MustCompile(`\beval_[a-z_]+_error\b`)
 
-func codeOf(err error) string { return code.FindString(err.Error()) }
+func codeOf(err error) string {
+	if err == nil {
+		return ""
+	}
+	return code.FindString(err.Error())
+}

@@ -123,13 +123,16 @@ func TestWhatIsSkippedIsNoFault(t *testing.T) {
 		"a member of an object":                        "allow if part.a == 1\npart[k] := v if { some k, v in {\"a\": 1, \"b\": input.text}; v + 1 > 0 }",
 		"a member of an object in the head of a rule":  "allow := part.a\npart[k] := v == 1 if { some k, v in {\"a\": 1, \"b\": input.text}; v + 1 > 0 }",
 		"a member of an object by a reference of name": "allow if part.a.b == 1\npart.a[k] := v if { some k, v in {\"b\": 1, \"c\": input.text}; v + 1 > 0 }",
+		"a function whose result cannot be the wanted": "allow if input.map[i] = f(i)\nf(x) := 2 if x + 1 > 0",
+		"a comprehension beside what is undefined":     "allow if [x | some x in [input.text]; x + 1 > 0] == data.none",
+		"every, with what no type checker lets pass":   `allow if every x in [2, {}] { x != 2; 1 = split(x, "b") }`,
 		"and": "allow if { some x in [1, \"a\"]; x + input.one > 0 } and { input.one == 1 }",
 		"or":  "allow if { some x in [1, \"a\"]; x + input.one > 0 } or { input.one == 1 }",
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := &differential.Case{
 				Modules: []differential.Module{{Path: "authz.rego", Source: "package authz\nimport rego.v2\n" + policy}},
-				Data:    "{}", Query: "allow = data.authz.allow", Inputs: []string{`{"one": 1, "text": "x"}`},
+				Data:    "{}", Query: "allow = data.authz.allow", Inputs: []string{`{"one": 1, "text": "x", "map": {"x": 1}}`},
 			}
 			d := compare(t, c, differential.Whole())
 			if len(d) != 1 || d[0].Verdict != differential.Early || d[0].Verdict.IsFault() {

@@ -64,6 +64,9 @@ func compile(c *Case, change func(*ast.Compiler) *ast.Error) (*reference.Query, 
 	if compiler.Compile(modules); compiler.Failed() {
 		return nil, compiler.Errors
 	}
+	if change != nil {
+		seeTerms(compiler.RuleTree, query)
+	}
 	return reference.New(compiler, data, query)
 }
 

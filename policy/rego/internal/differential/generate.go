@@ -93,7 +93,7 @@ func asks(compiler *ast.Compiler, query string) bool {
 // repair drops the rules that do not compile: mostly ones in which the type
 // checker finds what can never be.
 func repair(drafts []*draft) (compiler *ast.Compiler) {
-	for range 10 {
+	for range 20 {
 		compiler = ast.NewCompiler().SetErrorLimit(0)
 		var errs ast.Errors
 		modules := make(map[string]*ast.Module)
@@ -111,15 +111,20 @@ func repair(drafts []*draft) (compiler *ast.Compiler) {
 		if len(errs) == 0 {
 			break
 		}
+		dropped := 0
 		for _, d := range drafts {
-			d.drop(errs)
+			dropped += d.drop(errs)
+		}
+		if dropped == 0 { // OPA does not say where; one of the last is as good as any
+			d := drafts[0]
+			d.rules = d.rules[:max(0, len(d.rules)-1)]
 		}
 	}
 	return compiler
 }
 
-// drop takes out the rules that errors are about.
-func (d *draft) drop(errs ast.Errors) {
+// drop takes out the rules that errors are about, and returns how many.
+func (d *draft) drop(errs ast.Errors) int {
 	var bad []int
 	for _, e := range errs {
 		if e.Location != nil && e.Location.File == d.path {
@@ -132,5 +137,7 @@ func (d *draft) drop(errs ast.Errors) {
 			kept = append(kept, text)
 		}
 	}
+	dropped := len(d.rules) - len(kept)
 	d.rules = kept
+	return dropped
 }

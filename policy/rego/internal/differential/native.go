@@ -2,8 +2,8 @@ package differential
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
@@ -28,11 +28,11 @@ func Native(c *Case) (Ask, error) {
 		return nil, err
 	}
 	plan, err := compiled.Plan(ctx, c.Query)
-	if err != nil && strings.HasPrefix(err.Error(), "not implemented:") {
-		return nil, fmt.Errorf("%w: %w", ErrUnplanned, err)
+	if _, costly := errors.AsType[*front.TooCostly](err); costly {
+		return nil, err
 	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrUnplanned, err)
 	}
 	data, err := value.ParseData([]byte(c.Data))
 	if err != nil {

@@ -18,54 +18,75 @@ var same = ast.MustParseRef("data." + seenWhole + ".same")
 //
 //   - p[x], where p is a partial rule, becomes same(p)[x]: the whole of p is
 //     computed.
+//   - f(x), where f is a function, becomes same(f(x)): f is computed, whatever
+//     its result is compared with.
+//   - [t | body] becomes same([t | body]): it is computed, even if what it is
+//     compared with is undefined.
 //   - In front of `every k, v in xs { body }` comes [true | some k, v in xs;
 //     body], which goes through all elements and all solutions.
 //   - In front of `{a} and {b}` come [true | a] and [true | [true | a] != []; b];
 //     in front of `{a} or {b}` come [true | a] and [true | [true | a] == []; b].
 func see(c *ast.Compiler) *ast.Error {
 	for _, m := range c.Modules {
-		targets := map[*ast.Term]bool{}
-		ast.WalkWiths(m, func(w *ast.With) bool {
-			targets[w.Target] = true
-			return false
-		})
-		var v *ast.GenericVisitor
-		v = ast.NewGenericVisitor(func(x any) bool {
-			switch x := x.(type) {
-			case *ast.Head:
-				// Not the rule's own reference, but what is in it.
-				for _, t := range append(append([]*ast.Term{x.Key, x.Value}, x.Reference...), x.Args...) {
-					if t != nil {
-						v.Walk(t)
-					}
-				}
-				return true
-			case *ast.Rule:
-				x.Body = seeBody(x.Body)
-			case *ast.ArrayComprehension:
-				x.Body = seeBody(x.Body)
-			case *ast.SetComprehension:
-				x.Body = seeBody(x.Body)
-			case *ast.ObjectComprehension:
-				x.Body = seeBody(x.Body)
-			case *ast.Every:
-				x.Body = seeBody(x.Body)
-			case *ast.Not:
-				x.Body = seeBody(x.Body)
-			case *ast.LogicalAnd:
-				x.Lhs, x.Rhs = seeBody(x.Lhs), seeBody(x.Rhs)
-			case *ast.LogicalOr:
-				x.Lhs, x.Rhs = seeBody(x.Lhs), seeBody(x.Rhs)
-			case *ast.Term:
-				if ref, ok := x.Value.(ast.Ref); ok && !targets[x] {
-					x.Value = seeRef(c.RuleTree, ref)
-				}
-			}
-			return false
-		})
-		v.Walk(m)
+		seeBodies(m)
+	}
+	return seeMost(c)
+}
+
+// seeMost rewrites terms alone: what is put in front of bodies may be more than
+// the type checker lets pass.
+func seeMost(c *ast.Compiler) *ast.Error {
+	for name, m := range c.Modules {
+		if name != seenWhole {
+			seeTerms(c.RuleTree, m)
+		}
 	}
 	return nil
+}
+
+// seeTerms rewrites the references in a module or a body.
+func seeTerms(tree *ast.TreeNode, x any) {
+	targets := map[*ast.Term]bool{}
+	ast.WalkWiths(x, func(w *ast.With) bool {
+		targets[w.Target] = true
+		return false
+	})
+	seen := map[*ast.Term]bool{}
+	wrap := func(t *ast.Term) {
+		if !seen[t] {
+			inner := ast.NewTerm(t.Value).SetLocation(t.Location)
+			seen[inner] = true
+			t.Value = ast.Call{ast.NewTerm(same).SetLocation(t.Location), inner}
+		}
+	}
+	var v *ast.GenericVisitor
+	v = ast.NewGenericVisitor(func(x any) bool {
+		switch x := x.(type) {
+		case *ast.Head:
+			// Not the rule's own reference, but what is in it.
+			for _, t := range append(append([]*ast.Term{x.Key, x.Value}, x.Reference...), x.Args...) {
+				if t != nil {
+					v.Walk(t)
+				}
+			}
+			return true
+		case *ast.Term:
+			switch value := x.Value.(type) {
+			case ast.Ref:
+				if !targets[x] {
+					x.Value = seeRef(tree, value)
+				}
+			case ast.Call:
+				if f, ok := value[0].Value.(ast.Ref); ok && f.HasPrefix(ast.DefaultRootRef) && !f.Equal(same) {
+					wrap(x)
+				}
+			case *ast.ArrayComprehension, *ast.SetComprehension, *ast.ObjectComprehension:
+				wrap(x)
+			}
+		}
+		return false
+	})
+	v.Walk(x)
 }
 
 // seeRef wraps the part of a reference up to where a partial rule begins, or,
@@ -94,19 +115,88 @@ func isPartial(node *ast.TreeNode) bool {
 	return false
 }
 
-func seeBody(body ast.Body) ast.Body {
-	seen := make([]*ast.Expr, 0, len(body))
-	for _, e := range body {
-		for _, body := range everything(e) {
-			front := ast.NewExpr(all(ast.NewBody(body...))).SetLocation(e.Location)
-			for _, w := range e.With {
-				front.With = append(front.With, w.Copy())
+// seeBodies puts in front of expressions what goes through all of them.
+func seeBodies(m *ast.Module) {
+	fronts := map[*ast.Every]bool{}
+	see := func(body ast.Body) ast.Body {
+		seen := make([]*ast.Expr, 0, len(body))
+		for _, e := range body {
+			if every, ok := e.Terms.(*ast.Every); !ok || !fronts[every] {
+				for _, all := range everything(e) {
+					f := goThrough(e, all)
+					fronts[f.Terms.(*ast.Every)] = true
+					seen = append(seen, f)
+				}
 			}
-			seen = append(seen, front)
+			seen = append(seen, e)
 		}
-		seen = append(seen, e)
+		return ast.NewBody(seen...)
 	}
-	return ast.NewBody(seen...)
+	ast.NewGenericVisitor(func(x any) bool {
+		switch x := x.(type) {
+		case *ast.Rule:
+			x.Body = see(x.Body)
+		case *ast.ArrayComprehension:
+			x.Body = see(x.Body)
+		case *ast.SetComprehension:
+			x.Body = see(x.Body)
+		case *ast.ObjectComprehension:
+			x.Body = see(x.Body)
+		case *ast.Every:
+			x.Body = see(x.Body)
+		case *ast.Not:
+			x.Body = see(x.Body)
+		case *ast.LogicalAnd:
+			x.Lhs, x.Rhs = see(x.Lhs), see(x.Rhs)
+		case *ast.LogicalOr:
+			x.Lhs, x.Rhs = see(x.Lhs), see(x.Rhs)
+		}
+		return false
+	}).Walk(m)
+}
+
+// goThrough makes an expression that computes [true | body] and holds: `every _ in
+// [1] { [true | body] }`. What stands in `every`, the type checker does not look
+// at, but it does at comprehensions, so that the body is loosened.
+func goThrough(e *ast.Expr, body []*ast.Expr) *ast.Expr {
+	var exprs []*ast.Expr
+	ast.WalkExprs(ast.Body(body), func(e *ast.Expr) bool {
+		exprs = append(exprs, e)
+		return false
+	})
+	for _, e := range exprs {
+		if terms, ok := e.Terms.([]*ast.Term); ok {
+			for _, t := range terms[1:] {
+				loosen(t)
+			}
+		}
+	}
+	f := &ast.Expr{
+		Terms: &ast.Every{
+			Value:    ast.VarTerm(ast.WildcardPrefix + seenWhole).SetLocation(e.Location),
+			Domain:   ast.ArrayTerm(ast.IntNumberTerm(1)).SetLocation(e.Location),
+			Body:     ast.NewBody(ast.NewExpr(all(ast.NewBody(body...))).SetLocation(e.Location)),
+			Location: e.Location,
+		},
+		Location: e.Location,
+	}
+	for _, w := range e.With {
+		f.With = append(f.With, w.Copy())
+	}
+	return f
+}
+
+// loosen puts same(t) in the place of constants and calls, so that their types are
+// not known.
+func loosen(t *ast.Term) {
+	if call, ok := t.Value.(ast.Call); ok {
+		for _, operand := range call[1:] {
+			loosen(operand)
+		}
+	} else if !ast.IsConstant(t.Value) {
+		return
+	}
+	t.Value = ast.Call{ast.NewTerm(same).SetLocation(t.Location), ast.NewTerm(t.Value).SetLocation(t.Location)}
 }
 
 // everything returns bodies that go through all that an expression may leave
