@@ -110,9 +110,6 @@ func over(limit, flag string) error {
 
 // set takes over what a rule is.
 func (o *Outcome) set(rule int, v value.Value) (err error) {
-	if !v.Defined() {
-		return nil
-	}
 	switch rule {
 	case allow:
 		if v.Kind() != value.Bool {

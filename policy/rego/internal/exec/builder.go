@@ -17,6 +17,24 @@ type builder struct {
 	pending []pending
 	// known are numbers that locals have at this place.
 	known map[ir.Local]value.Value
+	// ended is set once no statement that follows is ever reached: the block gives
+	// result.
+	ended  bool
+	result int
+}
+
+// code is a compiled block. If run is nil it does nothing but give result.
+type code struct {
+	run    op
+	result int
+}
+
+func (k code) op() op {
+	if k.run != nil {
+		return k.run
+	}
+	r := k.result
+	return func(*machine, []value.Value) int { return r }
 }
 
 type pending struct {
@@ -24,10 +42,10 @@ type pending struct {
 	node   *node
 }
 
-func (c *compiler) block(b *ir.Block) op { return c.inner(b, nil) }
+func (c *compiler) block(b *ir.Block) code { return c.inner(b, nil) }
 
 // inner compiles a block that stands where the given numbers are known.
-func (c *compiler) inner(b *ir.Block, known map[ir.Local]value.Value) op {
+func (c *compiler) inner(b *ir.Block, known map[ir.Local]value.Value) code {
 	bl := &builder{c: c, known: maps.Clone(known)}
 	if bl.known == nil {
 		bl.known = map[ir.Local]value.Value{}
@@ -39,10 +57,25 @@ func (c *compiler) inner(b *ir.Block, known map[ir.Local]value.Value) op {
 		}
 	})
 	for _, s := range b.Stmts {
-		bl.statement(s)
+		if bl.statement(s); bl.ended {
+			break
+		}
 	}
 	bl.flush()
-	return sequence(bl.ops)
+	if len(bl.ops) == 0 {
+		return code{result: bl.result}
+	}
+	if bl.ended {
+		bl.emit(code{result: bl.result}.op())
+	}
+	return code{run: sequence(bl.ops)}
+}
+
+// end makes r what the block gives when it comes here.
+func (b *builder) end(r int) {
+	if r != next {
+		b.ended, b.result = true, r
+	}
 }
 
 func (b *builder) emit(o op) { b.ops = append(b.ops, o) }

@@ -96,6 +96,7 @@ func (c *compiler) planAnswers(p *ir.Plan) {
 		return
 	}
 	stmts := p.Blocks[0].Stmts
+	found := make([]bool, len(c.options.Answers))
 	collected := map[ir.Local]*ir.BlockStmt{} // by array
 	same := map[ir.Local]ir.Local{}
 	for i, s := range stmts {
@@ -126,18 +127,22 @@ func (c *compiler) planAnswers(p *ir.Plan) {
 			}
 			c.collect = array
 			c.region = newRegion(c, block.Blocks[0])
-			steps, answer := weight(block.Blocks[0]), c.block(block.Blocks[0])
+			found[i] = true
+			steps, answer := weight(block.Blocks[0]), c.block(block.Blocks[0]).run
+			if answer == nil {
+				continue // undefined, whatever the input
+			}
 			c.program.answers[i] = func(m *machine, l []value.Value) int {
 				if err := m.meter.Step(steps); err != nil {
 					return m.fail(err)
 				}
 				return answer(m, l)
 			}
-			c.collect = 0
 		}
 	}
-	for i, a := range c.program.answers {
-		if a == nil {
+	c.collect = 0
+	for i, ok := range found {
+		if !ok {
 			c.errorf("plan has no answer %s", c.options.Answers[i])
 		}
 	}
@@ -183,7 +188,7 @@ func (c *compiler) regionOf(b *ir.Block) op {
 		return blockOp(c.regions(s.Blocks))
 	}
 	c.region = newRegion(c, b)
-	return c.block(b)
+	return c.block(b).op()
 }
 
 func onlyBlocks(b *ir.Block) (*ir.BlockStmt, bool) {

@@ -108,38 +108,6 @@ func (c *compiler) constantOf(o ir.Operand) (value.Value, bool) {
 	return value.Value{}, false
 }
 
-// static returns what a statement gives, if it gives that whatever the values
-// are and has no effect: planners leave such behind.
-func static(s ir.Stmt) (int, bool) {
-	switch s := s.(type) {
-	case *ir.NopStmt:
-		return next, true
-	case *ir.BreakStmt:
-		return int(s.Index) + 1, true
-	case *ir.BlockStmt:
-		for _, b := range s.Blocks {
-			r, ok := staticBlock(b)
-			if !ok {
-				return 0, false
-			}
-			if r > undefined {
-				return leave(r), true
-			}
-		}
-		return next, true
-	}
-	return 0, false
-}
-
-func staticBlock(b *ir.Block) (int, bool) {
-	for _, s := range b.Stmts {
-		if r, ok := static(s); !ok || r != next {
-			return r, ok
-		}
-	}
-	return next, true
-}
-
 // weight is how many steps it takes to go through a block once: its statements,
 // and those inside it, but for the bodies of loops, which are counted each time.
 func weight(b *ir.Block) int64 {

@@ -173,20 +173,23 @@ func (p *Program) Test(ctx context.Context, answer int, w *builtin.Watch, l budg
 }
 
 // Answer computes the answers whose bit is set in wanted and hands each of them to
-// use: the undefined Value for one that is undefined. What use is given belongs
-// to the evaluation, and must not be kept.
+// use, but for those that are undefined. What use is given belongs to the
+// evaluation, and must not be kept.
 func (p *Program) Answer(ctx context.Context, in value.Input, wanted uint, l budget.Limits, use func(i int, v value.Value) error) error {
 	m := p.machine(ctx, l)
 	defer p.release(m)
 	m.input = in
 	locals := m.begin(m.input.Value())
 	for i, answer := range p.answers {
-		if wanted&(1<<i) == 0 {
+		if answer == nil || wanted&(1<<i) == 0 {
 			continue
 		}
 		m.result = value.Value{}
 		if answer(m, locals) == failed {
 			return m.err
+		}
+		if !m.result.Defined() {
+			continue
 		}
 		if err := use(i, m.result); err != nil {
 			return err

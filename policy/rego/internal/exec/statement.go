@@ -7,7 +7,19 @@ import (
 )
 
 func (b *builder) statement(s ir.Stmt) {
-	if r, ok := static(s); ok && r == next {
+	switch s := s.(type) {
+	case *ir.NopStmt:
+		return
+	case *ir.BreakStmt:
+		b.end(int(s.Index) + 1)
+		return
+	case *ir.BlockStmt:
+		b.blocks(s)
+		b.forget(s)
+		return
+	case *ir.NotStmt:
+		b.not(s)
+		b.forget(s)
 		return
 	}
 	switch s := s.(type) {
@@ -20,7 +32,7 @@ func (b *builder) statement(s ir.Stmt) {
 		if root, names, ok := n.path(); ok && root == ir.Data && b.c.fixed {
 			v := b.c.options.Data.Path(names...).Of(b.c.program.data)
 			if !v.Defined() {
-				b.step(func() op { return func(*machine, []value.Value) int { return undefined } })
+				b.end(undefined)
 				return
 			}
 			n = &node{constant: v}
@@ -44,24 +56,70 @@ func (b *builder) statement(s ir.Stmt) {
 		}
 	}
 	b.step(func() op { return b.compile(s) })
-	defs, _ := access(s)
-	for _, l := range defs {
-		delete(b.known, l)
-	}
-	for _, inner := range blocksOf(s) {
-		visit(inner, func(s ir.Stmt) {
-			defs, _ := access(s)
-			for _, l := range defs {
-				delete(b.known, l)
-			}
-		})
-	}
+	b.forget(s)
 	switch s := s.(type) {
 	case *ir.AssignIntStmt:
 		b.known[s.Target] = value.Int(s.Value)
 	case *ir.MakeNumberIntStmt:
 		b.known[s.Target] = value.Int(s.Value)
 	}
+}
+
+// forget drops what is known of the locals that a statement sets.
+func (b *builder) forget(s ir.Stmt) {
+	visit(&ir.Block{Stmts: []ir.Stmt{s}}, func(s ir.Stmt) {
+		defs, _ := access(s)
+		for _, l := range defs {
+			delete(b.known, l)
+		}
+	})
+}
+
+// blocks runs blocks one after the other. Planners leave some behind that do
+// nothing.
+func (b *builder) blocks(s *ir.BlockStmt) {
+	b.flush()
+	var run []op
+	for _, inner := range s.Blocks {
+		k := b.c.inner(inner, b.known)
+		if k.run != nil {
+			run = append(run, k.run)
+			continue
+		}
+		if k.result > undefined { // what follows is never reached
+			if len(run) > 0 {
+				b.emit(blockOp(append(run, k.op())))
+			} else {
+				b.end(leave(k.result))
+			}
+			return
+		}
+	}
+	if len(run) > 0 {
+		b.emit(blockOp(run))
+	}
+}
+
+func (b *builder) not(s *ir.NotStmt) {
+	b.flush()
+	k := b.c.inner(s.Block, b.known)
+	if k.run == nil {
+		b.end(negated(k.result))
+		return
+	}
+	inner := k.run
+	b.emit(func(m *machine, l []value.Value) int { return negated(inner(m, l)) })
+}
+
+// negated turns what the block of a not gave into what the not gives.
+func negated(r int) int {
+	switch r {
+	case next:
+		return undefined
+	case undefined:
+		return next
+	}
+	return leave(r)
 }
 
 // lookUp looks up a key that is not known before.
@@ -114,16 +172,6 @@ func (b *builder) compile(s ir.Stmt) op {
 		return b.call(s)
 	case *ir.CallDynamicStmt:
 		return b.callDynamic(s)
-	case *ir.BlockStmt:
-		b.flush()
-		blocks := make([]op, len(s.Blocks))
-		for i, inner := range s.Blocks {
-			blocks[i] = b.c.inner(inner, b.known)
-		}
-		return blockOp(blocks)
-	case *ir.BreakStmt:
-		r := int(s.Index) + 1
-		return func(*machine, []value.Value) int { return r }
 	case *ir.LenStmt:
 		e, t := b.c.expr(b.operand(s.Source)), int(s.Target)
 		return func(_ *machine, l []value.Value) int {
@@ -136,19 +184,6 @@ func (b *builder) compile(s ir.Stmt) op {
 		}
 	case *ir.ScanStmt:
 		return b.scan(s)
-	case *ir.NotStmt:
-		b.flush()
-		inner := b.c.inner(s.Block, b.known)
-		return func(m *machine, l []value.Value) int {
-			switch r := inner(m, l); r {
-			case next:
-				return undefined
-			case undefined:
-				return next
-			default:
-				return leave(r)
-			}
-		}
 	case *ir.AssignIntStmt:
 		v, t := value.Int(s.Value), int(s.Target)
 		return func(_ *machine, l []value.Value) int {
@@ -246,8 +281,6 @@ func (b *builder) compile(s ir.Stmt) op {
 		return b.setAdd(s)
 	case *ir.WithStmt:
 		return b.with(s)
-	case *ir.NopStmt:
-		return func(*machine, []value.Value) int { return next }
 	case *ir.ResultSetAddStmt:
 		i := b.index(s.Value)
 		return func(m *machine, l []value.Value) int {
@@ -391,7 +424,7 @@ func (b *builder) scan(s *ir.ScanStmt) op {
 	source := b.c.expr(b.local(s.Source))
 	b.flush()
 	b.c.loops++
-	inner := b.c.inner(s.Block, b.known)
+	inner := b.c.inner(s.Block, b.known).op()
 	b.c.loops--
 	key, val := int(s.Key), int(s.Value)
 	until, ends := b.c.onlySets(s.Block)

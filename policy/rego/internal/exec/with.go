@@ -35,7 +35,7 @@ func (b *builder) with(s *ir.WithStmt) op {
 	n := b.operand(s.Value)
 	b.flush()
 	e := b.c.expr(n)
-	inner := b.c.inner(s.Block, b.known)
+	inner := b.c.inner(s.Block, b.known).op()
 	t := int(s.Local)
 	path := make([]value.Value, len(s.Path))
 	for i, p := range s.Path {

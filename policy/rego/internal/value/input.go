@@ -51,7 +51,7 @@ func (in *Input) get(part uint64, name string) Value {
 		case "resource":
 			return in.part(viewResource)
 		case "context":
-			return FromPolicy(in.Request.Context.Value())
+			return properties(in.Request.Context)
 		case "time":
 			return in.part(viewTime)
 		}
@@ -64,7 +64,7 @@ func (in *Input) get(part uint64, name string) Value {
 		case "name":
 			return Text(in.Request.Action.Name)
 		case "properties":
-			return FromPolicy(in.Request.Action.Properties.Value())
+			return properties(in.Request.Action.Properties)
 		}
 	case viewTime:
 		return in.time(name)
@@ -79,7 +79,7 @@ func entity(e *policy.Entity, name string) Value {
 	case "type":
 		return Text(e.Type)
 	case "properties":
-		return FromPolicy(e.Properties.Value())
+		return properties(e.Properties)
 	}
 	return Value{}
 }
@@ -101,6 +101,11 @@ func (in *Input) time(name string) Value {
 		return Text(weekdays[t.Weekday()])
 	}
 	return Value{}
+}
+
+// properties returns properties as the object that they are.
+func properties(p policy.Properties) Value {
+	return Value{tag: Object.as(held), ref: p.Value().Held()}
 }
 
 // FromPolicy returns a value of a request, read in place; the undefined Value

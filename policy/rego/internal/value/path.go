@@ -65,17 +65,17 @@ func (in *Input) direct(part uint8) Value {
 	case subjectID:
 		return Text(r.Subject.ID)
 	case subjectProperties:
-		return FromPolicy(r.Subject.Properties.Value())
+		return properties(r.Subject.Properties)
 	case actionName:
 		return Text(r.Action.Name)
 	case actionProperties:
-		return FromPolicy(r.Action.Properties.Value())
+		return properties(r.Action.Properties)
 	case resourceType:
 		return Text(r.Resource.Type)
 	case resourceID:
 		return Text(r.Resource.ID)
 	case resourceProperties:
-		return FromPolicy(r.Resource.Properties.Value())
+		return properties(r.Resource.Properties)
 	}
-	return FromPolicy(r.Context.Value())
+	return properties(r.Context)
 }
