@@ -6,7 +6,38 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
-func compile(ctx context.Context, src *Source, modules map[string]*ast.Module) (*ast.Compiler, error) {
+// between is what is done after a stage of the compiler: to charge for those
+// that come next and are not linear.
+var between = map[ast.StageID]func(*meter, *ast.Compiler) error{
+	ast.StageRewriteRegoMetadataCalls:   (*meter).beforeSetGraph,
+	ast.StageCheckSafetyRuleHeads:       (*meter).beforeCheckSafetyRuleBodies,
+	ast.StageRewriteTestRulesForTracing: (*meter).beforeCheckRecursion,
+	ast.StageCheckRecursion:             (*meter).beforeCheckTypes,
+}
+
+func (m *meter) beforeSetGraph(c *ast.Compiler) error {
+	if _, err := m.measureBelow(c.RuleTree); err != nil {
+		return err
+	}
+	return m.measureReferences(c)
+}
+
+func (m *meter) beforeCheckSafetyRuleBodies(c *ast.Compiler) error { return m.measureBodies(c) }
+
+func (m *meter) beforeCheckRecursion(c *ast.Compiler) error {
+	m.hideRules(c)
+	return nil
+}
+
+func (m *meter) beforeCheckTypes(c *ast.Compiler) error {
+	m.showRules(c)
+	if err := m.measureWith(c); err != nil {
+		return err
+	}
+	return m.measureTypes(c)
+}
+
+func compile(ctx context.Context, src *Source, modules map[string]*ast.Module, m *meter) (*ast.Compiler, error) {
 	mode := ast.EvalModeIR
 	if src.Topdown {
 		mode = ast.EvalModeTopdown
@@ -15,17 +46,42 @@ func compile(ctx context.Context, src *Source, modules map[string]*ast.Module) (
 		WithCapabilities(src.Capabilities).
 		WithDefaultRegoVersion(src.RegoVersion).
 		WithEvalMode(mode).
-		SetErrorLimit(0)
+		SetErrorLimit(maxErrors)
 	if src.Tests {
 		if err := prepareTests(ctx, compiler); err != nil {
 			return nil, err
 		}
 	}
+
+	// OPA cannot be interrupted inside a stage. Between two it can.
+	var stopped error
+	for _, stage := range ast.AllStages() {
+		compiler = compiler.WithStageAfterID(stage, ast.CompilerStageDefinition{
+			Name: "microwall after " + string(stage),
+			Stage: func(c *ast.Compiler) *ast.Error {
+				if stopped = alive(ctx, "compile after stage "+string(stage)); stopped == nil && between[stage] != nil {
+					stopped = between[stage](m, c)
+				}
+				if stopped != nil {
+					return ast.NewError(ast.CompileErr, nil, "%s", stopped)
+				}
+				return nil
+			},
+		})
+	}
 	if err := alive(ctx, "compile"); err != nil {
 		return nil, err
 	}
-	if compiler.Compile(modules); compiler.Failed() {
+	compiler.Compile(modules)
+	switch {
+	case stopped != nil:
+		return nil, stopped
+	case compiler.Failed():
 		return nil, compiler.Errors
 	}
 	return compiler, nil
 }
+
+// maxErrors that are reported: some mistakes of the compiler's are as many as
+// pairs of rules.
+const maxErrors = 1000

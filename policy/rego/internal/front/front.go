@@ -66,6 +66,9 @@ type Plan struct {
 	// Policy is the plan. A result is an object, its keys the names of the
 	// query's variables as they stand in its text.
 	Policy *ir.Policy
+	// Statements that it was rehearsed to have. It has as many, or fewer where
+	// OPA's planner drops what can never be reached.
+	Statements int
 }
 
 // Compile parses and compiles modules. Its error is
@@ -82,12 +85,16 @@ func Compile(ctx context.Context, src Source) (c *Compiled, err error) {
 	if err != nil {
 		return nil, err
 	}
+	m := &meter{left: mayCompile}
+	if err := m.measure(modules); err != nil {
+		return nil, err
+	}
 	if src.Check != nil {
 		if err := src.Check(modules); err != nil {
 			return nil, err
 		}
 	}
-	compiler, err := compile(ctx, &src, modules)
+	compiler, err := compile(ctx, &src, modules, m)
 	if err != nil {
 		return nil, err
 	}
@@ -109,11 +116,7 @@ func (c *Compiled) Plan(ctx context.Context, query string) (p *Plan, err error) 
 	}
 	c.planning.Lock()
 	defer c.planning.Unlock()
-	policy, err := c.plan(ctx, parsed)
-	if err != nil {
-		return nil, err
-	}
-	return &Plan{Query: parsed, Policy: policy}, nil
+	return c.plan(ctx, parsed)
 }
 
 // Unparsed is the error of modules that do not parse, in the order of

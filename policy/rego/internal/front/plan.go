@@ -34,11 +34,25 @@ func (notEvaluated) Eval(context.Context, *rego.EvalContext, ast.Value) (ast.Val
 	return nil, errors.New("a plan of package front is not evaluated by OPA")
 }
 
-func (c *Compiled) plan(ctx context.Context, parsed ast.Body) (policy *ir.Policy, err error) {
+func (c *Compiled) plan(ctx context.Context, parsed ast.Body) (*Plan, error) {
+	// Package rego compiles the query once more, the same way.
 	query := c.asEquations(parsed)
+	qc := c.compiler.QueryCompiler()
+	compiled, err := qc.Compile(query)
+	if err != nil {
+		return nil, err
+	}
 	if err := alive(ctx, "plan the query"); err != nil {
 		return nil, err
 	}
+	r := newRehearsal(c.compiler, mayPlan)
+	if err := r.run(compiled, qc.RewrittenVars()); err != nil {
+		return nil, err
+	}
+	if err := alive(ctx, "plan the query"); err != nil {
+		return nil, err
+	}
+	var policy *ir.Policy
 	ctx = context.WithValue(ctx, planKey{}, &policy)
 	if _, err := rego.New(rego.ParsedQuery(query), rego.Compiler(c.compiler), rego.Target(target)).PrepareForEval(ctx); err != nil {
 		return nil, err
@@ -46,8 +60,10 @@ func (c *Compiled) plan(ctx context.Context, parsed ast.Body) (policy *ir.Policy
 	if policy == nil {
 		return nil, fmt.Errorf("OPA did not plan: the target %s is not registered any more", target)
 	}
-	return policy, nil
+	return &Plan{Query: parsed, Policy: policy, Statements: r.statements}, nil
 }
+
+var mayPlan = planLimits{statements: 1_000_000, effort: 10_000_000, depth: 100_000}
 
 // asEquations returns a query that means the same but that package rego leaves
 // as it is. Otherwise it would capture the value of every expression that is no

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/ir"
 	"github.com/open-policy-agent/opa/v1/test/cases"
 	"github.com/open-policy-agent/opa/v1/types"
 
@@ -54,12 +55,37 @@ func TestEveryCaseOfTheSuiteThatOPACanPlanIsPlanned(t *testing.T) {
 				t.Errorf("%s %s: %v", name, tc.Note, err)
 				continue
 			}
-			if _, err := compiled.Plan(t.Context(), tc.Query); err != nil {
+			plan, err := compiled.Plan(t.Context(), tc.Query)
+			if err != nil {
 				t.Errorf("%s %s: %v", name, tc.Note, err)
 				continue
+			}
+			if n := statements(t, plan.Policy); n != plan.Statements {
+				t.Errorf("%s %s: %s has %d statements, rehearsed %d", name, tc.Note, tc.Filename, n, plan.Statements)
 			}
 			planned++
 		}
 		t.Logf("%s: %d planned", name, planned)
 	}
+}
+
+// statements counts those of a plan.
+func statements(t testing.TB, policy *ir.Policy) int {
+	t.Helper()
+	var c counter
+	if err := ir.Walk(&c, policy); err != nil {
+		t.Fatal(err)
+	}
+	return c.n
+}
+
+type counter struct{ n int }
+
+func (*counter) Before(any) {}
+func (*counter) After(any)  {}
+func (c *counter) Visit(x any) (ir.Visitor, error) {
+	if _, ok := x.(ir.Stmt); ok {
+		c.n++
+	}
+	return c, nil
 }

@@ -1,6 +1,10 @@
 package front
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+)
 
 // TooCostly is the error of source that is not compiled or planned because it
 // might take too long, or too much memory.
@@ -28,4 +32,12 @@ func (t *TooCostly) Error() string {
 		s += " (" + t.Hint + ")"
 	}
 	return s
+}
+
+func tooCostly(at *ast.Location, hint, format string, args ...any) *TooCostly {
+	t := &TooCostly{Message: fmt.Sprintf(format, args...), Hint: hint}
+	if at != nil {
+		t.File, t.Line = at.File, at.Row
+	}
+	return t
 }
