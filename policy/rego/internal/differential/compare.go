@@ -76,7 +76,7 @@ func (d Difference) String() string {
 // Compare puts a case to the reference and to another evaluator, and returns
 // what is not the same. The error is a case that the reference refuses.
 func Compare(ctx context.Context, c *Case, other Engine) ([]Difference, error) {
-	q, err := compile(c, nil)
+	q, err := compile(c, false)
 	if err != nil {
 		return nil, err
 	}
@@ -180,10 +180,7 @@ func judge(ctx context.Context, c *Case, input ast.Value, expected, got answer) 
 // wholly returns what fails if nothing is skipped. The error is a policy that
 // cannot be rewritten: what it skips, the type checker refuses elsewhere.
 func wholly(ctx context.Context, c *Case, input ast.Value) ([]error, error) {
-	q, err := compile(c, see)
-	if err != nil {
-		q, err = compile(c, seeMost)
-	}
+	q, err := compile(c, true)
 	if err != nil {
 		return nil, err
 	}

@@ -18,14 +18,14 @@ type Engine func(c *Case) (Ask, error)
 type Ask func(ctx context.Context, input ast.Value) (ast.Set, error)
 
 // Reference is OPA's evaluator as [reference] runs it.
-func Reference(m reference.Mode) Engine { return opa(m, nil) }
+func Reference(m reference.Mode) Engine { return opa(m, false) }
 
 // Whole is the reference, made to skip nothing.
-func Whole() Engine { return opa(reference.Mode{}, see) }
+func Whole() Engine { return opa(reference.Mode{}, true) }
 
-func opa(m reference.Mode, change func(*ast.Compiler) *ast.Error) Engine {
+func opa(m reference.Mode, whole bool) Engine {
 	return func(c *Case) (Ask, error) {
-		q, err := compile(c, change)
+		q, err := compile(c, whole)
 		if err != nil {
 			return nil, err
 		}
@@ -39,9 +39,8 @@ func opa(m reference.Mode, change func(*ast.Compiler) *ast.Error) Engine {
 	}
 }
 
-// compile compiles a case for the reference. change may change the modules once
-// it is known what their references mean.
-func compile(c *Case, change func(*ast.Compiler) *ast.Error) (*reference.Query, error) {
+// compile compiles a case for the reference.
+func compile(c *Case, whole bool) (*reference.Query, error) {
 	modules, err := c.parse()
 	if err != nil {
 		return nil, err
@@ -54,18 +53,9 @@ func compile(c *Case, change func(*ast.Compiler) *ast.Error) (*reference.Query, 
 	if err != nil {
 		return nil, fmt.Errorf("query: %w", err)
 	}
-	// A comprehension that is computed for all keys at once makes calls that
-	// nobody asked for.
-	compiler := ast.NewCompiler().WithSkipStages(ast.StageBuildComprehensionIndices)
-	if change != nil {
-		modules[seenWhole] = ast.MustParseModuleWithOpts(wholeModule, ast.ParserOptions{RegoVersion: ast.RegoV1})
-		compiler = compiler.WithStageAfterID(ast.StageSetRuleTree, ast.CompilerStageDefinition{Name: seenWhole, MetricName: seenWhole, Stage: change})
-	}
-	if compiler.Compile(modules); compiler.Failed() {
-		return nil, compiler.Errors
-	}
-	if change != nil {
-		seeTerms(compiler.RuleTree, query)
+	compiler, err := reference.Compile(modules, reference.Options{Whole: whole})
+	if err != nil {
+		return nil, err
 	}
 	return reference.New(compiler, data, query)
 }

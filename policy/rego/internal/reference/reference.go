@@ -3,11 +3,16 @@
 // the differential fuzzer. Nothing decides by it.
 //
 // It runs without rule index and without early exit, so that every call which
-// the policy makes is made, and reports a failed call wherever it stands. Three
-// kinds of calls OPA leaves out all the same. `every` ends with the first
-// element that does not hold, and with an element's first solution. A look-up
-// of one member of a partial rule computes that member alone. And what is known
-// of a comprehension or rule already is not computed again.
+// the policy makes is made, and reports a failed call wherever it stands. Some
+// calls OPA leaves out all the same, unless modules are compiled so that nothing
+// is skipped ([Options]):
+//
+//   - `every` ends with the first element that does not hold, and an element with
+//     its first solution; so do the operands of `and` and `or`.
+//   - A look-up of one member of a partial rule computes that member alone.
+//   - A function whose result stands written in its head is not computed where
+//     another result is wanted.
+//   - A comprehension is not computed where what it is compared with is undefined.
 package reference
 
 import (
@@ -38,7 +43,11 @@ type Query struct {
 func New(modules *ast.Compiler, data map[string]any, query ast.Body) (q *Query, err error) {
 	defer catch(&err)
 	q = &Query{modules: modules, compiler: modules.QueryCompiler()}
-	if q.body, err = q.compiler.Compile(query.Copy()); err != nil {
+	query = query.Copy()
+	if _, whole := modules.Modules[seenWhole]; whole {
+		seeTerms(modules.RuleTree, query)
+	}
+	if q.body, err = q.compiler.Compile(query); err != nil {
 		return nil, err
 	}
 	q.names = q.compiler.RewrittenVars()

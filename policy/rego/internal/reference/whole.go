@@ -1,11 +1,11 @@
-package differential
+package reference
 
 import (
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
-// seenWhole names the module, and the stage of the compiler, that make the
-// reference look at everything.
+// seenWhole names the module, and the stage of the compiler, that make OPA look
+// at everything.
 const seenWhole = "seen_whole"
 
 const wholeModule = "package " + seenWhole + "\nsame(x) := x"
@@ -13,7 +13,7 @@ const wholeModule = "package " + seenWhole + "\nsame(x) := x"
 var same = ast.MustParseRef("data." + seenWhole + ".same")
 
 // see rewrites modules, once it is known what the references in them mean, so
-// that the reference makes the calls that it leaves out otherwise. The answers
+// that OPA makes the calls that it leaves out otherwise. The answers
 // stay what they are; only more calls can fail.
 //
 //   - p[x], where p is a partial rule, becomes same(p)[x]: the whole of p is
