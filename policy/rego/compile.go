@@ -84,7 +84,7 @@ func Compile(ctx context.Context, src Source, o Options) (*Program, error) {
 		Functions: c.front.Functions(), Find: builtin.Find,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("compile the plan: %w", err)
+		return nil, problemsOf(err, nil)
 	}
 	return p, nil
 }
@@ -186,6 +186,7 @@ func problemsOf(err error, problems Problems) error {
 	var errs ast.Errors
 	var costly *front.TooCostly
 	var crash *front.Crash
+	var unsupported *exec.Unsupported
 	switch {
 	case err == nil:
 	case errors.As(err, &unparsed):
@@ -196,6 +197,8 @@ func problemsOf(err error, problems Problems) error {
 		problems.addAST("", errs)
 	case errors.As(err, &costly):
 		problems = append(problems, Problem{File: cmp.Or(costly.File, "authz"), Line: costly.Line, Message: costly.Message, Hint: costly.Hint})
+	case errors.As(err, &unsupported):
+		problems = append(problems, Problem{File: unsupported.File, Line: unsupported.Row, Message: unsupported.Message + " cannot be evaluated", Hint: unsupported.Hint})
 	case errors.Is(err, errSlow):
 		problems = append(problems, Problem{
 			File: "authz", Message: fmt.Sprintf("the policy takes over %s to compile", compileTime),

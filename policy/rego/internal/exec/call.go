@@ -148,6 +148,12 @@ func (b *builder) callDynamic(s *ir.CallDynamicStmt) op {
 	if len(s.Args) != 2 || s.Args[0] != ir.Input || s.Args[1] != ir.Data {
 		b.c.errorf("dynamic call with arguments %v in a plan", s.Args)
 	}
+	if generation, ok := s.Path[0].Value.(ir.StringIndex); ok {
+		// OPA's plan does not hand over what a function is replaced by.
+		if n := b.c.program.dynamic.below[b.c.strings[generation]]; n != nil && n.hasArguments() {
+			b.c.unsupported(s.GetLocation(), "a reference that only the evaluation resolves, under `with` that replaces a function by a variable", "write the reference out, or replace the function by a value that is written in place")
+		}
+	}
 	path := make([]expr, len(s.Path))
 	for i, o := range s.Path {
 		path[i] = b.c.expr(b.operand(o))

@@ -42,7 +42,7 @@ func (c *compiler) errorf(format string, args ...any) {
 }
 
 func (c *compiler) begin(name string, blocks []*ir.Block, params []ir.Local) {
-	c.name, c.depth, c.saves = name, 0, map[ir.Local]int{}
+	c.name, c.depth = name, 0
 	c.locals = countLocals(blocks)
 	_, path, _ := strings.Cut(name, ".")
 	c.twoValues = "rule " + path + " produced conflicting values"
@@ -126,7 +126,7 @@ func (c *compiler) planAnswers(p *ir.Plan) {
 				continue
 			}
 			c.collect = array
-			c.region = newRegion(c, block.Blocks[0])
+			c.region, c.saves = newRegion(c, block.Blocks[0]), map[ir.Local]int{}
 			found[i] = true
 			steps, answer := weight(block.Blocks[0]), c.block(block.Blocks[0]).run
 			if answer == nil {
@@ -187,7 +187,7 @@ func (c *compiler) regionOf(b *ir.Block) op {
 	if s, ok := onlyBlocks(b); ok {
 		return blockOp(c.regions(s.Blocks))
 	}
-	c.region = newRegion(c, b)
+	c.region, c.saves = newRegion(c, b), map[ir.Local]int{}
 	return c.block(b).op()
 }
 
@@ -269,6 +269,11 @@ func (c *compiler) fault(l *ir.Location, code, message string) *Error {
 		e.File, e.Query = "", string(l.Text)
 	}
 	return e
+}
+
+func (c *compiler) unsupported(l *ir.Location, what, hint string) {
+	at := c.fault(l, "", "")
+	c.errs = append(c.errs, &Unsupported{File: at.File, Row: at.Row, Message: what, Hint: hint})
 }
 
 // conflict is the error of a rule or function with two values.

@@ -55,7 +55,7 @@ func (c *compiler) onlySets(body *ir.Block) (ir.Local, bool) {
 		if !c.region.shared[l] && c.region.uses[l] == inner[l] {
 			return // nobody outside reads it
 		}
-		if !constant || target != 0 && (target != l || !value.Equal(what, v)) {
+		if !constant || target != 0 && (target != l || !identical(what, v)) {
 			ok = false
 			return
 		}

@@ -16,7 +16,7 @@ const indexFrom = 8
 // test is a comparison of a value of the request with constants: it holds for one
 // of them, or for none.
 type test struct {
-	path  string // names joined by NUL
+	path  string // of names, as pathKey has it
 	names []string
 	is    []value.Value
 }
@@ -72,7 +72,7 @@ func (c *compiler) tests(b *ir.Block) (tests []test, why string) {
 				return
 			}
 		}
-		tests = append(tests, test{path: strings.Join(names, "\x00"), names: names, is: is})
+		tests = append(tests, test{path: pathKey(names), names: names, is: is})
 	}
 	members := map[ir.Local]test{} // results of `x in {...}`
 	for _, s := range b.Stmts {

@@ -175,6 +175,8 @@ type function struct {
 	fails bool
 	// rule is set for what depends on input and data alone.
 	rule bool
+	// called is set for what has arguments in the policy.
+	called bool
 }
 
 // run computes f with its arguments, which stand in callee's parameters. It

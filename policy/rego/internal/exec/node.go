@@ -68,14 +68,33 @@ type kept struct {
 	uses int
 }
 
-// pathExpr looks names up from a local. What the input and data hold is the same
-// throughout a function, unless it replaces them.
+// pathKey is another text for other names.
+func pathKey(names []string) string {
+	var b strings.Builder
+	for _, name := range names {
+		b.WriteString(strconv.Itoa(len(name)))
+		b.WriteByte(':')
+		b.WriteString(name)
+	}
+	return b.String()
+}
+
+// pathExpr looks names up from a local. What the input holds is the same
+// throughout a function, unless the function replaces it.
 func (c *compiler) pathExpr(root int, names []string) expr {
 	path := c.options.Data.Path(names...)
-	if c.changed[ir.Local(root)] || root != int(ir.Input) && root != int(ir.Data) {
+	if root == int(ir.Data) { // and a with statement may replace it
+		return func(l []value.Value) value.Value {
+			if v := path.Of(l[root]); v.Defined() {
+				return v
+			}
+			return base(l[root], names)
+		}
+	}
+	if root != int(ir.Input) || c.changed[ir.Input] {
 		return func(l []value.Value) value.Value { return path.Of(l[root]) }
 	}
-	key := strconv.Itoa(root) + "\x00" + strings.Join(names, "\x00")
+	key := pathKey(names)
 	k, ok := c.kept[key]
 	if !ok {
 		k = &kept{slot: -1}

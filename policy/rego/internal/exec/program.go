@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ir"
 	"github.com/open-policy-agent/opa/v1/topdown"
@@ -66,7 +67,8 @@ func Compile(p *ir.Policy, o Options) (*Program, error) {
 		c.files = append(c.files, f.Value)
 	}
 	for i, f := range p.Funcs.Funcs {
-		fn := &function{index: i, name: f.Name, rule: len(f.Params) == 2}
+		_, path, _ := strings.Cut(f.Name, ".")
+		fn := &function{index: i, name: f.Name, rule: len(f.Params) == 2, called: o.Functions[path]}
 		for _, param := range f.Params {
 			fn.params = append(fn.params, int(param))
 		}
@@ -96,6 +98,18 @@ func Compile(p *ir.Policy, o Options) (*Program, error) {
 
 // Tried returns the rules that an index cannot find, of functions that have many.
 func (p *Program) Tried() []Tried { return p.tried }
+
+// Unsupported is the error of a policy that OPA's plan does not say enough about.
+type Unsupported struct {
+	File    string
+	Row     int
+	Message string
+	Hint    string
+}
+
+func (u *Unsupported) Error() string {
+	return fmt.Sprintf("%s:%d: %s cannot be evaluated (%s)", u.File, u.Row, u.Message, u.Hint)
+}
 
 // replacesData reports whether a with statement of a plan replaces data.
 func replacesData(p *ir.Policy) bool {
@@ -136,6 +150,20 @@ func (n *names) add(path []string, f *function) {
 		n = child
 	}
 	n.function = f
+}
+
+// hasArguments reports whether a rule below n has more parameters than input and
+// data: the variables that replace a function.
+func (n *names) hasArguments() bool {
+	if n.function != nil && !n.function.rule && !n.function.called {
+		return true
+	}
+	for _, child := range n.below {
+		if child.hasArguments() {
+			return true
+		}
+	}
+	return false
 }
 
 // depth of the deepest function below n.

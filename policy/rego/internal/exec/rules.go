@@ -42,6 +42,7 @@ func (c *compiler) function(fn *function, f *ir.Func) {
 		if isFraming(b, f.Return) {
 			flush()
 			steps = append(steps, c.regionOf(b))
+			fn.fails = fn.fails || c.blockMayFail(b, func(l ir.Local) bool { return l == f.Return })
 			continue
 		}
 		u := unit{weight: weight(b)}
@@ -153,7 +154,7 @@ func (c *compiler) commonResult(f *ir.Func) (value.Value, bool) {
 				return
 			}
 			v, scalar := c.constantOf(assign.Source)
-			if !scalar || common.Defined() && !value.Equal(common, v) {
+			if !scalar || common.Defined() && !identical(common, v) {
 				ok = false
 				return
 			}
@@ -164,6 +165,11 @@ func (c *compiler) commonResult(f *ir.Func) (value.Value, bool) {
 		}
 	}
 	return common, common.Defined()
+}
+
+// identical reports whether two scalars are the same in spelling, too.
+func identical(a, b value.Value) bool {
+	return value.Equal(a, b) && a.Numeral() == b.Numeral()
 }
 
 // withEnd runs a rule's body and takes over its result.

@@ -30,7 +30,7 @@ func (b *builder) statement(s ir.Stmt) {
 	case *ir.DotStmt:
 		n := &node{source: b.operand(s.Source), key: b.operand(s.Key), base: b.c.region.isBase(s.Source)}
 		if root, names, ok := n.path(); ok && root == ir.Data && b.c.fixed {
-			v := b.c.options.Data.Path(names...).Of(b.c.program.data)
+			v := base(b.c.program.data, names)
 			if !v.Defined() {
 				b.end(undefined)
 				return
@@ -120,6 +120,14 @@ func negated(r int) int {
 		return next
 	}
 	return leave(r)
+}
+
+// base looks names up in the data document.
+func base(v value.Value, names []string) value.Value {
+	for _, name := range names {
+		v = v.GetBase(value.Text(name))
+	}
+	return v
 }
 
 // lookUp looks up a key that is not known before.
@@ -588,6 +596,8 @@ func (b *builder) objectInsertOnce(s *ir.ObjectInsertOnceStmt) op {
 		if have := l[t].Get(key); have.Defined() {
 			return m.agree(have, v, conflict)
 		}
+		// What other rules put into the object must not change the value.
+		value.Seal(v)
 		l[t].Insert(key, v)
 		return next
 	}

@@ -102,7 +102,7 @@ func upsert(v value.Value, path []value.Value, replacement value.Value) value.Va
 	if len(path) == 0 {
 		return replacement
 	}
-	o := value.NewObject(v.Len() + 1)
+	o := value.NewBase(v.Len() + 1)
 	if v.Kind() == value.Object {
 		for k, e := range v.All() {
 			o.Insert(k, e)

@@ -2,6 +2,7 @@ package value
 
 import (
 	"slices"
+	"strconv"
 
 	"github.com/microwall/microwall/policy"
 )
@@ -80,12 +81,27 @@ func (v Value) Get(key Value) Value {
 }
 
 // GetBase looks key up as OPA does on a path into a base document: a path is
-// made of strings there, so that 2 finds an object's member "2".
+// made of strings there, so that 2 finds an object's member "2", and "2" an array's
+// element. What is no part of a base document is looked up as by [Value.Get].
 func (v Value) GetBase(key Value) Value {
-	if v.Kind() == Object && key.Kind() == Number {
+	switch {
+	case v.Kind() == Object && key.Kind() == Number && v.isBase():
 		return v.GetText(key.Numeral())
+	case v.Kind() == Array && key.Kind() == String && v.isBase():
+		if i, err := strconv.Atoi(key.text()); err == nil && i >= 0 && i < v.Len() {
+			return v.Elem(i)
+		}
+		return Value{}
 	}
 	return v.Get(key)
+}
+
+func (v Value) isBase() bool {
+	if v.form() == packed {
+		return true
+	}
+	t, ok := v.ref.(*table)
+	return ok && t.base
 }
 
 // GetText looks up a name that is a string: an object's member, or a set's.

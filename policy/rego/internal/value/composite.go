@@ -90,6 +90,10 @@ type table struct {
 	// asked for, unless ordered says that keys came in order.
 	order   []uint32
 	ordered bool
+	// sealed is set once it is part of something else, or a constant.
+	sealed bool
+	// base is set for the copy of a part of a base document.
+	base bool
 }
 
 // fewKeys are found faster one by one.
@@ -217,6 +221,7 @@ func Freeze(v Value) {
 		}
 	case *table:
 		ref.sort()
+		ref.sealed = true
 		for _, k := range ref.keys {
 			Freeze(k)
 		}
@@ -224,4 +229,19 @@ func Freeze(v Value) {
 			Freeze(e)
 		}
 	}
+}
+
+// Seal says that v is complete: from now on [Value.IsBuilt] is false for it.
+func Seal(v Value) {
+	if t, ok := v.ref.(*table); ok && v.form() == built && !t.sealed {
+		t.sealed = true
+	}
+}
+
+// NewBase returns an empty object, with room for n members, that is to become the
+// copy of a part of a base document: [Value.GetBase] treats it as such.
+func NewBase(n int) Value {
+	v := NewObject(n)
+	v.ref.(*table).base = true
+	return v
 }

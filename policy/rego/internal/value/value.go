@@ -117,5 +117,11 @@ func (v Value) IsText(s string) bool {
 }
 
 // IsBuilt reports whether v is of kind k and was made by [NewArray], [NewObject]
-// or [NewSet], so that it can be added to.
-func (v Value) IsBuilt(k Kind) bool { return v.Kind() == k && v.form() == built }
+// or [NewSet], or [Int], and, of an object or a set, can still be added to.
+func (v Value) IsBuilt(k Kind) bool {
+	if v.Kind() != k || v.form() != built {
+		return false
+	}
+	t, ok := v.ref.(*table)
+	return !ok || !t.sealed
+}
