@@ -191,8 +191,8 @@ func numbers(c *Call, name string, args []value.Value) error {
 	return c.calculate(digits)
 }
 
-// digitsOf is about how many decimal digits a number has when it is written
-// without an exponent.
+// digitsOf is as how many decimal digits a number counts. One in its exponent
+// stands for nine: what is close to zero takes longest to write.
 func digitsOf(v value.Value) int64 {
 	if v.IsBuilt(value.Number) {
 		return 20
@@ -201,13 +201,13 @@ func digitsOf(v value.Value) int64 {
 	n := int64(len(text))
 	for i := range len(text) {
 		if c := text[i] | 0x20; c == 'e' || c == 'p' {
-			return n + exponent(text[i+1:])
+			return n + 9*exponent(text[i+1:])
 		}
 	}
 	return n
 }
 
-// exponent is the magnitude of an exponent, at least of those below a billion.
+// exponent is the magnitude of an exponent, of one beyond a billion at least that.
 func exponent(text string) int64 {
 	var n int64
 	for i := range len(text) {
@@ -229,7 +229,7 @@ func (c *Call) calculate(digits int64) error {
 	if err := c.Bytes(64 + 2*digits); err != nil {
 		return err
 	}
-	return c.block(20 + digits/8 + words*words/20)
+	return c.block(20 + digits/8 + words*words/8)
 }
 
 // number returns a number of OPA's.

@@ -81,6 +81,14 @@ func newDiff(t testing.TB, name string) *diff {
 
 func (d *diff) compare(t *testing.T, r *rand.Rand) {
 	g := &generator{Gen: valuetest.Gen{Rand: r}, texts: textsOf(d.native.Name), extra: d.text, odd: r.IntN(4) == 0}
+	if made := makerOf(d.native.Name); made != nil && r.IntN(2) == 0 {
+		args := made(maker{r}, d.native.Name)
+		for i := range args {
+			args[i] = g.form(args[i])
+		}
+		d.call(t, r, args)
+		return
+	}
 	args := make([]value.Value, len(d.args))
 	likely := operands[d.native.Name]
 	for i, typ := range d.args {

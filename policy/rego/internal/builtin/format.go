@@ -53,7 +53,7 @@ func sprintf(c *Call, args []value.Value) (value.Value, error) {
 	if err := c.Bytes(size); err != nil {
 		return value.Value{}, err
 	}
-	if err := c.block(size / 16); err != nil {
+	if err := c.block(size / 4); err != nil {
 		return value.Value{}, err
 	}
 	return value.Text(fmt.Sprintf(format, operands...)), nil
@@ -185,7 +185,7 @@ func (c *Call) appendText(dst []byte, v value.Value) ([]byte, error) {
 		if err := c.Bytes(size); err != nil {
 			return nil, err
 		}
-		return v.AppendText(dst), c.block(1 + size/8)
+		return v.AppendText(dst), c.block(1 + size/4)
 	}
 	var key, val value.Value
 	s := v.Scan()
@@ -255,8 +255,9 @@ func verbsOf(format string) verbs {
 	return v
 }
 
-// maxWidth is the largest width and the largest precision that package fmt takes.
-const maxWidth = 1_000_000
+// maxWidth is the largest width and the largest precision that package fmt takes:
+// it looks whether a number is over a million before it reads the last digit.
+const maxWidth = 10_000_009
 
 // bound bounds how many bytes formatting may take.
 func (v verbs) bound(format int64, operands operandSizes) int64 {

@@ -154,7 +154,10 @@ func (w *globWalk) reach(at int) int {
 	return w.to - at
 }
 
-func (w *globWalk) later(way globWay) { w.ways = append(w.ways, way) }
+func (w *globWalk) later(way globWay) {
+	w.ways = append(w.ways, way)
+	w.steps++
+}
 
 // isSeen reports whether a branch has been taken at a place, and notes that it
 // is taken now.

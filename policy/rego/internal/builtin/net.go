@@ -176,10 +176,16 @@ func cidrContainsMatches(c *Call, args []value.Value) (value.Value, error) {
 				if err != nil {
 					return err
 				}
+				if err := c.Bytes(elemBytes); err != nil {
+					return err
+				}
 				inner = append(inner, b)
 			}
 			if !covers(a, inner[i]) {
 				return nil
+			}
+			if err := c.Work(10, 3*elemBytes); err != nil {
+				return err
 			}
 			return c.add(set, value.NewArray(index, otherIndex))
 		})
@@ -199,7 +205,7 @@ func eachCIDR(c *Call, name string, position int, v value.Value, do func(i int, 
 	var key, elem value.Value
 	s := v.Scan()
 	for i := 0; s.Next(&key, &elem); i++ {
-		if err := c.Work(2, elemBytes); err != nil {
+		if err := c.Step(4); err != nil {
 			return err
 		}
 		cidr := elem

@@ -181,7 +181,7 @@ func regexReplace(c *Call, args []value.Value) (value.Value, error) {
 		if err := c.Bytes(size); err != nil {
 			return err
 		}
-		if err := c.block(1 + size/16); err != nil {
+		if err := c.block(1 + 4*groups + size/16); err != nil {
 			return err
 		}
 		result = append(result, text[end:at[0]]...)

@@ -70,7 +70,7 @@ func contains(c *Call, args []value.Value) (value.Value, error) {
 	if err != nil {
 		return value.Value{}, err
 	}
-	if err := c.block(1 + int64(len(s))/16); err != nil {
+	if err := c.block(1 + int64(len(s))/4); err != nil {
 		return value.Value{}, err
 	}
 	return value.Boolean(strings.Contains(s, part)), nil
@@ -94,7 +94,7 @@ func transform(name string, f func(string) string) Func {
 		if err != nil {
 			return value.Value{}, err
 		}
-		if err := c.block(1 + int64(len(s))/8); err != nil {
+		if err := c.block(1 + int64(len(s))/4); err != nil {
 			return value.Value{}, err
 		}
 		if result := f(s); result != s {
@@ -136,7 +136,7 @@ func stringsReverse(c *Call, args []value.Value) (value.Value, error) {
 	if err != nil {
 		return value.Value{}, err
 	}
-	if err := c.block(1 + int64(len(s))/8); err != nil {
+	if err := c.block(1 + int64(len(s))/4); err != nil {
 		return value.Value{}, err
 	}
 	if err := c.Bytes(2 * int64(len(s))); err != nil {
@@ -220,7 +220,10 @@ func (c *Call) characters(s string) (string, error) {
 	if utf8.ValidString(s) {
 		return s, nil
 	}
-	if err := c.Work(int64(len(s))/4, 3*int64(len(s))); err != nil {
+	if err := c.Bytes(3 * int64(len(s))); err != nil {
+		return "", err
+	}
+	if err := c.block(int64(len(s))); err != nil {
 		return "", err
 	}
 	return string([]rune(s)), nil
@@ -234,7 +237,7 @@ func searched(c *Call, name string, args []value.Value) (s, part string, err err
 	if part == "" {
 		return "", "", fail(name, "empty search character")
 	}
-	if err = c.block(1 + int64(len(s)+len(part))/8); err != nil {
+	if err = c.block(1 + int64(len(s)+len(part))/4); err != nil {
 		return "", "", err
 	}
 	if s, err = c.characters(s); err == nil {
@@ -345,7 +348,7 @@ func (c *Call) parts(s, delimiter string) (int, error) {
 		return 0, err
 	}
 	n := strings.Count(s, delimiter) + 1
-	return n, c.Work(int64(n), int64(n)*elemBytes)
+	return n, c.Work(4*int64(n), int64(n)*elemBytes)
 }
 
 // splitN gives the first n parts, or with a negative n the last ones.

@@ -258,6 +258,9 @@ func cidrOperands(m maker, name string) []value.Value {
 
 func semverOperands(m maker, name string) []value.Value {
 	version := func() value.Value {
+		if m.IntN(2) == 0 {
+			return value.Text(one(m, "1.0.0", "1.0.1", "v1.2.3", "2.0.0", "1.10.0") + one(m, "", "", "-1", "-2", "-10", "-a", "-a.1", "-b-", "-rc.1.x") + one(m, "", "", "+a.b"))
+		}
 		return value.Text(one(m, "", "v", "V") + one(m, "1.0.0", "1.2.3", "1.10.0", "0.0.1", "01.0.0", "1.0", "1.0.0.0", "1..0", "9223372036854775807.0.0", "9223372036854775808.0.0", "+1.0.0") +
 			m.join(1, "-alpha", "-alpha.1", "-alpha.beta", "-1", "-2", "-10", "-1.a", "-01", "-a..b", "-", "-a-b", "-é", "-99999999999999999999.a", "-99999999999999999998.b") + m.join(1, "+x", "+", "+a.b", "+é"))
 	}
