@@ -108,7 +108,30 @@ func (b *builder) not(s *ir.NotStmt) {
 		return
 	}
 	inner := k.run
-	b.emit(func(m *machine, l []value.Value) int { return negated(inner(m, l)) })
+	cond, ok := condition(s.Block)
+	if !ok {
+		b.emit(func(m *machine, l []value.Value) int { return negated(inner(m, l)) })
+		return
+	}
+	// OPA's planner (v1.22.2) does not reset the local that says whether the body
+	// of a `not { ... }` has held: what another rule, or another turn of a loop, has
+	// left in it would count.
+	b.emit(func(m *machine, l []value.Value) int {
+		l[cond] = value.Value{}
+		return negated(inner(m, l))
+	})
+}
+
+// condition returns the local that the last statement of a block asks for.
+func condition(b *ir.Block) (int, bool) {
+	if len(b.Stmts) == 0 {
+		return 0, false
+	}
+	s, ok := b.Stmts[len(b.Stmts)-1].(*ir.IsDefinedStmt)
+	if !ok {
+		return 0, false
+	}
+	return int(s.Source), true
 }
 
 // negated turns what the block of a not gave into what the not gives.

@@ -37,6 +37,10 @@ func (notEvaluated) Eval(context.Context, *rego.EvalContext, ast.Value) (ast.Val
 func (c *Compiled) plan(ctx context.Context, parsed ast.Body) (*Plan, error) {
 	// Package rego compiles the query once more, the same way.
 	query := c.asEquations(parsed)
+	c.orderWith(query)
+	for _, m := range c.compiler.Modules {
+		c.orderWith(m)
+	}
 	qc := c.compiler.QueryCompiler()
 	compiled, err := qc.Compile(query)
 	if err != nil {
@@ -46,7 +50,8 @@ func (c *Compiled) plan(ctx context.Context, parsed ast.Body) (*Plan, error) {
 		return nil, err
 	}
 	r := newRehearsal(c.compiler, mayPlan)
-	if err := r.run(compiled, qc.RewrittenVars()); err != nil {
+	end, err := r.run(compiled, qc.RewrittenVars())
+	if err != nil {
 		return nil, err
 	}
 	if err := alive(ctx, "plan the query"); err != nil {
@@ -55,7 +60,7 @@ func (c *Compiled) plan(ctx context.Context, parsed ast.Body) (*Plan, error) {
 	var policy *ir.Policy
 	ctx = context.WithValue(ctx, planKey{}, &policy)
 	if _, err := rego.New(rego.ParsedQuery(query), rego.Compiler(c.compiler), rego.Target(target)).PrepareForEval(ctx); err != nil {
-		return nil, err
+		return nil, unplannableAt(end, err)
 	}
 	if policy == nil {
 		return nil, fmt.Errorf("OPA did not plan: the target %s is not registered any more", target)
