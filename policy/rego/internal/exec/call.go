@@ -171,6 +171,9 @@ func (b *builder) callDynamic(s *ir.CallDynamicStmt) op {
 			if v.Kind() != value.String {
 				return undefined
 			}
+			if err := m.hashed(v); err != nil {
+				return m.fail(err)
+			}
 			below, ok := at.below[v.Text()]
 			if !ok {
 				return undefined

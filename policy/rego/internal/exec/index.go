@@ -219,15 +219,17 @@ func (c *compiler) indexOf(units []unit, among []int32, looked []string) *index 
 	return node
 }
 
-// find appends the rules that may do something.
-func (x *index) find(l []value.Value, to []int32) []int32 {
+// find appends the rules that may do something, and adds up the lengths of the
+// texts that it looks up.
+func (x *index) find(l []value.Value, to []int32, long *int) []int32 {
 	to = append(to, x.rest...)
 	if x.look == nil {
 		return to
 	}
 	if k, ok := scalarOf(x.look(l)); ok {
+		*long += len(k.text)
 		if below, ok := x.found[k]; ok {
-			return below.find(l, to)
+			return below.find(l, to, long)
 		}
 	}
 	return to
@@ -236,7 +238,11 @@ func (x *index) find(l []value.Value, to []int32) []int32 {
 func (x *index) op(units []unit, result int) op {
 	return func(m *machine, l []value.Value) int {
 		start := len(m.found)
-		m.found = x.find(l, m.found)
+		long := 0
+		m.found = x.find(l, m.found, &long)
+		if err := m.meter.Step(int64(long / longText)); err != nil {
+			return m.fail(err)
+		}
 		found := m.found[start:]
 		if !slices.IsSorted(found) {
 			slices.Sort(found)

@@ -451,7 +451,54 @@ func (b *builder) assignOnce(s *ir.AssignVarOnceStmt) op {
 	}
 }
 
+// keyLookUp recognizes a loop over a base document whose body begins by comparing
+// the key with a value: a package is gone through by a key that is known.
+func (b *builder) keyLookUp(s *ir.ScanStmt) (key ir.Operand, rest *ir.Block, ok bool) {
+	if !b.c.region.isBase(ir.Operand{Value: s.Source}) || len(s.Block.Stmts) == 0 {
+		return key, nil, false
+	}
+	equal, ok := s.Block.Stmts[0].(*ir.EqualStmt)
+	if !ok || !isLocal(equal.A, s.Key) || isLocal(equal.B, s.Key) || isLocal(equal.B, s.Value) {
+		return key, nil, false
+	}
+	return equal.B, &ir.Block{Stmts: s.Block.Stmts[1:]}, true
+}
+
+// scanKey runs the body of such a loop for the one member that has the key. OPA
+// looks it up as on any path into a base document.
+func (b *builder) scanKey(s *ir.ScanStmt, known ir.Operand, rest *ir.Block) op {
+	source, want := b.c.expr(b.local(s.Source)), b.c.expr(b.operand(known))
+	b.flush()
+	inner := b.c.inner(rest, b.known).op()
+	key, val, steps := int(s.Key), int(s.Value), weight(rest)
+	return func(m *machine, l []value.Value) int {
+		v, k := source(l), want(l)
+		if !v.Defined() {
+			return undefined
+		}
+		if err := m.hashed(k); err != nil {
+			return m.fail(err)
+		}
+		if err := m.meter.Step(steps); err != nil {
+			return m.fail(err)
+		}
+		if l[val] = v.GetBase(k); !l[val].Defined() {
+			return next
+		}
+		if l[key] = k; k.Kind() == value.Number && v.Kind() == value.Object {
+			l[key] = value.Text(k.Numeral())
+		}
+		if r := inner(m, l); r != next && r != undefined {
+			return leave(r)
+		}
+		return next
+	}
+}
+
 func (b *builder) scan(s *ir.ScanStmt) op {
+	if known, rest, ok := b.keyLookUp(s); ok {
+		return b.scanKey(s, known, rest)
+	}
 	source := b.c.expr(b.local(s.Source))
 	b.flush()
 	b.c.loops++

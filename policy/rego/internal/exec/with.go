@@ -56,10 +56,10 @@ func (b *builder) with(s *ir.WithStmt) op {
 		}
 		before := l[t]
 		if len(path) > 0 {
-			if err := m.meter.Work(int64(before.Len()), int64(before.Len())*valueBytes); err != nil {
+			var err error
+			if v, err = m.upsert(before, path, v); err != nil {
 				return m.fail(err)
 			}
-			v = upsert(before, path, v)
 		}
 		l[t] = v
 		if !document {
@@ -98,16 +98,27 @@ func around(r int) int {
 
 // upsert returns v with the value at path replaced; what is no object on the way
 // there becomes one.
-func upsert(v value.Value, path []value.Value, replacement value.Value) value.Value {
+func (m *machine) upsert(v value.Value, path []value.Value, replacement value.Value) (value.Value, error) {
 	if len(path) == 0 {
-		return replacement
+		return replacement, nil
 	}
-	o := value.NewBase(v.Len() + 1)
+	members := 0
 	if v.Kind() == value.Object {
+		members = v.Len()
+	}
+	if err := m.meter.Work(1+2*int64(members), 2*int64(1+members)*valueBytes); err != nil {
+		return value.Value{}, err
+	}
+	below, err := m.upsert(v.Get(path[0]), path[1:], replacement)
+	if err != nil {
+		return value.Value{}, err
+	}
+	o := value.NewBase(members + 1)
+	if members > 0 {
 		for k, e := range v.All() {
 			o.Insert(k, e)
 		}
 	}
-	o.Insert(path[0], upsert(v.Get(path[0]), path[1:], replacement))
-	return o
+	o.Insert(path[0], below)
+	return o, nil
 }

@@ -37,10 +37,7 @@ func (notEvaluated) Eval(context.Context, *rego.EvalContext, ast.Value) (ast.Val
 func (c *Compiled) plan(ctx context.Context, parsed ast.Body) (*Plan, error) {
 	// Package rego compiles the query once more, the same way.
 	query := c.asEquations(parsed)
-	c.orderWith(query)
-	for _, m := range c.compiler.Modules {
-		c.orderWith(m)
-	}
+	c.prepare(query)
 	qc := c.compiler.QueryCompiler()
 	compiled, err := qc.Compile(query)
 	if err != nil {

@@ -1,0 +1,104 @@
+package front
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+)
+
+// prepare rewrites compiled expressions so that OPA's planner (v1.22.2) plans what
+// they mean, and all of it:
+//
+//   - The modifiers that replace a document stand before those that replace a
+//     function. The planner counts the latter when it looks for the target of the
+//     former: `with lower as "a" with data.n as 1` would replace the input.
+//   - `not e` is `not { e }` where e can be tried more than once, or not at all. The
+//     planner takes what is tried for what holds: `not data.roles[x]`, with rules
+//     under data.roles, would never hold.
+//   - A composite that is stated alone is computed: a call in it may fail.
+//
+// A query is not compiled yet, and only the first of these is done to it. What has
+// been prepared before is left as it is.
+func (c *Compiled) prepare(query ast.Body) {
+	ast.WalkExprs(query, func(e *ast.Expr) bool {
+		c.orderWith(e)
+		return false
+	})
+	for _, m := range c.compiler.Modules {
+		c.prepareModule(m)
+	}
+}
+
+func (c *Compiled) prepareModule(m *ast.Module) {
+	stated := 0
+	ast.WalkExprs(m, func(e *ast.Expr) bool {
+		c.orderWith(e)
+		if e.Negated && c.isTriedOften(e) {
+			body := *e
+			body.Negated, body.With = false, nil
+			e.Negated = false
+			e.Terms = &ast.Not{Body: ast.NewBody(&body), Location: e.Location}
+		}
+		if t, ok := e.Terms.(*ast.Term); ok && isComposite(t) {
+			name := ast.VarTerm(fmt.Sprintf("%sstated%d", ast.WildcardPrefix, stated))
+			name.Location = t.Location
+			stated++
+			e.Terms = ast.Equality.Expr(t, name).Terms
+		}
+		return false
+	})
+}
+
+func (c *Compiled) orderWith(e *ast.Expr) {
+	if len(e.With) < 2 {
+		return
+	}
+	slices.SortStableFunc(e.With, func(a, b *ast.With) int {
+		switch fa, fb := c.replacesFunction(a), c.replacesFunction(b); {
+		case fa == fb:
+			return 0
+		case fa:
+			return 1
+		}
+		return -1
+	})
+}
+
+func (c *Compiled) replacesFunction(w *ast.With) bool {
+	target, ok := w.Target.Value.(ast.Ref)
+	if !ok || target.HasPrefix(ast.InputRootRef) {
+		return !ok
+	}
+	return !target.HasPrefix(ast.DefaultRootRef) || c.compiler.GetArity(target) > 0
+}
+
+// isTriedOften reports whether what is negated may be planned as other than one
+// straight line of statements.
+func (c *Compiled) isTriedOften(e *ast.Expr) bool {
+	if _, ok := e.Terms.(*ast.Not); ok {
+		return false
+	}
+	if e.IsEquality() && slices.ContainsFunc(e.Operands(), isComposite) {
+		return true
+	}
+	if e.IsCall() {
+		if b, ok := ast.BuiltinMap[e.Operator().String()]; ok && b.Relation {
+			return true
+		}
+	}
+	often := false
+	ast.WalkRefs(e, func(r ast.Ref) bool {
+		often = often || slices.ContainsFunc(r[1:], func(t *ast.Term) bool { return !t.IsGround() })
+		return often
+	})
+	return often
+}
+
+func isComposite(t *ast.Term) bool {
+	switch t.Value.(type) {
+	case *ast.Array, ast.Object, ast.Set, *ast.ArrayComprehension, *ast.ObjectComprehension, *ast.SetComprehension:
+		return true
+	}
+	return false
+}
