@@ -113,12 +113,19 @@ func (b *builder) not(s *ir.NotStmt) {
 		b.emit(func(m *machine, l []value.Value) int { return negated(inner(m, l)) })
 		return
 	}
-	// OPA's planner (v1.22.2) does not reset the local that says whether the body
-	// of a `not { ... }` has held: what another rule, or another turn of a loop, has
-	// left in it would count.
+	// The body of a `not { ... }` has held if it has set a local. OPA's planner
+	// (v1.22.2) does not reset it, so that what another rule or another turn of a
+	// loop has left in it would count; and it asks for it as the block's last
+	// statement, which is not reached if the last way to try the body is undefined.
 	b.emit(func(m *machine, l []value.Value) int {
 		l[cond] = value.Value{}
-		return negated(inner(m, l))
+		if r := inner(m, l); r != next && r != undefined {
+			return leave(r)
+		}
+		if l[cond].Defined() {
+			return undefined
+		}
+		return next
 	})
 }
 
