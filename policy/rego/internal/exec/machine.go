@@ -216,7 +216,7 @@ type Error struct {
 func (e *Error) Error() string {
 	text := e.Code + ": " + e.Message
 	switch {
-	case e.File != "":
+	case e.File != "" && e.Row > 0:
 		return fmt.Sprintf("%s:%d: %s", e.File, e.Row, text)
 	case e.Query != "":
 		return e.Query + ": " + text
