@@ -33,6 +33,7 @@ type Call struct {
 
 	opa       *topdown.BuiltinContext
 	preparing bool
+	walk      *globWalk
 }
 
 // Func computes a built-in. The undefined Value is the result of one that is
@@ -77,7 +78,7 @@ func fail(name, format string, args ...any) error {
 	return &Error{Code: BuiltinError, Message: name + ": " + fmt.Sprintf(format, args...)}
 }
 
-var native = index(comparisons, typing, arithmetic, bitwise, numbering, texts, affixes, formatting, regexes, globbing, networks, semanticVersions,
+var native = index(comparisons, typing, arithmetic, bitwise, numbering, texts, affixes, formatting, regexes, globbing, networks, semanticVersions, measures,
 	aggregates, totals, arrays, setOperations, objects, graphs, walking, jsonTexts, jsonPaths, encodings, times, watched)
 
 // index finds built-ins by their names.

@@ -57,6 +57,7 @@ func compileGlob(c *Call, pattern, delimiters string) (*compiled[*globProgram], 
 	}
 	p := globParser{lexer: syntax.NewLexer(e.pattern)}
 	if e.err = p.parse(); e.err == nil {
+		p.number()
 		e.value = &globProgram{code: p.code, branches: p.branches, delimiters: []rune(e.options), delimitersText: e.options}
 	}
 	return e, nil
@@ -80,12 +81,25 @@ func (p *globParser) fail(reason string) error {
 	return &glob.SyntaxError{Offset: p.lexer.Offset(), Reason: reason}
 }
 
-func (p *globParser) emit(s globStep) {
-	if s.op == globStar || s.op == globSuper || s.op == globEach {
+func (p *globParser) emit(s globStep) { p.code = append(p.code, s) }
+
+// number numbers the branches. A star at the very end takes what is left, and is
+// none.
+func (p *globParser) number() {
+	for i := range p.code {
+		s := &p.code[i]
+		switch s.op {
+		case globStar, globSuper:
+			if p.code[i+1].op == globEnd {
+				continue
+			}
+		case globEach:
+		default:
+			continue
+		}
 		s.branch = p.branches
 		p.branches++
 	}
-	p.code = append(p.code, s)
 }
 
 func (p *globParser) parse() error {

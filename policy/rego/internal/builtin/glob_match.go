@@ -9,6 +9,8 @@ import (
 // globWalk is a match that is under way: it goes through the program, remembers
 // the ways it did not take, and takes them when it is stuck. Each branch of the
 // program is taken at each place of the text once: what failed there fails again.
+//
+// It belongs to a Call, which uses it again.
 type globWalk struct {
 	*globProgram
 	text string
@@ -27,18 +29,33 @@ type globWay struct {
 	step, at, alternative int
 }
 
+// kept bounds what of a walk is kept for the next one.
+const kept = 1 << 10
+
 // match reports whether the text as a whole matches.
 func (g *globProgram) match(c *Call, text string) (bool, error) {
-	var ways [16]globWay
-	var seen [16]uint64
-	w := globWalk{globProgram: g, text: text, ways: ways[:0], seen: seen[:], to: -1}
-	room := len(ways)
-	if words := g.branches*(len(text)+1)/64 + 1; words > len(seen) {
+	w := c.walk
+	if w == nil || cap(w.ways) > kept || cap(w.seen) > kept {
+		w = &globWalk{}
+		c.walk = w
+	}
+	w.globProgram, w.text, w.ways, w.seen = g, text, w.ways[:0], w.seen[:0]
+	w.from, w.to, w.steps = 0, -1, 1
+	if g.branches > 1 { // a single one is never taken twice at a place
+		words := g.branches*(len(text)+1)/64 + 1
 		if err := c.Work(int64(words)/8, 8*int64(words)); err != nil {
 			return false, err
 		}
-		w.seen = make([]uint64, words)
+		w.seen = append(w.seen, make([]uint64, words)...)
 	}
+	matched, err := w.goOn(c)
+	w.globProgram, w.text = nil, ""
+	return matched, err
+}
+
+// goOn takes one way after the other.
+func (w *globWalk) goOn(c *Call) (bool, error) {
+	room := 16
 	way := globWay{}
 	for {
 		if w.run(way) {
@@ -53,8 +70,8 @@ func (g *globProgram) match(c *Call, text string) (bool, error) {
 		if len(w.ways) == 0 {
 			return false, c.Step(w.steps + 1)
 		}
-		if more := cap(w.ways) - room; more > 0 {
-			if err := c.Bytes(24 * int64(more)); err != nil {
+		if more := len(w.ways) - room; more > 0 {
+			if err := c.Bytes(48 * int64(more)); err != nil {
 				return false, err
 			}
 			room += more
@@ -87,19 +104,22 @@ func (w *globWalk) run(way globWay) bool {
 			}
 			at += n
 		case globStar, globSuper:
+			next := &w.code[i+1]
+			if next.op == globEnd {
+				return s.op == globSuper || w.reach(at) == len(rest)
+			}
 			if w.isSeen(s.branch, at) {
 				return false
 			}
-			switch next := &w.code[i+1]; next.op {
-			case globEnd:
-				w.steps += textSteps(len(rest))
-				return s.op == globSuper || w.reach(at) == len(rest)
-			case globText:
-				w.jump(s.op, i, at, next.text)
-			default:
-				if r, n := utf8.DecodeRuneInString(rest); n > 0 && (s.op == globSuper || !slices.Contains(w.delimiters, r)) {
-					w.later(globWay{i, at + n, 0})
+			if next.op == globText {
+				found := w.jump(s.op, i, at, next.text)
+				if found < 0 {
+					return false
 				}
+				at = found + len(next.text)
+				i++
+			} else if r, n := utf8.DecodeRuneInString(rest); n > 0 && (s.op == globSuper || !slices.Contains(w.delimiters, r)) {
+				w.later(globWay{i, at + n, 0})
 			}
 		case globEach:
 			if way.alternative == 0 && w.isSeen(s.branch, at) {
@@ -119,27 +139,26 @@ func (w *globWalk) run(way globWay) bool {
 	}
 }
 
-// jump lets a star go on at the next place where the text that must come after it
-// is.
-func (w *globWalk) jump(op globOp, i, at int, next string) {
+// jump returns the first place where the text that must come after a star is, or
+// -1. The star may go on beyond that place, too.
+func (w *globWalk) jump(op globOp, i, at int, next string) int {
 	rest := w.text[at:]
-	if rest == "" {
-		return
-	}
 	reach := len(rest)
 	if op == globStar {
 		reach = w.reach(at)
 	}
 	end := min(reach+len(next), len(rest))
-	j := strings.Index(rest[1:end], next)
+	j := strings.Index(rest[:end], next)
 	if j < 0 {
 		w.steps += textSteps(end)
-		return
+		return -1
 	}
 	w.steps += textSteps(j)
-	if 1+j <= reach {
-		w.later(globWay{i, at + 1 + j, 0})
+	if j < reach {
+		_, n := utf8.DecodeRuneInString(rest[j:])
+		w.later(globWay{i, at + j + n, 0})
 	}
+	return at + j
 }
 
 // reach returns how far a star may go.
@@ -162,6 +181,9 @@ func (w *globWalk) later(way globWay) {
 // isSeen reports whether a branch has been taken at a place, and notes that it
 // is taken now.
 func (w *globWalk) isSeen(branch, at int) bool {
+	if len(w.seen) == 0 {
+		return false
+	}
 	bit := branch*(len(w.text)+1) + at
 	word, mask := &w.seen[bit/64], uint64(1)<<(bit%64)
 	seen := *word&mask != 0

@@ -18,6 +18,7 @@ var networks = []*Builtin{
 	{Name: "net.cidr_is_valid", Func: cidrIsValid, Total: true},
 	{Name: "net.cidr_expand", Func: cidrExpand},
 	{Name: "net.cidr_contains_matches", Func: cidrContainsMatches},
+	{Name: "net.cidr_merge", Func: cidrMerge},
 }
 
 // parseCIDR reads a network as net.ParseCIDR does. One of IPv4 in IPv6 becomes one

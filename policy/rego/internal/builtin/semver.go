@@ -71,16 +71,13 @@ func parseSemver(s string) (semver, bool) {
 			}
 		}
 	}
-	parts := strings.Split(s, ".")
-	if len(parts) != len(v.numbers) {
-		return v, false
-	}
-	for i, part := range parts {
+	for i := range v.numbers {
+		part, rest, more := strings.Cut(s, ".")
 		n, err := strconv.ParseInt(part, 10, 64)
-		if err != nil || part[0] == '+' || part[0] == '-' || part[0] == '0' && len(part) > 1 {
+		if err != nil || !isDecimal(part) || part[0] == '0' && len(part) > 1 || more != (i < len(v.numbers)-1) {
 			return v, false
 		}
-		v.numbers[i] = n
+		v.numbers[i], s = n, rest
 	}
 	return v, true
 }

@@ -173,13 +173,18 @@ func substring(c *Call, args []value.Value) (value.Value, error) {
 	if err := c.block(1 + int64(len(s))/8); err != nil {
 		return value.Value{}, err
 	}
-	if !isASCII(s) {
-		if offset == 0 && length >= int64(utf8.RuneCountInString(s)) {
-			return args[0], nil
+	if isASCII(s) {
+		s = s[min(offset, int64(len(s))):]
+		if length >= 0 {
+			s = s[:min(length, int64(len(s)))]
 		}
-		if s, err = c.characters(s); err != nil {
-			return value.Value{}, err
-		}
+		return value.Text(s), nil
+	}
+	if offset == 0 && length >= int64(utf8.RuneCountInString(s)) {
+		return args[0], nil
+	}
+	if s, err = c.characters(s); err != nil {
+		return value.Value{}, err
 	}
 	s = s[skip(s, offset):]
 	if length >= 0 {
@@ -190,12 +195,6 @@ func substring(c *Call, args []value.Value) (value.Value, error) {
 
 // skip returns how many bytes the first n characters take.
 func skip(s string, n int64) int {
-	if n >= int64(len(s)) {
-		return len(s)
-	}
-	if isASCII(s[:n]) {
-		return int(n)
-	}
 	for i := range s {
 		if n == 0 {
 			return i

@@ -42,16 +42,28 @@ func (e *end) call(c *Call, args []value.Value) (value.Value, error) {
 		return value.Value{}, err
 	}
 	for s := range eachText(args[0]) {
-		for affix := range eachText(args[1]) {
-			if err := c.Step(1 + textSteps(len(affix))); err != nil {
-				return value.Value{}, err
-			}
-			if e.has(s, affix) {
-				return value.True, nil
-			}
+		if found, err := e.any(c, s, args[1]); found || err != nil {
+			return value.Boolean(found), err
 		}
 	}
 	return value.False, nil
+}
+
+// any reports whether a string has one of the affixes.
+func (e *end) any(c *Call, s string, affixes value.Value) (bool, error) {
+	if affixes.Kind() == value.String {
+		return e.has(s, affixes.Text()), c.Step(1)
+	}
+	var key, affix value.Value
+	for cursor := affixes.Scan(); cursor.Next(&key, &affix); {
+		if err := c.Step(1 + textSteps(len(affix.Text()))); err != nil {
+			return false, err
+		}
+		if e.has(s, affix.Text()) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // bind puts constant affixes into order.

@@ -1,7 +1,10 @@
 package builtin_test
 
 import (
+	"fmt"
+	"iter"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -184,6 +187,9 @@ func stringOperands(m maker, name string) []value.Value {
 func regexOperands(m maker, name string) []value.Value {
 	pattern := m.join(6, "a", "b", ".", "a*", "(a|b)", "(?:ab)+", "[a-c]", "[^a]", `\b`, "^", "$", "(a)?", "(b*)", "é", "(?i)A", `\d`, "x{2,3}", "(?m)^", "(?m)$", `\pL`, "|", "(", "+", "(?P<n>a)", `\Qa.`, "a*?", `\xff`)
 	text := m.text() + m.text()
+	if m.IntN(10) == 0 { // too long for package regexp to find all in it at once
+		text = strings.Repeat(text, 60) + m.text()
+	}
 	count := one(m, value.Int(-1), value.Int(int64(m.IntN(4))), value.NumberText("1.0"))
 	switch name {
 	case "regex.replace":
@@ -215,6 +221,16 @@ func globOperands(m maker, name string) []value.Value {
 	}
 	text := m.join(8, "a", "b", "ab", "c", ".", "/", "é", "*", "\xff", "\ufffd", "")
 	return []value.Value{value.Text(pattern), one(m, value.NullValue, delimiters), value.Text(text)}
+}
+
+func elements(list value.Value) iter.Seq[value.Value] {
+	return func(yield func(value.Value) bool) {
+		for _, e := range list.All() {
+			if !yield(e) {
+				return
+			}
+		}
+	}
 }
 
 func cidrOperands(m maker, name string) []value.Value {
@@ -251,7 +267,19 @@ func cidrOperands(m maker, name string) []value.Value {
 	case "net.cidr_contains_matches":
 		return []value.Value{list(), list()}
 	case "net.cidr_merge":
-		return []value.Value{list()}
+		if m.IntN(4) == 0 {
+			return []value.Value{list()}
+		}
+		near := value.NewArray() // networks that have to do with each other
+		for range m.IntN(12) {
+			address := fmt.Sprintf("10.0.%d.%d", m.IntN(2), m.IntN(8)*32)
+			length := one(m, 24, 25, 26, 27, 29, 32)
+			if m.IntN(3) == 0 {
+				address, length = fmt.Sprintf("2001:db8::%x", m.IntN(16)), 120+m.IntN(9)
+			}
+			near.Append(value.Text(fmt.Sprintf("%s/%d", address, length)))
+		}
+		return []value.Value{one(m, near, near, near, value.SetOf(slices.Collect(elements(near))...))}
 	}
 	return []value.Value{value.Text(cidr()), value.Text(one(m, cidr(), address()))}
 }
