@@ -142,7 +142,9 @@ func markPlaces(compiler *ast.Compiler) *ast.Error {
 			var last *ast.Location
 			for _, e := range rule.Body {
 				at := e.BaseCogeneratedExpr().Location
-				if at != nil && at != last && !isTestCase(e) {
+				if isTestCase(e) {
+					last = nil // a case begins, whatever comes next
+				} else if at != nil && at != last {
 					mark := ast.NewExpr([]*ast.Term{ast.NewTerm(ast.InternalTestCase.Ref()), ast.InternedTerm(next)})
 					mark.Location = at
 					marked.Append(mark)
