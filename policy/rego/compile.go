@@ -70,7 +70,7 @@ const query = "allow = [x | x := data.authz.allow]; deny = [x | x := data.authz.
 func Compile(ctx context.Context, src Source, o Options) (*Program, error) {
 	bounded, cancel := context.WithTimeoutCause(ctx, compileTime, errSlow)
 	defer cancel()
-	c, err := compile(bounded, src.Modules, src.Data)
+	c, err := compile(bounded, src, false)
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +125,9 @@ func Check(ctx context.Context, src Source) (*Report, error) {
 		return nil, err
 	}
 	if len(src.Tests) > 0 {
-		if _, err := compile(ctx, slices.Concat(src.Modules, src.Tests), src.Data); err != nil {
+		bounded, cancel := context.WithTimeoutCause(ctx, compileTime, errSlow)
+		defer cancel()
+		if _, err := compile(bounded, src, true); err != nil {
 			return nil, err
 		}
 	}
@@ -144,13 +146,18 @@ type compiled struct {
 	data  *value.Data
 }
 
-// compile parses and compiles modules under the hermetic profile.
-func compile(ctx context.Context, modules []Module, data []byte) (*compiled, error) {
+// compile parses and compiles modules under the hermetic profile, with the tests
+// or without them.
+func compile(ctx context.Context, src Source, tests bool) (*compiled, error) {
 	caps, err := language()
 	if err != nil {
 		return nil, err
 	}
 	var problems Problems
+	modules, data := src.Modules, src.Data
+	if tests {
+		modules = slices.Concat(src.Modules, src.Tests)
+	}
 	if len(data) == 0 {
 		data = []byte("{}")
 	}
@@ -158,11 +165,11 @@ func compile(ctx context.Context, modules []Module, data []byte) (*compiled, err
 	if err != nil {
 		problems.addData(err)
 	}
-	src := front.Source{Capabilities: caps, Annotations: true, RegoVersion: ast.RegoV1}
+	source := front.Source{Capabilities: caps, Annotations: true, RegoVersion: ast.RegoV1, Tests: tests}
 	for _, m := range modules {
-		src.Modules = append(src.Modules, front.Module{Path: m.Path, Text: string(m.Source)})
+		source.Modules = append(source.Modules, front.Module{Path: m.Path, Text: string(m.Source)})
 	}
-	src.Check = func(parsed map[string]*ast.Module) error {
+	source.Check = func(parsed map[string]*ast.Module) error {
 		checkShapes(parsed, &problems)
 		if packed != nil {
 			checkData(parsed, packed.Value(), &problems)
@@ -170,7 +177,7 @@ func compile(ctx context.Context, modules []Module, data []byte) (*compiled, err
 		checkHost(parsed, &problems)
 		return nil // the compiler may find more
 	}
-	c, err := front.Compile(ctx, src)
+	c, err := front.Compile(ctx, source)
 	if err := problemsOf(err, problems); err != nil {
 		return nil, err
 	}

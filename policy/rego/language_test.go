@@ -36,7 +36,7 @@ func TestTheLanguageIsTheList(t *testing.T) {
 
 func TestWhatTheHostRegistersAddsNothing(t *testing.T) {
 	ast.RegisterBuiltin(&ast.Builtin{Name: "host.secret", Decl: ast.BuiltinMap["upper"].Decl})
-	_, err := compile(t.Context(), []Module{{Path: "a.rego", Source: []byte("package authz\nallow if host.secret(\"x\") == \"x\"")}}, nil)
+	_, err := compile(t.Context(), Source{Modules: []Module{{Path: "a.rego", Source: []byte("package authz\nallow if host.secret(\"x\") == \"x\"")}}}, false)
 	if err == nil || !strings.Contains(err.Error(), "undefined function host.secret") {
 		t.Errorf("got %v", err)
 	}

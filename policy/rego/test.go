@@ -1,29 +1,34 @@
 package rego
 
 import (
-	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/cover"
-	"github.com/open-policy-agent/opa/v1/storage"
-	"github.com/open-policy-agent/opa/v1/storage/inmem"
-	"github.com/open-policy-agent/opa/v1/tester"
-	"github.com/open-policy-agent/opa/v1/topdown"
-	"github.com/open-policy-agent/opa/v1/util"
+	"github.com/microwall/microwall/policy/rego/internal/budget"
+	"github.com/microwall/microwall/policy/rego/internal/builtin"
+	"github.com/microwall/microwall/policy/rego/internal/exec"
+	"github.com/microwall/microwall/policy/rego/internal/front"
 )
 
-// TestOptions of one run of a bundle's tests. The zero value has the defaults.
+// TestOptions of one run of a bundle's tests. The zero value has the defaults. A
+// test that needs more than it may has failed.
 type TestOptions struct {
 	// Timeout of one test. Zero is five seconds. The whole run ends with its
 	// context.
 	Timeout time.Duration
-	// Coverage asks which lines of the policy were evaluated. It costs time.
+	// Steps is how many statements and elements one test may look at. Zero is 100
+	// million.
+	Steps int64
+	// Bytes is how much one test may build. Zero is 512 MiB.
+	Bytes int64
+	// Coverage asks which lines of the policy were evaluated. It costs time, and
+	// runs the tests once more with OPA's evaluator, which a hostile test can
+	// hang or crash: it is for authors and their own tests.
 	Coverage bool
 }
 
@@ -70,166 +75,161 @@ func (r TestReport) Failed() []TestResult {
 	return failed
 }
 
-// Test runs a bundle's tests with OPA's tester, in the same language as the
-// policy. A test whose evaluation errs has failed. The error is [Problems] if
-// something does not compile, and ctx's if it ended first; failed tests are in
-// the report.
-func Test(ctx context.Context, src Source, o TestOptions) (report TestReport, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			report, err = TestReport{}, fmt.Errorf("a test crashed the evaluator: %v", r)
-		}
-	}()
+// Test runs a bundle's tests, one after the other: the rules that OPA's tester
+// takes for tests, with the evaluator that decides. Whatever the tests are, they
+// cannot crash the process, or hang it beyond ctx.
+//
+// A test passes if it is true, and a case of a parameterised test if its member
+// of the test is. It fails if a call of a built-in fails anywhere, also where
+// that alone would make an expression undefined.
+//
+// The error is [Problems] if something does not compile, and ctx's if it ended
+// first; failed tests are in the report.
+func Test(ctx context.Context, src Source, o TestOptions) (TestReport, error) {
 	if len(src.Tests) == 0 && !o.Coverage {
 		return TestReport{}, nil
 	}
-	if o.Timeout == 0 {
-		o.Timeout = 5 * time.Second
-	}
-	// The tester compiles for itself, to keep what tests print; this reports
-	// what does not compile as everywhere else.
-	if _, err := compile(ctx, slices.Concat(src.Modules, src.Tests), src.Data); err != nil {
-		return TestReport{}, err
-	}
-	store, err := newStore(src.Data)
+	o.Timeout = cmp.Or(o.Timeout, 5*time.Second)
+	bounded, cancel := context.WithTimeoutCause(ctx, compileTime, errSlow)
+	defer cancel()
+	c, err := compile(bounded, src, true)
 	if err != nil {
 		return TestReport{}, err
 	}
-	caps, err := language()
-	if err != nil {
-		return TestReport{}, err
+	t := tests{
+		compiled: c,
+		limits:   budget.Limits{Time: o.Timeout, Steps: cmp.Or(o.Steps, 100_000_000), Bytes: cmp.Or(o.Bytes, 512<<20)},
+		room:     reportBytes,
 	}
-	modules := make(map[string]*ast.Module)
-	var own []string
-	for i, m := range slices.Concat(src.Modules, src.Tests) {
-		if modules[m.Path], err = ast.ParseModuleWithOpts(m.Path, string(m.Source), ast.ParserOptions{Capabilities: caps, RegoVersion: ast.RegoV1, ProcessAnnotation: true}); err != nil {
-			return TestReport{}, err
-		}
-		if i < len(src.Modules) {
-			own = append(own, m.Path)
-		}
-	}
-	runner := tester.NewRunner().
-		SetCompiler(ast.NewCompiler().WithCapabilities(caps).WithDefaultRegoVersion(ast.RegoV1).WithEnablePrintStatements(true)).
-		SetStore(store).
-		SetModules(modules).
-		SetTimeout(o.Timeout).
-		RaiseBuiltinErrors(true).
-		CapturePrintOutput(true)
-	var coverage *cover.Cover
-	if o.Coverage {
-		coverage = cover.New()
-		runner = runner.SetCoverageQueryTracer(coverage)
-	}
-	err = storage.Txn(ctx, store, storage.TransactionParams{}, func(txn storage.Transaction) error {
-		results, err := runner.RunTests(ctx, txn)
-		if err != nil {
-			return err
-		}
-		for r := range results {
-			report.Results = append(report.Results, testResults(r)...)
-		}
-		return ctx.Err()
-	})
-	if err != nil {
-		return TestReport{}, fmt.Errorf("tests were not finished: %w", err)
-	}
-	// The tester runs tests in no order.
-	slices.SortFunc(report.Results, func(a, b TestResult) int {
-		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Name, b.Name))
-	})
-	if coverage != nil {
-		report.addCoverage(coverage.Report(modules), own)
-	}
-	return report, nil
-}
-
-// newStore returns data as OPA's tester wants it.
-func newStore(data []byte) (storage.Store, error) {
-	root := map[string]any{}
-	if len(data) > 0 {
-		if err := util.NewJSONDecoder(bytes.NewReader(data)).Decode(&root); err != nil {
-			return nil, fmt.Errorf("data.json: %w", err)
-		}
-	}
-	return inmem.NewFromObjectWithOpts(root, inmem.OptRoundTripOnWrite(false), inmem.OptReturnASTValuesOnRead(true)), nil
-}
-
-// testResults returns one result for each case of a parameterised test, and one
-// for any other. A failure that no case accounts for, an error of the whole test
-// for instance, has a result of its own, so that none is lost.
-func testResults(r *tester.Result) []TestResult {
-	whole := testResult(r)
-	var cases []TestResult
-	for path, sub := range r.SubResults.Iter {
-		if len(sub.SubResults) > 0 {
-			continue // its own cases follow
-		}
-		c := whole
-		c.Name += "[" + strings.Join(path, "][") + "]"
-		if c.Failure = ""; sub.Fail {
-			c.Failure = "is not true"
-		}
-		cases = append(cases, c)
-	}
-	for i := range cases {
-		cases[i].Duration = whole.Duration / time.Duration(len(cases))
-	}
-	failed := slices.ContainsFunc(cases, func(c TestResult) bool { return c.Failure != "" })
-	if len(cases) == 0 || r.Error != nil || r.Fail && !failed {
-		if len(cases) > 0 {
-			whole.Duration = 0 // the cases have it
-		}
-		cases = append(cases, whole)
-	}
-	return cases
-}
-
-func testResult(r *tester.Result) TestResult {
-	t := TestResult{
-		Name:     strings.TrimPrefix(r.Package, "data.") + "." + r.Name,
-		Skipped:  r.Skip,
-		Output:   string(r.Output),
-		Duration: r.Duration,
-	}
-	if r.Location != nil {
-		t.File, t.Line = r.Location.File, r.Location.Row
-	}
-	switch {
-	case r.Error != nil && topdown.IsCancel(r.Error):
-		t.Failure = "took too long"
-	case r.Error != nil:
-		t.Failure = r.Error.Error()
-	case r.Fail:
-		t.Failure = "is not true"
-		if r.FailedAt != nil && r.FailedAt.Location != nil {
-			t.Failure = fmt.Sprintf("is not true: %s:%d: %s", r.FailedAt.Location.File, r.FailedAt.Location.Row, r.FailedAt.Location.Text)
-		}
-	}
-	return t
-}
-
-// addCoverage counts the policy's own files; a test covers itself.
-func (r *TestReport) addCoverage(all cover.Report, own []string) {
-	covered, lines := 0, 0
-	for _, path := range own {
-		f, ok := all.Files[path]
-		if !ok {
+	var run []front.Test
+	for _, test := range c.front.Tests() {
+		known := resultOf(test)
+		switch {
+		case test.Skipped:
+			known.Skipped = true
+		case test.Function:
+			known.Failure = "is a function, and a test has no arguments: give it another name, or call it in a test"
+		default:
+			run = append(run, test)
 			continue
 		}
-		covered += f.CoveredLines
-		lines += f.CoveredLines + f.NotCoveredLines
-		for _, gap := range f.NotCovered {
-			place := fmt.Sprintf("%s:%d", path, gap.Start.Row)
-			if gap.End.Row > gap.Start.Row {
-				place += fmt.Sprintf("-%d", gap.End.Row)
-			}
-			r.NotCovered = append(r.NotCovered, place)
+		t.report.Results = append(t.report.Results, known)
+	}
+	for some := range slices.Chunk(run, planned) {
+		if err := t.run(ctx, some); err != nil {
+			return TestReport{}, fmt.Errorf("tests were not finished: %w", err)
 		}
 	}
-	r.NotCovered = slices.Compact(r.NotCovered)
-	r.Coverage = 100
-	if lines > 0 {
-		r.Coverage = 100 * float64(covered) / float64(lines)
+	slices.SortStableFunc(t.report.Results, func(a, b TestResult) int {
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Name, b.Name))
+	})
+	if o.Coverage {
+		if err := t.report.cover(ctx, src, o.Timeout); err != nil {
+			return TestReport{}, err
+		}
 	}
+	return t.report, nil
+}
+
+const (
+	// planned is how many tests are planned together: each plan has all of the
+	// policy that they use.
+	planned = 300
+	// reportBytes is how much a report keeps of what tests write, and of the names
+	// that they give to their cases.
+	reportBytes = 64 << 20
+)
+
+// tests is a run of tests.
+type tests struct {
+	compiled *compiled
+	limits   budget.Limits
+	room     int // left in the report, in bytes
+	report   TestReport
+}
+
+// run runs some tests. Its error is ctx's.
+func (t *tests) run(ctx context.Context, some []front.Test) error {
+	program, err := t.program(ctx, some)
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil && len(some) == 1:
+		failed := resultOf(some[0])
+		failed.Failure = brief(err.Error())
+		t.report.Results = append(t.report.Results, failed)
+		return nil
+	case err != nil:
+		// One of them cannot be planned, or all of them are too much for one plan.
+		half := len(some) / 2
+		if err := t.run(ctx, some[:half]); err != nil {
+			return err
+		}
+		return t.run(ctx, some[half:])
+	}
+	for i, test := range some {
+		start := time.Now()
+		seen := observe(test, &t.room)
+		err := t.observe(ctx, program, i, seen)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		t.report.Results = append(t.report.Results, seen.results(t.explain(err), time.Since(start))...)
+	}
+	return nil
+}
+
+// observe runs one test. A panic is an error like any other.
+func (t *tests) observe(ctx context.Context, p *exec.Program, answer int, seen *observed) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("crashed the evaluator: %v", r)
+		}
+	}()
+	return p.Test(ctx, answer, seen.watch(), t.limits, seen.judge)
+}
+
+// program plans tests together. Each is one answer of the program.
+func (t *tests) program(ctx context.Context, some []front.Test) (p *exec.Program, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("crashed the compiler: %v", r)
+		}
+	}()
+	var query []string
+	var names []string
+	for i, test := range some {
+		names = append(names, fmt.Sprintf("t%d", i))
+		query = append(query, fmt.Sprintf("t%d = [x | x := %s]", i, test.Query))
+	}
+	plan, err := t.compiled.front.Plan(ctx, strings.Join(query, "; "))
+	if err != nil {
+		return nil, err
+	}
+	return exec.Compile(plan.Policy, exec.Options{
+		Data: t.compiled.data, Answers: names, Functions: t.compiled.front.Functions(), Find: builtin.Find,
+	})
+}
+
+// explain returns why a test failed that did not come to its end.
+func (t *tests) explain(err error) string {
+	switch {
+	case err == nil:
+		return ""
+	case errors.Is(err, budget.ErrTime):
+		return "took too long: more than " + t.limits.Time.String()
+	case errors.Is(err, budget.ErrSteps):
+		return fmt.Sprintf("went over its budget of %d steps", t.limits.Steps)
+	case errors.Is(err, budget.ErrBytes):
+		return fmt.Sprintf("went over its budget of %d bytes", t.limits.Bytes)
+	}
+	return err.Error()
+}
+
+func resultOf(t front.Test) TestResult {
+	r := TestResult{Name: strings.TrimPrefix(t.Package, "data.") + "." + t.Name}
+	if t.Place != nil {
+		r.File, r.Line = t.Place.File, t.Place.Row
+	}
+	return r
 }
