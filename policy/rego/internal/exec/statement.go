@@ -129,16 +129,30 @@ func (b *builder) not(s *ir.NotStmt) {
 	})
 }
 
-// condition returns the local that the last statement of a block asks for.
+// condition returns the local that says whether a body has held: its block sets it
+// to true, and asks for it at the end.
 func condition(b *ir.Block) (int, bool) {
 	if len(b.Stmts) == 0 {
 		return 0, false
 	}
-	s, ok := b.Stmts[len(b.Stmts)-1].(*ir.IsDefinedStmt)
+	asked, ok := b.Stmts[len(b.Stmts)-1].(*ir.IsDefinedStmt)
 	if !ok {
 		return 0, false
 	}
-	return int(s.Source), true
+	sets := false
+	visit(b, func(s ir.Stmt) {
+		assign, ok := s.(*ir.AssignVarStmt)
+		sets = sets || ok && assign.Target == asked.Source && assign.Source.Value == ir.Bool(true)
+	})
+	return int(asked.Source), sets
+}
+
+// base looks names up in the data document.
+func base(v value.Value, names []string) value.Value {
+	for _, name := range names {
+		v = v.GetBase(value.Text(name))
+	}
+	return v
 }
 
 // negated turns what the block of a not gave into what the not gives.
@@ -150,14 +164,6 @@ func negated(r int) int {
 		return next
 	}
 	return leave(r)
-}
-
-// base looks names up in the data document.
-func base(v value.Value, names []string) value.Value {
-	for _, name := range names {
-		v = v.GetBase(value.Text(name))
-	}
-	return v
 }
 
 // lookUp looks up a key that is not known before.
@@ -248,11 +254,11 @@ func (b *builder) compile(s ir.Stmt) op {
 		return makeOp(s.Target, func() value.Value { return v })
 	case *ir.MakeArrayStmt:
 		n := int(s.Capacity)
-		return makeOp(s.Target, func() value.Value { return value.NewArray(make([]value.Value, 0, n)...) })
+		return makeComposite(s.Target, func() value.Value { return value.MakeArray(n) })
 	case *ir.MakeObjectStmt:
-		return makeOp(s.Target, func() value.Value { return value.NewObject(0) })
+		return makeComposite(s.Target, func() value.Value { return value.NewObject(0) })
 	case *ir.MakeSetStmt:
-		return makeOp(s.Target, func() value.Value { return value.NewSet(0) })
+		return makeComposite(s.Target, func() value.Value { return value.NewSet(0) })
 	case *ir.EqualStmt:
 		return b.equal(s)
 	case *ir.NotEqualStmt:
@@ -336,6 +342,20 @@ func (b *builder) index(l ir.Local) int { return int(b.c.region.named(l)) }
 func makeOp(target ir.Local, make func() value.Value) op {
 	t := int(target)
 	return func(_ *machine, l []value.Value) int {
+		l[t] = make()
+		return next
+	}
+}
+
+// compositeBytes is what an empty composite takes.
+const compositeBytes = 128
+
+func makeComposite(target ir.Local, make func() value.Value) op {
+	t := int(target)
+	return func(m *machine, l []value.Value) int {
+		if err := m.meter.Bytes(compositeBytes); err != nil {
+			return m.fail(err)
+		}
 		l[t] = make()
 		return next
 	}

@@ -1,6 +1,7 @@
 package front
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -44,7 +45,7 @@ func compile(ctx context.Context, src *Source, modules map[string]*ast.Module, m
 	}
 	compiler := ast.NewCompiler().
 		WithCapabilities(src.Capabilities).
-		WithDefaultRegoVersion(src.RegoVersion).
+		WithDefaultRegoVersion(cmp.Or(src.RegoVersion, ast.RegoV1)).
 		WithEvalMode(mode).
 		SetErrorLimit(maxErrors)
 	if src.Tests {
@@ -79,7 +80,22 @@ func compile(ctx context.Context, src *Source, modules map[string]*ast.Module, m
 	case compiler.Failed():
 		return nil, compiler.Errors
 	}
+	shorten(compiler.Modules)
 	return compiler, nil
+}
+
+// shorten cuts the texts of locations. The planner looks for the end of its
+// location's text with each statement, which is quadratic for a long one.
+func shorten(modules map[string]*ast.Module) {
+	const enough = 512
+	for _, module := range modules {
+		ast.WalkNodes(module, func(n ast.Node) bool {
+			if at := n.Loc(); at != nil && len(at.Text) > enough {
+				at.Text = at.Text[:enough]
+			}
+			return false
+		})
+	}
 }
 
 // maxErrors that are reported: some mistakes of the compiler's are as many as

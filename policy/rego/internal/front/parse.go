@@ -39,6 +39,8 @@ func parse(ctx context.Context, src *Source) (map[string]*ast.Module, error) {
 		}
 		module, err := ast.ParseModuleWithOpts(m.Path, m.Text, options)
 		switch {
+		case modules[m.Path] != nil:
+			unparsed = append(unparsed, UnparsedModule{m.Path, ErrTwice})
 		case err != nil:
 			unparsed = append(unparsed, UnparsedModule{m.Path, err})
 		case module == nil:

@@ -1,6 +1,7 @@
 package front
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,7 +38,7 @@ func (notEvaluated) Eval(context.Context, *rego.EvalContext, ast.Value) (ast.Val
 func (c *Compiled) plan(ctx context.Context, parsed ast.Body) (*Plan, error) {
 	// Package rego compiles the query once more, the same way.
 	query := c.asEquations(parsed)
-	c.prepare(query)
+	c.prepareQuery(query)
 	qc := c.compiler.QueryCompiler()
 	compiled, err := qc.Compile(query)
 	if err != nil {
@@ -54,15 +55,44 @@ func (c *Compiled) plan(ctx context.Context, parsed ast.Body) (*Plan, error) {
 	if err := alive(ctx, "plan the query"); err != nil {
 		return nil, err
 	}
-	var policy *ir.Policy
+	policy, err := c.planned(ctx, query)
+	if err != nil {
+		return nil, end.explain(err)
+	}
+	return &Plan{Query: parsed, Policy: policy, Statements: r.statements}, nil
+}
+
+// planned lets OPA plan.
+func (c *Compiled) planned(ctx context.Context, query ast.Body) (policy *ir.Policy, err error) {
+	defer catch(&err)
 	ctx = context.WithValue(ctx, planKey{}, &policy)
 	if _, err := rego.New(rego.ParsedQuery(query), rego.Compiler(c.compiler), rego.Target(target)).PrepareForEval(ctx); err != nil {
-		return nil, unplannableAt(end, err)
+		return nil, &Unplannable{Err: err}
 	}
 	if policy == nil {
 		return nil, fmt.Errorf("OPA did not plan: the target %s is not registered any more", target)
 	}
-	return &Plan{Query: parsed, Policy: policy, Statements: r.statements}, nil
+	return policy, nil
+}
+
+// explain makes of the planner's error one that says where it is, if that is
+// known. Where the planner gives something up below a replaced function, it
+// panics: then there is no error of its own.
+func (u *unplannable) explain(err error) error {
+	if u == nil {
+		return err
+	}
+	at := &Unplannable{Err: err}
+	var crash *Crash
+	if not := (*Unplannable)(nil); errors.As(err, &not) {
+		at.Err = not.Err
+	} else if errors.As(err, &crash) {
+		at.Err = errors.New(cmp.Or(u.why, "this cannot be planned"))
+	}
+	if u.at != nil {
+		at.File, at.Line = u.at.File, u.at.Row
+	}
+	return at
 }
 
 var mayPlan = planLimits{statements: 1_000_000, effort: 10_000_000, depth: 100_000}

@@ -7,8 +7,8 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
-// prepare rewrites compiled expressions so that OPA's planner (v1.22.2) plans what
-// they mean, and all of it:
+// prepareModule rewrites the expressions of a compiled module so that OPA's
+// planner (v1.22.2) plans what they mean, and all of it:
 //
 //   - The modifiers that replace a document stand before those that replace a
 //     function. The planner counts the latter when it looks for the target of the
@@ -17,19 +17,6 @@ import (
 //     planner takes what is tried for what holds: `not data.roles[x]`, with rules
 //     under data.roles, would never hold.
 //   - A composite that is stated alone is computed: a call in it may fail.
-//
-// A query is not compiled yet, and only the first of these is done to it. What has
-// been prepared before is left as it is.
-func (c *Compiled) prepare(query ast.Body) {
-	ast.WalkExprs(query, func(e *ast.Expr) bool {
-		c.orderWith(e)
-		return false
-	})
-	for _, m := range c.compiler.Modules {
-		c.prepareModule(m)
-	}
-}
-
 func (c *Compiled) prepareModule(m *ast.Module) {
 	stated := 0
 	ast.WalkExprs(m, func(e *ast.Expr) bool {
@@ -46,6 +33,14 @@ func (c *Compiled) prepareModule(m *ast.Module) {
 			stated++
 			e.Terms = ast.Equality.Expr(t, name).Terms
 		}
+		return false
+	})
+}
+
+// prepareQuery does the first of these to a query, which is not compiled yet.
+func (c *Compiled) prepareQuery(query ast.Body) {
+	ast.WalkExprs(query, func(e *ast.Expr) bool {
+		c.orderWith(e)
 		return false
 	})
 }

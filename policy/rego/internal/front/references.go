@@ -158,8 +158,10 @@ func (m *meter) hideRules(c *ast.Compiler) {
 	if _, ok := c.Graph.Sort(); ok {
 		return
 	}
+	// The error of each names all that are in its circle.
 	circular := circles(c)
-	c.RuleTree.Values = circular[:min(len(circular), max(1, int(10_000_000/(m.references+1))))]
+	few := min(10_000_000/(m.references+1), 100_000/int64(len(circular)+1))
+	c.RuleTree.Values = circular[:min(len(circular), int(few)+1)]
 }
 
 func (m *meter) showRules(c *ast.Compiler) { c.RuleTree = m.rules }

@@ -70,7 +70,10 @@ type blame struct{ in, out, again int }
 func (b *blame) copies() int { return b.out / max(b.in, 1) }
 
 // Reasons to stop: the planner will refuse, the planner would do too much.
-type unplannable struct{}
+type unplannable struct {
+	at  *ast.Location
+	why string // "" if the planner says it
+}
 
 type exceeded struct {
 	limit *int // of the planLimits
@@ -87,12 +90,15 @@ func newRehearsal(compiler *ast.Compiler, limits planLimits) *rehearsal {
 	}
 }
 
-// run rehearses the plan of a query. It returns a *[TooCostly], or nil.
-func (r *rehearsal) run(query ast.Body, names map[ast.Var]ast.Var) (err error) {
+// run rehearses the plan of a query. Its error is *[TooCostly]. It is content
+// with a plan that the planner will give up, and returns where that is; nil if it
+// will not.
+func (r *rehearsal) run(query ast.Body, names map[ast.Var]ast.Var) (end *unplannable, err error) {
 	defer func() {
 		switch cause := recover().(type) {
 		case nil:
-		case unplannable: // as far as it got; the planner will say why
+		case unplannable:
+			end = &cause
 		case exceeded:
 			err = r.refusal(cause)
 		default:
@@ -112,7 +118,7 @@ func (r *rehearsal) run(query ast.Body, names map[ast.Var]ast.Var) (err error) {
 		}
 	}
 	r.planQuery(query, 0, func() { r.append(results + 2) })
-	return nil
+	return nil, nil
 }
 
 // append counts statements.
@@ -175,7 +181,7 @@ func (r *rehearsal) planRules(n *trie) {
 		return
 	}
 	if r.planning[set.path] {
-		panic(unplannable{})
+		panic(unplannable{r.at, set.path + " is reached from itself here, by what `with` replaces or by rules that share the beginning of their names"})
 	}
 	r.planning[set.path] = true
 	defer delete(r.planning, set.path)

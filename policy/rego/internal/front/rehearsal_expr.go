@@ -100,7 +100,7 @@ func (r *rehearsal) planWith(e *ast.Expr, iter func()) {
 		for _, target := range targets {
 			for _, part := range target[1:] {
 				if _, ok := part.Value.(ast.String); !ok {
-					panic(unplannable{})
+					panic(unplannable{at: r.at})
 				}
 			}
 			saved.Add(target[0].Value.(ast.Var))
@@ -201,7 +201,7 @@ func (r *rehearsal) planExprCall(e *ast.Expr, iter func()) {
 	}
 	if n := r.rules.lookup(e.Operator()); n != nil {
 		if len(n.rules) == 0 {
-			panic(unplannable{})
+			panic(unplannable{at: r.at})
 		}
 		r.planRules(n)
 		r.planCall(len(n.rules[0].Head.Args), false, operands, iter)
@@ -209,7 +209,7 @@ func (r *rehearsal) planExprCall(e *ast.Expr, iter func()) {
 	}
 	builtin := r.builtins[name]
 	if builtin == nil {
-		panic(unplannable{})
+		panic(unplannable{at: r.at})
 	}
 	arity, void := builtin.Decl.Arity(), builtin.Decl.Result() == nil
 	switch {
@@ -226,7 +226,7 @@ func (r *rehearsal) planExprCall(e *ast.Expr, iter func()) {
 			r.planScan(operands[arity], iter)
 		})
 	default:
-		panic(unplannable{})
+		panic(unplannable{at: r.at})
 	}
 }
 
@@ -271,7 +271,7 @@ func (r *rehearsal) planReplaced(operator ast.Ref, name string, by *ast.Term, op
 	case builtin != nil:
 		arity = builtin.Decl.Arity()
 	case n == nil:
-		panic(unplannable{})
+		panic(unplannable{at: r.at})
 	case n.isFunction():
 		arity = len(n.rules[0].Head.Args)
 	}
@@ -299,7 +299,7 @@ func (r *rehearsal) planCall(arity int, void bool, operands []*ast.Term, iter fu
 			r.planUnifyLocal(operand{}, operands[arity], iter)
 		})
 	default:
-		panic(unplannable{})
+		panic(unplannable{at: r.at})
 	}
 }
 
@@ -318,7 +318,7 @@ func (r *rehearsal) planCallValue(value *ast.Term, arity int, operands []*ast.Te
 			r.planTerm(value, func() { r.planUnifyLocal(r.target, operands[arity], iter) })
 		})
 	default:
-		panic(unplannable{})
+		panic(unplannable{at: r.at})
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 func (r *rehearsal) planRef(ref ast.Ref, iter func()) {
 	head, ok := ref[0].Value.(ast.Var)
 	if !ok {
-		panic(unplannable{})
+		panic(unplannable{at: r.at})
 	}
 	if head == "data" {
 		r.planRefData(r.rules.child(head), nil, ref, 1, iter)
@@ -19,7 +19,7 @@ func (r *rehearsal) planRef(ref ast.Ref, iter func()) {
 		r.append(1)
 	}
 	if !r.isSeen(head) {
-		panic(unplannable{})
+		panic(unplannable{at: r.at})
 	}
 	r.planRefRec(ref, 1, iter)
 }

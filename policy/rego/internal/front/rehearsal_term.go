@@ -37,7 +37,7 @@ func (r *rehearsal) planUnify(a, b *ast.Term, iter func()) {
 			return
 		}
 	}
-	panic(unplannable{})
+	panic(unplannable{at: r.at})
 }
 
 func (r *rehearsal) planUnifyVar(a ast.Var, b *ast.Term, iter func()) {
@@ -90,7 +90,7 @@ func (r *rehearsal) planUnifyLocal(a operand, b *ast.Term, iter func()) {
 	case ast.Object:
 		r.planUnifyLocalObject(vb, iter)
 	default:
-		panic(unplannable{})
+		panic(unplannable{at: r.at})
 	}
 }
 
@@ -216,7 +216,7 @@ func (r *rehearsal) planTerm(t *ast.Term, iter func()) {
 	case *ast.ObjectComprehension:
 		r.planComprehension(t, v.Body, []*ast.Term{v.Key, v.Value}, iter)
 	default:
-		panic(unplannable{})
+		panic(unplannable{at: r.at})
 	}
 }
 

@@ -1,91 +1,117 @@
 package front_test
 
 import (
-	"fmt"
-	"os/exec"
+	"errors"
+	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
-	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/ir"
-	"github.com/open-policy-agent/opa/v1/test/cases"
-	"github.com/open-policy-agent/opa/v1/types"
 
+	"github.com/microwall/microwall/policy/rego/internal/differential"
 	"github.com/microwall/microwall/policy/rego/internal/front"
+	"github.com/microwall/microwall/policy/rego/internal/suite"
 )
 
-func init() {
-	ast.RegisterBuiltin(&ast.Builtin{Name: "test.sleep", Decl: types.NewFunction(types.Args(types.S), types.NewNull())})
-}
-
-// suite returns the cases of OPA's conformance suite for a version of Rego.
-func suite(t testing.TB, version string) []cases.TestCase {
-	t.Helper()
-	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/open-policy-agent/opa").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	set, err := cases.Load(filepath.Join(strings.TrimSpace(string(out)), "v1/test/cases/testdata", version))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return set.Sorted().Cases
-}
-
-func sourceOf(tc cases.TestCase, version ast.RegoVersion) front.Source {
-	src := front.Source{RegoVersion: version}
-	if tc.ExperimentalKeywords {
-		src.Capabilities = ast.CapabilitiesForThisVersion(ast.CapabilitiesExperimentalKeywords(true))
-	}
-	for i, text := range tc.Modules {
-		src.Modules = append(src.Modules, front.Module{Path: fmt.Sprintf("test-%d.rego", i), Text: text})
-	}
-	return src
-}
-
-var versions = map[string]ast.RegoVersion{"v0": ast.RegoV0, "v1": ast.RegoV1}
-
-func TestEveryCaseOfTheSuiteThatOPACanPlanIsPlanned(t *testing.T) {
-	for name, version := range versions {
-		planned := 0
-		for _, tc := range suite(t, name) {
-			compiled, err := front.Compile(t.Context(), sourceOf(tc, version))
-			if err != nil {
-				t.Errorf("%s %s: %v", name, tc.Note, err)
-				continue
-			}
-			plan, err := compiled.Plan(t.Context(), tc.Query)
-			if err != nil {
-				t.Errorf("%s %s: %v", name, tc.Note, err)
-				continue
-			}
-			if n := statements(t, plan.Policy); n != plan.Statements {
-				t.Errorf("%s %s: %s has %d statements, rehearsed %d", name, tc.Note, tc.Filename, n, plan.Statements)
-			}
-			planned++
+func TestEveryCaseOfTheSuiteIsPlannedAsItWasRehearsed(t *testing.T) {
+	cases, all := suite.Cases(t), 0
+	for i := range cases {
+		compiled, err := front.Compile(t.Context(), cases[i].Source())
+		if err != nil {
+			t.Errorf("%s: %v", cases[i].Name, err)
+			continue
 		}
-		t.Logf("%s: %d planned", name, planned)
+		all += asRehearsed(t, cases[i].Name, compiled, cases[i].Query)
+	}
+	t.Logf("%d cases, %d statements", len(cases), all)
+	if len(cases) < 4400 {
+		t.Errorf("%d cases are not the whole suite", len(cases))
 	}
 }
 
-// statements counts those of a plan.
-func statements(t testing.TB, policy *ir.Policy) int {
+func TestGeneratedPoliciesArePlannedAsTheyWereRehearsed(t *testing.T) {
+	all, unplannable := 0, 0
+	for seed := range uint64(300) {
+		c := differential.Generate(seed)
+		src := front.Source{}
+		for _, m := range c.Modules {
+			src.Modules = append(src.Modules, front.Module{Path: m.Path, Text: m.Source})
+		}
+		compiled, err := front.Compile(t.Context(), src)
+		if err != nil {
+			t.Errorf("seed %d: %v", seed, err)
+			continue
+		}
+		var not *front.Unplannable
+		if _, err := compiled.Plan(t.Context(), "x = data"); errors.As(err, &not) {
+			unplannable++
+			if not.Line == 0 {
+				t.Errorf("seed %d: no place where this cannot be planned: %v", seed, err)
+			}
+			continue
+		}
+		all += asRehearsed(t, c.Query, compiled, c.Query)
+		all += asRehearsed(t, c.Query, compiled, "x = data")
+	}
+	t.Logf("%d statements; %d policies cannot be planned", all, unplannable)
+	if unplannable > 10 {
+		t.Errorf("%d of 300 policies cannot be planned", unplannable)
+	}
+}
+
+func TestTheBoutiqueIsPlannedAsItWasRehearsed(t *testing.T) {
+	files, err := filepath.Glob("../../../../examples/boutique/*/*.rego")
+	if err != nil || len(files) < 20 {
+		t.Fatalf("%d policies of the boutique: %v", len(files), err)
+	}
+	folders := map[string]front.Source{}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		src := folders[filepath.Dir(file)]
+		src.Modules = append(src.Modules, front.Module{Path: filepath.Base(file), Text: string(text)})
+		folders[filepath.Dir(file)] = src
+	}
+	for folder, src := range folders {
+		compiled, err := front.Compile(t.Context(), src)
+		if err != nil {
+			t.Errorf("%s: %v", folder, err)
+			continue
+		}
+		asRehearsed(t, folder, compiled, "allow = [x | x := data.authz.allow]; deny = [x | x := data.authz.deny]")
+		asRehearsed(t, folder, compiled, "x = data")
+	}
+}
+
+// asRehearsed plans a query, and compares what it was rehearsed to have with what
+// it has.
+func asRehearsed(t testing.TB, name string, compiled *front.Compiled, query string) int {
 	t.Helper()
+	plan, err := compiled.Plan(t.Context(), query)
+	if err != nil {
+		t.Errorf("%s: plan %s: %v", name, query, err)
+		return 0
+	}
 	var c counter
-	if err := ir.Walk(&c, policy); err != nil {
+	if err := ir.Walk(&c, plan.Policy); err != nil {
 		t.Fatal(err)
 	}
-	return c.n
+	if c.statements != plan.Statements {
+		t.Errorf("%s: the plan of %s has %d statements, rehearsed %d", name, query, c.statements, plan.Statements)
+	}
+	return c.statements
 }
 
-type counter struct{ n int }
+type counter struct{ statements int }
 
 func (*counter) Before(any) {}
 func (*counter) After(any)  {}
+
 func (c *counter) Visit(x any) (ir.Visitor, error) {
 	if _, ok := x.(ir.Stmt); ok {
-		c.n++
+		c.statements++
 	}
 	return c, nil
 }
