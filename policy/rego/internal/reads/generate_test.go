@@ -41,12 +41,17 @@ func (g *generator) question(t testing.TB) (*question, *ir.Policy, error) {
 		t.Fatal(err)
 	}
 	q := &question{
-		name: strings.Join(modules, "\n"), query: "data.authz.answer", compiler: c, version: ast.RegoV1,
+		name: strings.Join(modules, "\n"), query: g.pick([]string{"data.authz.answer", "data.authz.answer", "data.authz"}), compiler: c, version: ast.RegoV1,
 		store: inmem.NewFromObject(map[string]any{"d": data, "key": "a"}),
 	}
 	p, err := q.plan(t.Context())
 	return q, p, err
 }
+
+// members are looked for in the input, two steps down. Most policies look below
+// them for what is not there: so that they are read is not seen by a lookup that
+// ends at them, but only by what is done with them.
+var members = []string{"a", "b", "c", "e", "k"}
 
 // policy returns the two modules of a policy that answers data.authz.answer.
 func (g *generator) policy() []string {
@@ -54,7 +59,7 @@ func (g *generator) policy() []string {
 	authz.WriteString("package authz\n\nkey := \"b\"\n\n")
 	other.WriteString("package other\n\n")
 	g.rules, g.typed = []string{"key"}, map[string]bool{"key": true, "data.authz.key": true, "data.other": true}
-	for range 1 + g.choose(4) {
+	for range 1 + g.choose(3) {
 		g.rule(&authz)
 	}
 	inAuthz, funcs := g.rules, g.funcs
@@ -67,12 +72,34 @@ func (g *generator) policy() []string {
 		g.typed["data.other[key]"] = true
 	}
 	g.rules, g.funcs = append(inAuthz, "data.other.a", "data.other", "data.other[input.k]", "data.other[key]"), funcs
-	for range 1 + g.choose(2) {
-		g.rule(&authz)
-	}
+	g.rule(&authz)
 	fmt.Fprintf(&authz, "answer contains 1 if {\n%s}\n\n", g.scoped(g.body))
-	if g.choose(3) == 0 {
-		fmt.Fprintf(&authz, "answer contains %s\n", g.scoped(g.value))
+	for _, name := range g.rules {
+		choices := 4
+		if strings.HasPrefix(name, "data.") {
+			choices = 12 // these are several rules
+		}
+		switch g.choose(choices) {
+		case 0:
+			fmt.Fprintf(&authz, "answer contains [%q, %[1]s]\n\n", name)
+		case 1:
+			fmt.Fprintf(&authz, "answer contains %q if %[1]s\n\n", name)
+		case 2:
+			fmt.Fprintf(&authz, "answer contains [%q] if not %[1]s\n\n", name)
+		}
+	}
+	for _, name := range g.funcs {
+		fmt.Fprintf(&authz, "answer contains [%q, %[1]s(%s)]\n\n", name, g.scoped(g.ref))
+	}
+	if g.choose(4) > 0 {
+		authz.WriteString("answer contains \"probed\" if {\n")
+		for _, a := range members {
+			fmt.Fprintf(&authz, "\tnot input.%s.probe\n", a)
+			for _, b := range members {
+				fmt.Fprintf(&authz, "\tnot input.%s.%s.probe\n", a, b)
+			}
+		}
+		authz.WriteString("}\n")
 	}
 	return []string{authz.String(), other.String()}
 }
@@ -136,7 +163,7 @@ func (g *generator) rule(w *strings.Builder) {
 // body returns one to three expressions, each on its line.
 func (g *generator) body() string {
 	var b strings.Builder
-	for range 1 + g.choose(3) {
+	for range 1 + g.choose(2) {
 		b.WriteString("\t" + g.expr() + "\n")
 	}
 	return b.String()
@@ -150,9 +177,12 @@ func (g *generator) expr() string {
 		kinds = 6
 	}
 	switch g.choose(kinds) {
-	case 0, 1:
+	case 0:
 		value := g.collection()
 		return value + " == " + g.value()
+	case 1:
+		value := g.ref()
+		return value + " = " + g.ref()
 	case 2:
 		return g.collection() + " != " + g.scalar()
 	case 3, 4:
@@ -191,22 +221,25 @@ func (g *generator) expr() string {
 }
 
 func (g *generator) with() string {
-	expr := g.ref()
-	if g.choose(3) == 0 && !g.isTyped {
-		expr += " == " + g.value()
+	expr := g.pick([]string{"data.d[_]", "data.d.a[_]", "data.d", "data.d.a.b", "input.a", "input.a.b", "is_string(input.a.b)"})
+	if g.choose(2) == 0 {
+		expr = g.pick(g.rules)
+	}
+	if g.choose(3) == 0 && !g.typed[expr] {
+		expr += " != " + g.scalar()
 	}
 	for range 1 + g.choose(2) {
 		switch g.choose(7) {
 		case 0:
-			expr += " with input as " + g.value()
+			expr += " with input as " + g.part()
 		case 1:
-			expr += " with input.a as " + g.value()
+			expr += " with input.a as " + g.part()
 		case 2:
 			expr += " with input.a.b as " + g.value()
 		case 3:
-			expr += " with data.d as " + g.value()
+			expr += " with data.d as " + g.part()
 		case 4:
-			expr += " with data.d.a as " + g.value()
+			expr += " with data.d.a as " + g.part()
 		case 5:
 			expr += " with count as " + g.function()
 		case 6:
@@ -231,7 +264,7 @@ func (g *generator) collection() string {
 	if value := g.ref(); !g.isTyped {
 		return value
 	}
-	return "input.a"
+	return "input." + g.pick(members)
 }
 
 func (g *generator) bind() string {
@@ -265,19 +298,21 @@ func (g *generator) ref() string {
 		g.depth--
 	case kind == 5:
 		b.WriteString("data.d")
+	case kind < 9:
+		return g.part()
 	default:
 		b.WriteString("input")
 	}
 	if g.isTyped = g.typed[head]; g.isTyped {
 		return b.String()
 	}
-	if (head == "" || head == "data.other") && g.choose(12) > 0 {
+	if (head == "" || head == "data.other") && g.choose(30) > 0 {
 		b.WriteString(g.pick([]string{".a", ".b", ".c"})) // elements only below
 	} else if head == "" {
 		return b.String()
 	}
 	steps := []string{".a", ".a", ".b", ".b", ".c", "[0]", "[1]", "[\"0\"]"}
-	for range g.choose(3) {
+	for range g.choose(2) {
 		switch g.choose(16) {
 		case 0:
 			b.WriteString("[input.k]")
@@ -297,6 +332,16 @@ func (g *generator) ref() string {
 		}
 	}
 	return b.String()
+}
+
+// part returns a part of the input.
+func (g *generator) part() string {
+	g.isTyped = false
+	part := "input." + g.pick(members)
+	if g.choose(3) == 0 {
+		part += "." + g.pick(members)
+	}
+	return part
 }
 
 func (g *generator) value() string {
@@ -325,7 +370,7 @@ func (g *generator) valueOf(kind int) string {
 	case 12:
 		return "{" + g.value() + "}"
 	case 13:
-		return "{\"a\": " + g.value() + ", \"b\": " + g.value() + "}"
+		return "{" + g.pick([]string{"\"a\"", g.ref()}) + ": " + g.value() + ", \"b\": " + g.value() + "}"
 	case 14:
 		return g.scoped(func() string { body := g.body(); return "[" + g.value() + " |\n" + body + "]" })
 	case 15:
@@ -354,8 +399,8 @@ func (g *generator) input() ast.Value { return g.object(0) }
 
 func (g *generator) object(depth int) ast.Value {
 	o := ast.NewObject()
-	for _, k := range []string{"a", "b", "c", "k", "0"} {
-		if g.choose(3) > 0 {
+	for _, k := range append([]string{"0"}, members...) {
+		if g.choose(6) > 0 {
 			o.Insert(ast.StringTerm(k), ast.NewTerm(g.json(depth+1)))
 		}
 	}

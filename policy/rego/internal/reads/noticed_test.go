@@ -65,12 +65,16 @@ func TestSuiteNoticesNothingOutsideOfItsReads(t *testing.T) {
 
 func TestBoutiqueNoticesNothingOutsideOfItsReads(t *testing.T) {
 	var n tally
+	limit := 300
+	if *full {
+		limit = 0
+	}
 	for _, s := range shop(t) {
 		if !*full {
 			rand.New(rand.NewPCG(1, 1)).Shuffle(len(s.inputs), func(i, j int) { s.inputs[i], s.inputs[j] = s.inputs[j], s.inputs[i] })
 			s.inputs = slices.Clone(s.inputs[:min(12, len(s.inputs))])
 		}
-		n.unnoticed(t, s, 0)
+		n.unnoticed(t, s, limit)
 	}
 	n.log(t)
 }
@@ -92,12 +96,12 @@ func TestConstructsNoticeNothingOutsideOfTheirReads(t *testing.T) {
 
 func TestGeneratedPoliciesNoticeNothingOutsideOfTheirReads(t *testing.T) {
 	var n tally
-	policies, limit := 1000, 40
+	policies, limit := 300, 40
 	switch {
 	case testing.Short():
 		policies = 100
 	case *full:
-		policies, limit = 30_000, 100
+		policies, limit = 10_000, 100
 	}
 	for seed := range policies {
 		if s, ok := generated(t, seed); ok {

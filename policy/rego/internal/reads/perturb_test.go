@@ -26,11 +26,22 @@ type perturbation struct {
 	limit int
 	rand  *rand.Rand
 
+	agreement agreement
+	// except is a set with which everything that agrees is left out.
+	except *reads.Set
+
 	evaluated int // inputs that differ outside of the set
 }
 
+// An agreement says by what two inputs have to agree on a path that leads to
+// nothing in both.
+type agreement struct{ depth, kind bool }
+
+// toTheLetter is what the package's documentation says.
+var toTheLetter = agreement{depth: true, kind: true}
+
 func newPerturbation(q *question, p *ir.Policy, set *reads.Set) *perturbation {
-	d := &perturbation{question: q, set: set, rand: rand.New(rand.NewPCG(1, 2))}
+	d := &perturbation{question: q, set: set, agreement: toTheLetter, rand: rand.New(rand.NewPCG(1, 2))}
 	for _, s := range p.Static.Strings {
 		if len(d.members) < 40 && !slices.Contains(d.members, s.Value) {
 			d.members = append(d.members, s.Value)
@@ -53,17 +64,26 @@ func (d *perturbation) on(ctx context.Context, input ast.Value) (string, error) 
 		return "", errUnsteady
 	}
 	changed := []ast.Value{d.scrub(input, d.set.Paths())}
-	if !d.agree(input, changed[0]) {
+	agrees := d.agreement.with(d.set, input)
+	if !agrees(changed[0]) {
 		return "", fmt.Errorf("%v and its scrubbed form %v do not agree on %v", input, changed[0], d.set)
 	}
-	d.change(input, func(v ast.Value) {
-		if d.agree(input, v) {
+	excepted := func(ast.Value) bool { return false }
+	if d.except != nil {
+		excepted = toTheLetter.with(d.except, input)
+	}
+	var changes []func() ast.Value
+	d.change(input, func(build func() ast.Value) { changes = append(changes, build) })
+	if d.limit > 0 {
+		d.rand.Shuffle(len(changes), func(i, j int) { changes[i], changes[j] = changes[j], changes[i] })
+	}
+	for _, build := range changes {
+		if d.limit > 0 && len(changed) >= d.limit {
+			break
+		}
+		if v := build(); agrees(v) && !excepted(v) {
 			changed = append(changed, v)
 		}
-	})
-	if d.limit > 0 && len(changed) > d.limit {
-		d.rand.Shuffle(len(changed)-1, func(i, j int) { changed[i+1], changed[j+1] = changed[j+1], changed[i+1] })
-		changed = changed[:d.limit]
 	}
 	for _, v := range changed {
 		got, err := d.question.eval(ctx, v)
@@ -78,42 +98,61 @@ func (d *perturbation) on(ctx context.Context, input ast.Value) (string, error) 
 	return "", nil
 }
 
-// agree says whether two inputs agree on the set, by the letter of the package's
-// documentation.
-func (d *perturbation) agree(a, b ast.Value) bool {
-	for _, p := range d.set.Paths() {
-		x, atX := walk(a, p)
-		y, atY := walk(b, p)
-		if atX != atY || ast.ValueName(x) != ast.ValueName(y) || atX == len(p) && x.Compare(y) != 0 {
-			return false
-		}
+// with returns what says whether an input agrees with this one on a set.
+func (g agreement) with(set *reads.Set, a ast.Value) func(ast.Value) bool {
+	type end struct {
+		path  []*ast.Term
+		value ast.Value
+		steps int
 	}
-	return true
+	ends := make([]end, 0, len(set.Paths()))
+	for _, p := range set.Paths() {
+		path := make([]*ast.Term, len(p))
+		for i, k := range p {
+			path[i] = term(k)
+		}
+		value, steps := walk(a, path)
+		ends = append(ends, end{path, value, steps})
+	}
+	return func(b ast.Value) bool {
+		for _, e := range ends {
+			value, steps := walk(b, e.path)
+			switch {
+			case steps == len(e.path) || e.steps == len(e.path):
+				if steps != e.steps || value.Compare(e.value) != 0 {
+					return false
+				}
+			case g.depth && steps != e.steps, g.kind && ast.ValueName(value) != ast.ValueName(e.value):
+				return false
+			}
+		}
+		return true
+	}
 }
 
 // walk goes down a path as far as it leads, and returns what is there and how
 // many steps it is down.
-func walk(v ast.Value, p reads.Path) (ast.Value, int) {
-	for i, k := range p {
+func walk(v ast.Value, path []*ast.Term) (ast.Value, int) {
+	for i, k := range path {
 		next := member(v, k)
 		if next == nil {
 			return v, i
 		}
 		v = next
 	}
-	return v, len(p)
+	return v, len(path)
 }
 
-func member(v ast.Value, k reads.Key) ast.Value {
+func member(v ast.Value, k *ast.Term) ast.Value {
 	var found *ast.Term
 	switch v := v.(type) {
 	case *ast.Array:
-		found = v.Get(term(k))
+		found = v.Get(k)
 	case ast.Object:
-		found = v.Get(term(k))
+		found = v.Get(k)
 	case ast.Set:
-		if t := term(k); v.Contains(t) {
-			found = t
+		if v.Contains(k) {
+			found = k
 		}
 	}
 	if found == nil {
@@ -134,39 +173,46 @@ func term(k reads.Key) *ast.Term {
 	return ast.NullTerm()
 }
 
-// change calls f with inputs that differ from v in one place: what is there is
-// taken away, is another value of its type, is of another type; what is not there
-// is added.
-func (d *perturbation) change(v ast.Value, f func(ast.Value)) {
+// change calls f with what builds an input that differs from v in one place: what
+// is there is taken away, is another value of its type, is of another type; what
+// is not there is added.
+func (d *perturbation) change(v ast.Value, f func(build func() ast.Value)) {
 	for _, other := range d.others(v) {
-		f(other)
+		f(func() ast.Value { return other })
 	}
 	switch v := v.(type) {
 	case ast.Object:
 		for _, k := range v.Keys() {
-			f(without(v, k))
-			d.change(v.Get(k).Value, func(child ast.Value) { f(with(v, k, child)) })
+			f(func() ast.Value { return without(v, k) })
+			d.change(v.Get(k).Value, func(child func() ast.Value) {
+				f(func() ast.Value { return with(v, k, child()) })
+			})
 		}
 		for _, name := range d.members {
 			if k := ast.StringTerm(name); v.Get(k) == nil {
 				for _, child := range []ast.Value{ast.Boolean(true), ast.String(name), ast.NewObject()} {
-					f(with(v, k, child))
+					f(func() ast.Value { return with(v, k, child) })
 				}
 			}
 		}
 	case *ast.Array:
 		elements := slices.Collect(elementsOf(v))
 		for i := range elements {
-			f(ast.NewArray(slices.Delete(slices.Clone(elements), i, i+1)...))
-			d.change(elements[i].Value, func(child ast.Value) {
-				changed := slices.Clone(elements)
-				changed[i] = ast.NewTerm(child)
-				f(ast.NewArray(changed...))
+			f(func() ast.Value { return ast.NewArray(slices.Delete(slices.Clone(elements), i, i+1)...) })
+			d.change(elements[i].Value, func(child func() ast.Value) {
+				f(func() ast.Value {
+					changed := slices.Clone(elements)
+					changed[i] = ast.NewTerm(child())
+					return ast.NewArray(changed...)
+				})
 			})
 		}
-		slices.Reverse(elements)
-		f(ast.NewArray(elements...))
-		f(ast.NewArray(append(elements, ast.StringTerm("added"))...))
+		f(func() ast.Value { return ast.NewArray(append(slices.Clone(elements), ast.StringTerm("added"))...) })
+		f(func() ast.Value {
+			reversed := slices.Clone(elements)
+			slices.Reverse(reversed)
+			return ast.NewArray(reversed...)
+		})
 	}
 }
 
@@ -213,7 +259,7 @@ func (d *perturbation) scrub(v ast.Value, paths []reads.Path) ast.Value {
 	case ast.Object:
 		scrubbed := ast.NewObject([2]*ast.Term{ast.StringTerm("scrubbed"), ast.BooleanTerm(true)})
 		for _, k := range keys {
-			if child := member(v, k); child != nil {
+			if child := member(v, term(k)); child != nil {
 				scrubbed.Insert(term(k), ast.NewTerm(d.scrub(child, below[k])))
 			}
 		}

@@ -1,0 +1,182 @@
+package reads_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/ir"
+	"github.com/open-policy-agent/opa/v1/storage/inmem"
+
+	"github.com/microwall/microwall/policy/rego/internal/reads"
+)
+
+// repeat writes a line for each number below n.
+func repeat(n int, line string) string {
+	var b strings.Builder
+	for i := range n {
+		b.WriteString(strings.ReplaceAll(line, "#", fmt.Sprint(i)) + "\n")
+	}
+	return b.String()
+}
+
+// TestMoreThanIsToldApartIsReadWhole goes over every bound of the analysis. The
+// set has to have every path that was in use, or more; and nothing outside of it
+// may be noticed.
+func TestMoreThanIsToldApartIsReadWhole(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		rego  string
+		input string
+		data  map[string]any
+		want  []string // paths that are read
+		free  string   // a path that is not
+	}{
+		{name: "a long path",
+			rego:  "allow if input.free\nallow if input" + strings.Repeat(".x", 40) + " == 1",
+			input: `{"free": false, "other": 1, "x": ` + strings.Repeat(`{"x": `, 39) + `1` + strings.Repeat("}", 40),
+			want:  []string{"input" + strings.Repeat(".x", 32), "input.free"}, free: "other"},
+		{name: "a rule that is one of many parts",
+			rego:  "allow if u.id == 3\nu := input.none if data.none\n" + repeat(20, "else := input.p# if data.n == #"),
+			input: parts(20), data: map[string]any{"n": 3},
+			want: []string{"input.p0", "input.p3", "input.p19"}, free: "p20"},
+		{name: "one of many rules, chosen at run time",
+			rego:  "allow if data.authz.many[data.name].id == 3\n" + repeat(20, "many.r# := input.p#"),
+			input: parts(20), data: map[string]any{"name": "r3"},
+			want: []string{"input.p0", "input.p3", "input.p19"}, free: "p20"},
+		{name: "a function of many parts",
+			rego:  repeat(150, "allow if f(input.p#)") + "f(x) if x.id == 149",
+			input: `{"p0": {"id": 1}, "p100": {"id": 2, "no": 3}, "p149": {"id": 149}, "p150": 1}`,
+			want:  []string{"input.p0.id", "input.p100.id", "input.p149"}, free: "p150"},
+		{name: "a function of many keys",
+			rego:  "allow if f(input, \"p39\")\n" + repeat(40, "allow if f(input.in, \"p#\")") + "f(x, k) if x[k].id == 39",
+			input: `{"in": ` + parts(40) + `, "free": 1}`,
+			want:  []string{"input.p39.id", "input.in"}, free: "free"},
+		{name: "arguments that double with every call",
+			rego:  "allow if f0(input.p0)\nallow if f0(input.p1)\n" + repeat(40, "f#(x) if g#(x.id)\nf#(x) if g#(x.no)") + nextOf(40) + "g39(x) if x == 0",
+			input: parts(3),
+			want:  []string{"input.p0" + strings.Repeat(".id", 40), "input.p1" + strings.Repeat(".no", 40)}, free: "p2"},
+		{name: "with on many parts",
+			rego:  "allow if r0\n" + repeat(40, "r# if q# with input.a#.b as input.p1") + nextRule(40) + "q39 if { input.p0.id == 0; input.a0.b.id == 1 }",
+			input: parts(3),
+			want:  []string{"input.p0", "input.p1"}, free: ""},
+		{name: "a path of many keys for object.get",
+			rego:  "allow if object.get(input, [" + strings.Repeat(`"x", `, 20) + `"x"], 0) == 0` + "\nallow if input.x.free",
+			input: `{"x": {"x": 1, "free": false}}`,
+			want:  []string{"input"}, free: ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			q := ask(t, "data.authz.allow", "package authz\n"+tc.rego)
+			if tc.data != nil {
+				q.store = inmem.NewFromObject(tc.data)
+			}
+			p, err := q.plan(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			set := reads.Of(p)
+			for _, want := range tc.want {
+				if !set.Contains(pathOf(t, want)) {
+					t.Errorf("%s is not in %v", want, set)
+				}
+			}
+			if tc.free != "" && set.Overlaps(reads.Path{{Kind: reads.String, Text: tc.free}}) {
+				t.Errorf("%s is in %v", tc.free, set)
+			}
+			var n tally
+			n.unnoticed(t, specimen{q, p, []ast.Value{ast.MustParseTerm(tc.input).Value}}, 50)
+		})
+	}
+}
+
+// parts returns an input with members p0 to pn, each with its number as id.
+func parts(n int) string {
+	var members []string
+	for i := range n + 1 {
+		members = append(members, fmt.Sprintf(`"p%d": {"id": %[1]d}`, i))
+	}
+	return "{" + strings.Join(members, ", ") + "}"
+}
+
+// nextOf makes g of each number but the last call f of the next.
+func nextOf(n int) string {
+	var b strings.Builder
+	for i := range n - 1 {
+		fmt.Fprintf(&b, "g%d(x) if f%d(x)\n", i, i+1)
+	}
+	return b.String()
+}
+
+func nextRule(n int) string {
+	var b strings.Builder
+	for i := range n - 1 {
+		fmt.Fprintf(&b, "q%d if r%d\n", i, i+1)
+	}
+	return b.String()
+}
+
+func pathOf(t *testing.T, ref string) reads.Path {
+	t.Helper()
+	var path reads.Path
+	for _, step := range ast.MustParseRef(ref)[1:] {
+		path = append(path, reads.Key{Kind: reads.String, Text: string(step.Value.(ast.String))})
+	}
+	return path
+}
+
+// strange is a statement of a version of OPA to come.
+type strange struct{ ir.Location }
+
+// TestPlansThatOPADoesNotMakeReadEverything are of a planner to come, or of
+// somebody who found a way to bring a plan of his own.
+func TestPlansThatOPADoesNotMakeReadEverything(t *testing.T) {
+	dot := func(from, to ir.Local) ir.Stmt {
+		return &ir.DotStmt{Source: ir.Operand{Value: from}, Key: ir.Operand{Value: ir.StringIndex(0)}, Target: to}
+	}
+	for _, tc := range []struct {
+		name  string
+		stmts []ir.Stmt
+	}{
+		{"an unknown statement", []ir.Stmt{&strange{}}},
+		{"an unknown statement in a block", []ir.Stmt{&ir.BlockStmt{Blocks: []*ir.Block{{Stmts: []ir.Stmt{&strange{}}}}}}},
+		{"an operand that is none", []ir.Stmt{&ir.AssignVarStmt{Target: 2}}},
+		{"a local below zero", []ir.Stmt{&ir.ResultSetAddStmt{Value: -1}}},
+		{"a constant key beyond the end", []ir.Stmt{&ir.DotStmt{Source: ir.Operand{Value: ir.Input}, Key: ir.Operand{Value: ir.StringIndex(7)}, Target: 2}}},
+		{"with of a path beyond the end", []ir.Stmt{&ir.WithStmt{Local: ir.Input, Path: []int{7}, Value: ir.Operand{Value: ir.Data}, Block: &ir.Block{}}}},
+		{"with of a local below zero", []ir.Stmt{&ir.WithStmt{Local: -3, Value: ir.Operand{Value: ir.Data}, Block: &ir.Block{}}}},
+		{"a dynamic call without a path", []ir.Stmt{&ir.CallDynamicStmt{Args: []ir.Local{ir.Input, ir.Data}, Result: 2}}},
+		{"a loop that goes deeper at every turn", []ir.Stmt{
+			dot(ir.Input, 2),
+			&ir.ScanStmt{Source: ir.Data, Key: 3, Value: 4, Block: &ir.Block{Stmts: []ir.Stmt{dot(2, 2)}}},
+		}},
+		{"a function that calls itself", []ir.Stmt{
+			&ir.CallStmt{Func: "f", Args: []ir.Operand{{Value: ir.Input}, {Value: ir.Data}}, Result: 2},
+		}},
+		{"arguments too many", []ir.Stmt{
+			&ir.CallStmt{Func: "g", Args: []ir.Operand{{Value: ir.Input}, {Value: ir.Data}}, Result: 2},
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			path := []ir.Operand{{Value: ir.StringIndex(0)}, {Value: ir.Data}}
+			p := &ir.Policy{
+				Static: &ir.Static{Strings: []*ir.StringConst{{Value: "a"}}},
+				Plans:  &ir.Plans{Plans: []*ir.Plan{{Blocks: []*ir.Block{{Stmts: tc.stmts}}}}},
+				Funcs: &ir.Funcs{Funcs: []*ir.Func{
+					{Name: "f", Params: []ir.Local{0, 1}, Return: 2, Path: []string{"a", "f"}, Blocks: []*ir.Block{{Stmts: []ir.Stmt{
+						&ir.CallDynamicStmt{Args: []ir.Local{ir.Input, ir.Data}, Path: path, Result: 3}}}}},
+					{Name: "g", Params: nil, Return: 2, Path: []string{"a", "g", "g"}},
+				}},
+			}
+			if set := reads.Of(p); !set.Whole() {
+				t.Errorf("reads %v", set)
+			}
+		})
+	}
+}
+
+func TestPlanOfNothingReadsNothing(t *testing.T) {
+	if set := reads.Of(&ir.Policy{}); set.Whole() || len(set.Paths()) != 0 || set.String() != "nothing" {
+		t.Errorf("reads %v", set)
+	}
+}
