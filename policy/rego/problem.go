@@ -81,8 +81,7 @@ func (ps *Problems) add(loc *ast.Location, hint, format string, args ...any) {
 // addData takes over why data.json is none.
 func (ps *Problems) addData(err error) {
 	p := Problem{File: "data.json", Message: err.Error()}
-	var fault *value.DataError
-	if errors.As(err, &fault) {
+	if fault, ok := errors.AsType[*value.DataError](err); ok {
 		p.Line, p.Column, p.Message = fault.Line, fault.Column, fault.Message
 	}
 	*ps = append(*ps, p)

@@ -110,8 +110,8 @@ func (b *builder) assign(target ir.Local, n *node) op {
 
 // step compiles a statement that is not put off: what it reads is taken first,
 // what else was put off comes before it.
-func (b *builder) step(make func() op) {
-	o := make()
+func (b *builder) step(compile func() op) {
+	o := compile()
 	b.flush()
 	b.emit(o)
 }

@@ -96,11 +96,11 @@ func TestAnIndexHidesNothing(t *testing.T) {
 		module := manyRules(r, 8+r.IntN(40))
 		program, query := compileBoth(t, module, "x = data.p.q")
 		for range 40 {
-			any := func() string { return values[r.IntN(len(values))] }
+			some := func() string { return values[r.IntN(len(values))] }
 			text := fmt.Sprintf(`{"x": %s, "y": %s, "deep": {"x": %s}, "odd name": %s, "list": [%s], "number": %s}`,
-				any(), any(), any(), any(), any(), []string{"1", `"1"`, `"one"`, "2"}[r.IntN(4)])
+				some(), some(), some(), some(), some(), []string{"1", `"1"`, `"one"`, "2"}[r.IntN(4)])
 			if r.IntN(8) == 0 {
-				text = any()
+				text = some()
 			}
 			input := ast.MustParseTerm(text).Value
 			want, wantErr := query.Eval(t.Context(), input, reference.Mode{})

@@ -1,6 +1,8 @@
 package exec
 
 import (
+	"slices"
+
 	"github.com/open-policy-agent/opa/v1/ir"
 
 	"github.com/microwall/microwall/policy/rego/internal/value"
@@ -194,12 +196,8 @@ func (b *builder) lookUp(n *node, target ir.Local) op {
 // isConstant reports whether a statement makes a constant, or a part of one.
 func (b *builder) isConstant(s ir.Stmt) bool {
 	defs, uses := access(s)
-	target := ir.Local(-1)
-	if len(defs) == 1 {
-		target = defs[0]
-	} else {
-		target = uses[len(uses)-1] // the composite that is changed
-	}
+	all := slices.Concat(uses, defs) // the composite that is made or changed is the last
+	target := all[len(all)-1]
 	_, ok := b.c.region.constants[target]
 	return ok
 }
@@ -339,10 +337,10 @@ func (b *builder) compile(s ir.Stmt) op {
 // index returns where a local is.
 func (b *builder) index(l ir.Local) int { return int(b.c.region.named(l)) }
 
-func makeOp(target ir.Local, make func() value.Value) op {
+func makeOp(target ir.Local, made func() value.Value) op {
 	t := int(target)
 	return func(_ *machine, l []value.Value) int {
-		l[t] = make()
+		l[t] = made()
 		return next
 	}
 }
@@ -350,13 +348,13 @@ func makeOp(target ir.Local, make func() value.Value) op {
 // compositeBytes is what an empty composite takes.
 const compositeBytes = 128
 
-func makeComposite(target ir.Local, make func() value.Value) op {
+func makeComposite(target ir.Local, made func() value.Value) op {
 	t := int(target)
 	return func(m *machine, l []value.Value) int {
 		if err := m.meter.Bytes(compositeBytes); err != nil {
 			return m.fail(err)
 		}
-		l[t] = make()
+		l[t] = made()
 		return next
 	}
 }

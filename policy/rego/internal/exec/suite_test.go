@@ -53,8 +53,7 @@ func TestEveryCaseOfOPAsSuite(t *testing.T) {
 }
 
 func code(err error) string {
-	var e *exec.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*exec.Error](err); ok {
 		return e.Code
 	}
 	return ""
