@@ -121,11 +121,7 @@ func suffer(t *testing.T, h hostile) {
 	}
 	src := rego.Source{Modules: []rego.Module{{Path: "authz.rego", Source: []byte("package authz\n" + h.module)}}}
 	if strings.Contains(h.module, "data.many") {
-		var b strings.Builder
-		for i := range 20 {
-			fmt.Fprintf(&b, "r%d := %d if input.action.name\n", i, i)
-		}
-		src.Modules = append(src.Modules, rego.Module{Path: "many.rego", Source: []byte("package many\n" + b.String())})
+		src.Modules = append(src.Modules, rego.Module{Path: "many.rego", Source: []byte(twentyRules())})
 	}
 	if h.data != nil {
 		src.Data = []byte(h.data())
@@ -159,4 +155,14 @@ func suffer(t *testing.T, h hostile) {
 	if took > 3*time.Second {
 		t.Errorf("it took %s", took)
 	}
+}
+
+// twentyRules is a package with 20 rules.
+func twentyRules() string {
+	var b strings.Builder
+	b.WriteString("package many\n")
+	for i := range 20 {
+		fmt.Fprintf(&b, "r%d := %d if input.action.name\n", i, i)
+	}
+	return b.String()
 }
