@@ -17,6 +17,7 @@ func commands(w world) []*cobra.Command {
 		newPush(w),
 		newServe(w),
 		newKeygen(w),
+		newExplain(w),
 		newCheck(w),
 		newTest(w),
 		newBuild(w),
