@@ -15,15 +15,16 @@ import (
 // bridge returns the built-in that OPA's evaluator has under a name, with
 // operands and results converted.
 func bridge(name string) (*Builtin, bool) {
+	return bridgeFor(name, func(c *Call, args []value.Value) error { return c.chargeBridge(name, args) })
+}
+
+// bridgeFor is bridge for another charge.
+func bridgeFor(name string, charge func(c *Call, args []value.Value) error) (*Builtin, bool) {
 	call := topdown.GetBuiltin(name)
 	if call == nil {
 		return nil, false
 	}
 	decl := ast.BuiltinMap[name]
-	charge := costs[name]
-	if charge == nil {
-		charge = sizes
-	}
 	relation := decl != nil && decl.Relation
 	return &Builtin{Name: name, Func: func(c *Call, args []value.Value) (value.Value, error) {
 		if err := charge(c, args); err != nil {

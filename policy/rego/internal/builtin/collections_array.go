@@ -60,7 +60,7 @@ func arrayFlatten(c *Call, args []value.Value) (value.Value, error) {
 	}
 	n := 0
 	for i := range v.Len() {
-		if err := c.Step(1); err != nil {
+		if err := c.Step(4); err != nil {
 			return value.Value{}, err
 		}
 		if e := v.Elem(i); e.Kind() == value.Array {

@@ -1,7 +1,7 @@
 package builtin
 
 import (
-	"math"
+	"math/bits"
 
 	"github.com/microwall/microwall/policy/rego/internal/value"
 )
@@ -17,42 +17,22 @@ const (
 // textSteps is what one look at a text of n bytes costs beside a step.
 func textSteps(n int) int64 { return int64(n) / 64 }
 
+// atATime is how much is weighed without a look at the meter: some tens of
+// microseconds' worth.
+const atATime = 1 << 12
+
 // look charges for one look at all of v, such as hashing it takes, or comparing
-// it with something of the same size. It takes that many steps itself.
+// it with something of the same size. It takes about that long itself.
 func (c *Call) look(v value.Value) error {
-	switch v.Kind() {
-	case value.String:
-		return c.Step(1 + textSteps(len(v.Text())))
-	case value.Number:
-		return c.Step(1 + numberSteps(v))
-	case value.Array:
-		if err := c.Step(1); err != nil {
-			return err
-		}
-		for i := range v.Len() {
-			if err := c.look(v.Elem(i)); err != nil {
-				return err
-			}
-		}
-		return nil
-	case value.Object, value.Set:
-		if err := c.ordered(v); err != nil {
-			return err
-		}
-		for key, val := range v.All() {
-			if err := c.look(key); err != nil {
-				return err
-			}
-			if v.Kind() == value.Object {
-				if err := c.look(val); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
+	if w := v.Weight(atATime); w <= atATime || !v.IsComposite() {
+		return c.Step(w)
 	}
-	return c.Step(1)
+	_, err := c.measure(v)
+	return err
 }
+
+// measure says what v amounts to, and charges like look.
+func (c *Call) measure(v value.Value) (value.Size, error) { return v.Measure(c.Step) }
 
 // ordered charges for putting the members of an object or a set in order, which
 // going through them takes.
@@ -61,26 +41,8 @@ func (c *Call) ordered(v value.Value) error {
 	return c.Step(1 + n*log2(n)/4)
 }
 
-// log2 returns how often n can be halved, at least 1.
-func log2(n int64) int64 {
-	l := int64(1)
-	for ; n > 2; n /= 2 {
-		l++
-	}
-	return l
-}
-
-// numberSteps is what a look at a number in a spelling of its own costs beside a
-// step.
-func numberSteps(v value.Value) int64 {
-	if v.IsBuilt(value.Number) {
-		return 0
-	}
-	if f, ok := v.Float64(); ok && f != math.Trunc(f) && v == value.Float(f) {
-		return 0
-	}
-	return int64(len(v.Numeral())) / 16
-}
+// log2 returns how often n can be halved, and 1.
+func log2(n int64) int64 { return int64(bits.Len64(uint64(n))) }
 
 // equal compares, and charges for that.
 func (c *Call) equal(a, b value.Value) (bool, error) {
@@ -105,17 +67,34 @@ func (c *Call) compare(a, b value.Value) (int, error) {
 	return value.Compare(a, b), nil
 }
 
-// smaller returns the one that ends a comparison of both first.
+// smaller returns the one that ends a comparison of both first. Of two numbers
+// that is the longer one: both are read.
 func smaller(a, b value.Value) value.Value {
-	if a.IsComposite() && a.Len() > b.Len() || a.Kind() == value.String && len(a.Text()) > len(b.Text()) {
+	switch a.Kind() {
+	case value.Number:
+		if a.Weight(0) > b.Weight(0) {
+			return a
+		}
+		return b
+	case value.String:
+		if len(a.Text()) < len(b.Text()) {
+			return a
+		}
 		return b
 	}
-	return a
+	if a.Len() < b.Len() {
+		return a
+	}
+	return b
 }
+
+// inTable is what it costs to find something among n members: the more there
+// are, the less likely it is that they are in the processor's cache.
+func inTable(n int) int64 { return 1 + int64(bits.Len(uint(n)))/2 }
 
 // has looks a member of a set up, and charges for that.
 func (c *Call) has(set, member value.Value) (bool, error) {
-	if err := c.look(member); err != nil {
+	if err := c.find(set, member); err != nil {
 		return false, err
 	}
 	return set.Has(member), nil
@@ -123,15 +102,23 @@ func (c *Call) has(set, member value.Value) (bool, error) {
 
 // get looks a key up, and charges for that.
 func (c *Call) get(v, key value.Value) (value.Value, error) {
-	if err := c.look(key); err != nil {
+	if err := c.find(v, key); err != nil {
 		return value.Value{}, err
 	}
 	return v.Get(key), nil
 }
 
+// find charges for looking a key up.
+func (c *Call) find(v, key value.Value) error {
+	if err := c.look(key); err != nil {
+		return err
+	}
+	return c.Step(inTable(v.Len()))
+}
+
 // add adds a member to a set that is being built, and charges for that.
 func (c *Call) add(set, member value.Value) error {
-	if err := c.look(member); err != nil {
+	if err := c.find(set, member); err != nil {
 		return err
 	}
 	if err := c.Work(2, memberBytes); err != nil {
@@ -143,25 +130,12 @@ func (c *Call) add(set, member value.Value) error {
 
 // insert sets a member of an object that is being built, and charges for that.
 func (c *Call) insert(object, key, val value.Value) error {
-	if err := c.look(key); err != nil {
+	if err := c.find(object, key); err != nil {
 		return err
 	}
 	if err := c.Work(2, pairBytes); err != nil {
 		return err
 	}
 	object.Insert(key, val)
-	return nil
-}
-
-// costs charges the calls of built-ins that run in OPA, by name.
-var costs = map[string]func(c *Call, args []value.Value) error{}
-
-// sizes charges by the sizes of the operands.
-func sizes(c *Call, args []value.Value) error {
-	for _, arg := range args {
-		if err := c.look(arg); err != nil {
-			return err
-		}
-	}
 	return nil
 }

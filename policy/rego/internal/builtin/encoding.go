@@ -103,14 +103,14 @@ func base64URLDecode(s string) (value.Value, error) {
 
 func urlqueryEncodeObject(c *Call, args []value.Value) (value.Value, error) {
 	v := args[0]
-	nodes, text, err := c.measure(v)
+	size, err := c.measure(v)
 	if err != nil {
 		return value.Value{}, err
 	}
-	if err := c.Bytes(nodes*2*pairBytes + text*6); err != nil {
+	if err := c.Bytes(size.Values*2*pairBytes + size.Text*6); err != nil {
 		return value.Value{}, err
 	}
-	if err := c.block(nodes*40 + text); err != nil {
+	if err := c.block(size.Values*40 + size.Text); err != nil {
 		return value.Value{}, err
 	}
 	if v.Kind() != value.Object {

@@ -38,7 +38,7 @@ func reachable(c *Call, args []value.Value) (value.Value, error) {
 	if err := c.Work(int64(n/64), int64(n/8)); err != nil {
 		return value.Value{}, err
 	}
-	r := reach{c: c, graph: graph, reached: make([]uint64, (n+63)/64)}
+	r := reach{c: c, graph: graph, cost: inTable(n), reached: make([]uint64, (n+63)/64)}
 	if err := r.meet(args[1]); err != nil {
 		return value.Value{}, err
 	}
@@ -72,6 +72,7 @@ func (c *Call) positioned(object value.Value) (value.Value, error) {
 type reach struct {
 	c       *Call
 	graph   value.Value
+	cost    int64         // of finding a node
 	reached []uint64      // a bit for each node
 	queue   []int32       // nodes in the order in which they were reached
 	nodes   []value.Value // the same as they were named, if that can differ from the graph's keys
@@ -82,6 +83,9 @@ func (r *reach) meet(nodes value.Value) error {
 	switch nodes.Kind() {
 	case value.Array:
 		free := value.InOneDocument(r.graph, nodes)
+		if err := r.c.Step(int64(nodes.Len()) * r.cost); err != nil {
+			return err
+		}
 		for i := range nodes.Len() {
 			if !free {
 				if err := r.c.look(nodes.Elem(i)); err != nil {
@@ -94,9 +98,11 @@ func (r *reach) meet(nodes value.Value) error {
 				}
 			}
 		}
-		return r.c.Step(int64(nodes.Len()))
 	case value.Set:
 		if err := r.c.ordered(nodes); err != nil {
+			return err
+		}
+		if err := r.c.Step(int64(nodes.Len()) * r.cost); err != nil {
 			return err
 		}
 		var key, node value.Value
@@ -120,7 +126,7 @@ func (r *reach) mark(position int, node value.Value) error {
 	if !r.graph.IsPacked() {
 		r.nodes = append(r.nodes, node)
 	}
-	return r.c.Work(4, memberBytes+elemBytes)
+	return r.c.Work(4+2*r.cost, memberBytes+elemBytes)
 }
 
 // result gives the set of the nodes that were reached.
@@ -224,7 +230,8 @@ func (p *paths) enter(node value.Value) error {
 
 // end adds the path to those that were found.
 func (p *paths) end() error {
-	if err := p.c.Bytes(int64(len(p.path)) * elemBytes); err != nil {
+	n := int64(len(p.path))
+	if err := p.c.Work(10+2*n, n*elemBytes); err != nil {
 		return err
 	}
 	return p.c.add(p.found, value.NewArray(append([]value.Value(nil), p.path...)...))

@@ -17,71 +17,24 @@ var jsonTexts = []*Builtin{
 	validity("json.is_valid", 4, func(s string) bool { return json.Valid([]byte(s)) }),
 }
 
-// measure counts the values in v and the bytes of their texts. It charges for
-// counting them.
-func (c *Call) measure(v value.Value) (nodes, text int64, err error) {
-	m := measure{c: c}
-	err = m.count(v)
-	return m.nodes, m.text, err
-}
-
-type measure struct {
-	c           *Call
-	nodes, text int64
-	depth       int64 // of the deepest value
-}
-
-func (m *measure) count(v value.Value) error {
-	m.nodes++
-	switch v.Kind() {
-	case value.String:
-		m.text += int64(len(v.Text()))
-		return m.c.Step(1)
-	case value.Number:
-		if m.text += 20; numberSteps(v) > 0 {
-			m.text += int64(len(v.Numeral()))
-		}
-		return m.c.Step(1)
-	case value.Array, value.Object, value.Set:
-		if err := m.c.ordered(v); err != nil {
-			return err
-		}
-		deepest := int64(0)
-		var key, elem value.Value
-		for s := v.Scan(); s.Next(&key, &elem); {
-			m.depth = 0
-			if v.Kind() == value.Object {
-				if err := m.count(key); err != nil {
-					return err
-				}
-			}
-			if err := m.count(elem); err != nil {
-				return err
-			}
-			deepest = max(deepest, m.depth+1)
-		}
-		m.depth = deepest
-	}
-	return m.c.Step(1)
-}
-
 // jsonText gives a value's JSON, for a charge.
-func (c *Call) jsonText(name string, v value.Value) ([]byte, *measure, error) {
-	m := &measure{c: c}
-	if err := m.count(v); err != nil {
-		return nil, nil, err
+func (c *Call) jsonText(name string, v value.Value) ([]byte, value.Size, error) {
+	size, err := c.measure(v)
+	if err != nil {
+		return nil, size, err
 	}
-	if err := c.Bytes(2*m.nodes + m.text); err != nil {
-		return nil, nil, err
+	length := size.Values*8 + size.Text
+	if err := c.Bytes(length); err != nil {
+		return nil, size, err
 	}
-	if err := c.block(m.nodes*2 + m.text/8); err != nil {
-		return nil, nil, err
+	if err := c.block(size.Values*6 + size.Text/4); err != nil {
+		return nil, size, err
 	}
 	text, err := v.AppendJSON(nil)
 	if err != nil {
-		return nil, nil, fail(name, "%v", err)
+		return nil, size, fail(name, "%v", err)
 	}
-	return text, m, nil
+	return text, size, c.Bytes(max(0, int64(len(text))-length))
 }
 
 func jsonMarshal(c *Call, args []value.Value) (value.Value, error) {
@@ -91,13 +44,18 @@ func jsonMarshal(c *Call, args []value.Value) (value.Value, error) {
 
 func jsonMarshalWithOptions(c *Call, args []value.Value) (value.Value, error) {
 	const name = "json.marshal_with_options"
-	text, m, err := c.jsonText(name, args[0])
+	text, size, err := c.jsonText(name, args[0])
 	if err != nil {
 		return value.Value{}, err
 	}
 	options := args[1]
 	if options.Kind() != value.Object {
 		return value.Value{}, wrongType(name, 2, options, "object")
+	}
+	if of, err := c.measure(options); err != nil {
+		return value.Value{}, err
+	} else if err := c.block(of.Text / 2); err != nil { // it may be told in an error
+		return value.Value{}, err
 	}
 	prefix, indent := "", "\t"
 	given, pretty, said := false, false, false
@@ -129,8 +87,8 @@ func jsonMarshalWithOptions(c *Call, args []value.Value) (value.Value, error) {
 		return value.Text(string(text)), nil
 	}
 	// Every value and every end of one can begin a line.
-	line := int64(len(prefix)+2) + m.depth*int64(len(indent))
-	added := 2 * m.nodes * line
+	line := int64(len(prefix)+2) + size.Depth*int64(len(indent))
+	added := 2 * size.Values * line
 	if line > 1<<30 {
 		added = 1 << 60
 	}

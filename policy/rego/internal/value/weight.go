@@ -6,8 +6,8 @@ import "github.com/microwall/microwall/policy"
 type Size struct {
 	// Values counts the value itself and all in it, keys included.
 	Values int64
-	// Text is how many bytes the strings take, and the numbers that have a spelling
-	// of their own.
+	// Text is how many bytes the strings take, and four times those of the numbers
+	// that have a spelling of their own: these are calculated with.
 	Text int64
 	// Depth is how many composites the deepest value is in.
 	Depth int64
@@ -17,32 +17,65 @@ type Size struct {
 // value, and 1 for as many bytes of text as are hashed or compared in that time.
 func (s Size) Weight() int64 { return s.Values + s.Text/64 }
 
-// Size counts, until the weight is over limit.
-func (v Value) Size(limit int64) Size {
-	w := weigher{left: limit}
-	w.add(v)
-	return Size{Values: w.values, Text: w.text, Depth: w.deepest}
-}
-
-// Weight is v.Size(limit).Weight().
+// Weight is the weight of v's size; it stops counting soon after limit.
 func (v Value) Weight(limit int64) int64 {
 	switch {
 	case v.IsComposite():
-		return v.Size(limit).Weight()
+		w := weigher{left: limit}
+		w.add(v)
+		return w.size().Weight()
 	case v.Kind() == String || v.form() == spelled:
-		return 1 + int64(v.num/64)
+		return 1 + int64(v.textSize()/64)
 	}
 	return 1
+}
+
+// portion is how much is measured between two charges.
+const portion = 1 << 12
+
+// Measure returns the size of v. It charges for measuring it, in portions of
+// weight, and stops when charge returns an error, which it returns.
+func (v Value) Measure(charge func(weight int64) error) (Size, error) {
+	w := weigher{left: portion, charge: charge}
+	if w.add(v); w.err == nil {
+		w.err = charge(portion - w.left)
+	}
+	return w.size(), w.err
 }
 
 // weigher adds up what a value amounts to.
 type weigher struct {
 	values, text   int64
 	depth, deepest int64
-	left           int64 // of the limit
+	left           int64 // of the limit, or the portion
+	charge         func(weight int64) error
+	err            error
 }
 
-func (w *weigher) over() bool { return w.left < 0 }
+func (w *weigher) size() Size { return Size{Values: w.values, Text: w.text, Depth: w.deepest} }
+
+// over reports whether to stop.
+func (w *weigher) over() bool {
+	if w.left >= 0 {
+		return false
+	}
+	if w.charge != nil && w.err == nil {
+		w.err = w.charge(portion - w.left)
+		w.left = portion
+	}
+	return w.charge == nil || w.err != nil
+}
+
+// textSize is what a value that is no composite adds to Size.Text.
+func (v Value) textSize() int {
+	switch {
+	case v.Kind() == String:
+		return int(v.num)
+	case v.form() == spelled:
+		return int(v.num) * 4
+	}
+	return 0
+}
 
 func (w *weigher) one(text int) {
 	w.values++
@@ -52,11 +85,7 @@ func (w *weigher) one(text int) {
 
 func (w *weigher) add(v Value) {
 	if !v.IsComposite() {
-		n := 0
-		if v.Kind() == String || v.form() == spelled {
-			n = int(v.num)
-		}
-		w.one(n)
+		w.one(v.textSize())
 		return
 	}
 	w.one(0)
