@@ -33,9 +33,10 @@ func newTest(w world) *cobra.Command {
 		Use:     "test DIR",
 		GroupID: groupAuthor,
 		Short:   "Run a policy's Rego tests and its decisions.yaml",
-		Long: `Run what a policy is tested by: the tests in its *_test.rego, with OPA's tester,
-and the requests in its decisions.yaml, through the whole path that a request
-goes, with the decisions, reasons and obligations that are wanted.
+		Long: `Run what a policy is tested by: the tests in its *_test.rego, which are those
+that opa test runs, and the requests in its decisions.yaml, through the whole
+path that a request goes, with the decisions, reasons and obligations that are
+wanted.
 
 With --guardrail the guardrails in that folder bind the policy, as they will
 where it is released; name each with a flag of its own. A decision is made at

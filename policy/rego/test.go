@@ -217,11 +217,11 @@ func (t *tests) explain(err error) string {
 	case err == nil:
 		return ""
 	case errors.Is(err, budget.ErrTime):
-		return "took too long: more than " + t.limits.Time.String()
+		return fmt.Sprintf("took too long, over %s: make it do less, or several tests of it", t.limits.Time)
 	case errors.Is(err, budget.ErrSteps):
-		return fmt.Sprintf("went over its budget of %d steps", t.limits.Steps)
+		return fmt.Sprintf("went over its budget of %d steps: make it do less, or several tests of it", t.limits.Steps)
 	case errors.Is(err, budget.ErrBytes):
-		return fmt.Sprintf("went over its budget of %d bytes", t.limits.Bytes)
+		return fmt.Sprintf("went over its budget of %d bytes: make it do less, or several tests of it", t.limits.Bytes)
 	}
 	return err.Error()
 }
