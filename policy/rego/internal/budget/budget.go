@@ -41,12 +41,13 @@ type Meter struct {
 	time  time.Duration
 	// end is when time is over. It is worked out at the first look at the clock,
 	// which short evaluations never take.
-	end time.Time
+	end     time.Time
+	limited bool
 }
 
 // Reset starts a new evaluation.
 func (m *Meter) Reset(ctx context.Context, l Limits) {
-	*m = Meter{ctx: ctx, steps: l.Steps, bytes: l.Bytes, time: l.Time}
+	*m = Meter{ctx: ctx, steps: l.Steps, bytes: l.Bytes, time: l.Time, limited: l.Steps > 0 || l.Time > 0}
 	if l.Steps == 0 {
 		m.steps = math.MaxInt64
 	}
@@ -113,6 +114,10 @@ func (m *Meter) Work(steps, bytes int64) error {
 // steps; nil if there is none.
 func (m *Meter) Context() context.Context { return m.ctx }
 
+// Limited reports whether there is a limit of steps or of time: whether what takes
+// too long must not begin.
+func (m *Meter) Limited() bool { return m.limited }
+
 // IsOver reports whether an evaluation ended because it was over its limits.
 func IsOver(err error) bool {
 	return errors.Is(err, ErrSteps) || errors.Is(err, ErrBytes) || errors.Is(err, ErrTime)
@@ -128,4 +133,3 @@ func Product(a, b int64) int64 {
 	}
 	return a * b
 }
-

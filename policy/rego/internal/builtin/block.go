@@ -15,9 +15,13 @@ const (
 )
 
 // block charges for steps that cannot be interrupted once they have begun. Too
-// many are refused, however large the budget is.
+// many are refused, however large the budget is, if there is one.
 func (c *Call) block(steps int64) error {
-	if steps > maxBlock && !(c.preparing && steps <= maxPrepare) {
+	most := int64(maxBlock)
+	if c.preparing {
+		most = maxPrepare
+	}
+	if steps > most && (c.preparing || c.Limited()) {
 		return budget.ErrSteps
 	}
 	return c.Step(steps)

@@ -40,7 +40,7 @@ func (c *Call) chargeBridge(name string, args []value.Value) error {
 			return err
 		}
 		b.nodes, b.text = b.nodes+size.Values, b.text+size.Text
-		if b.nodes > maxBlock {
+		if b.nodes > maxBlock && c.Limited() {
 			return budget.ErrSteps
 		}
 		clash, err := c.clashes(arg)
