@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/ir"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 
 	"github.com/microwall/microwall/policy/rego/internal/reads"
@@ -38,15 +37,15 @@ func TestMoreThanIsToldApartIsReadWhole(t *testing.T) {
 			input: `{"free": false, "other": 1, "x": ` + strings.Repeat(`{"x": `, 39) + `1` + strings.Repeat("}", 40),
 			want:  []string{"input" + strings.Repeat(".x", 32), "input.free"}, free: "other"},
 		{name: "a rule that is one of many parts",
-			rego:  "allow if u.id == 3\nu := input.none if data.none\n" + repeat(20, "else := input.p# if data.n == #"),
+			rego:  "allow if u.id == 3\nu := input.none if data.none\n" + repeat(20, "else := input.p# if data.n == #") + repeat(20, "allow if input.p#.none"),
 			input: parts(20), data: map[string]any{"n": 3},
 			want: []string{"input.p0", "input.p3", "input.p19"}, free: "p20"},
 		{name: "one of many rules, chosen at run time",
-			rego:  "allow if data.authz.many[data.name].id == 3\n" + repeat(20, "many.r# := input.p#"),
+			rego:  "allow if data.authz.many[data.name].id == 3\n" + repeat(20, "many.r# := input.p#") + repeat(20, "allow if input.p#.none"),
 			input: parts(20), data: map[string]any{"name": "r3"},
 			want: []string{"input.p0", "input.p3", "input.p19"}, free: "p20"},
 		{name: "a function of many parts",
-			rego:  repeat(150, "allow if f(input.p#)") + "f(x) if x.id == 149",
+			rego:  repeat(150, "allow if f(input.p#)") + "f(x) if x.id == 149\n" + repeat(150, "allow if input.p#.none"),
 			input: `{"p0": {"id": 1}, "p100": {"id": 2, "no": 3}, "p149": {"id": 149}, "p150": 1}`,
 			want:  []string{"input.p0.id", "input.p100.id", "input.p149"}, free: "p150"},
 		{name: "a function of many keys",
@@ -123,60 +122,4 @@ func pathOf(t *testing.T, ref string) reads.Path {
 		path = append(path, reads.Key{Kind: reads.String, Text: string(step.Value.(ast.String))})
 	}
 	return path
-}
-
-// strange is a statement of a version of OPA to come.
-type strange struct{ ir.Location }
-
-// TestPlansThatOPADoesNotMakeReadEverything are of a planner to come, or of
-// somebody who found a way to bring a plan of his own.
-func TestPlansThatOPADoesNotMakeReadEverything(t *testing.T) {
-	dot := func(from, to ir.Local) ir.Stmt {
-		return &ir.DotStmt{Source: ir.Operand{Value: from}, Key: ir.Operand{Value: ir.StringIndex(0)}, Target: to}
-	}
-	for _, tc := range []struct {
-		name  string
-		stmts []ir.Stmt
-	}{
-		{"an unknown statement", []ir.Stmt{&strange{}}},
-		{"an unknown statement in a block", []ir.Stmt{&ir.BlockStmt{Blocks: []*ir.Block{{Stmts: []ir.Stmt{&strange{}}}}}}},
-		{"an operand that is none", []ir.Stmt{&ir.AssignVarStmt{Target: 2}}},
-		{"a local below zero", []ir.Stmt{&ir.ResultSetAddStmt{Value: -1}}},
-		{"a constant key beyond the end", []ir.Stmt{&ir.DotStmt{Source: ir.Operand{Value: ir.Input}, Key: ir.Operand{Value: ir.StringIndex(7)}, Target: 2}}},
-		{"with of a path beyond the end", []ir.Stmt{&ir.WithStmt{Local: ir.Input, Path: []int{7}, Value: ir.Operand{Value: ir.Data}, Block: &ir.Block{}}}},
-		{"with of a local below zero", []ir.Stmt{&ir.WithStmt{Local: -3, Value: ir.Operand{Value: ir.Data}, Block: &ir.Block{}}}},
-		{"a dynamic call without a path", []ir.Stmt{&ir.CallDynamicStmt{Args: []ir.Local{ir.Input, ir.Data}, Result: 2}}},
-		{"a loop that goes deeper at every turn", []ir.Stmt{
-			dot(ir.Input, 2),
-			&ir.ScanStmt{Source: ir.Data, Key: 3, Value: 4, Block: &ir.Block{Stmts: []ir.Stmt{dot(2, 2)}}},
-		}},
-		{"a function that calls itself", []ir.Stmt{
-			&ir.CallStmt{Func: "f", Args: []ir.Operand{{Value: ir.Input}, {Value: ir.Data}}, Result: 2},
-		}},
-		{"arguments too many", []ir.Stmt{
-			&ir.CallStmt{Func: "g", Args: []ir.Operand{{Value: ir.Input}, {Value: ir.Data}}, Result: 2},
-		}},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			path := []ir.Operand{{Value: ir.StringIndex(0)}, {Value: ir.Data}}
-			p := &ir.Policy{
-				Static: &ir.Static{Strings: []*ir.StringConst{{Value: "a"}}},
-				Plans:  &ir.Plans{Plans: []*ir.Plan{{Blocks: []*ir.Block{{Stmts: tc.stmts}}}}},
-				Funcs: &ir.Funcs{Funcs: []*ir.Func{
-					{Name: "f", Params: []ir.Local{0, 1}, Return: 2, Path: []string{"a", "f"}, Blocks: []*ir.Block{{Stmts: []ir.Stmt{
-						&ir.CallDynamicStmt{Args: []ir.Local{ir.Input, ir.Data}, Path: path, Result: 3}}}}},
-					{Name: "g", Params: nil, Return: 2, Path: []string{"a", "g", "g"}},
-				}},
-			}
-			if set := reads.Of(p); !set.Whole() {
-				t.Errorf("reads %v", set)
-			}
-		})
-	}
-}
-
-func TestPlanOfNothingReadsNothing(t *testing.T) {
-	if set := reads.Of(&ir.Policy{}); set.Whole() || len(set.Paths()) != 0 || set.String() != "nothing" {
-		t.Errorf("reads %v", set)
-	}
 }
