@@ -17,7 +17,9 @@ type Decided struct {
 	Request  *policy.Request
 	Decision policy.Decision
 	Err      error
-	Took     time.Duration
+	// Took is the time since the decision was begun; in a batch, since the one
+	// before it was made.
+	Took time.Duration
 }
 
 // Pushed says that a release is durable and is the head.

@@ -60,7 +60,10 @@ func (s *Service) Authorize(ctx context.Context, r policy.Request) (policy.Decis
 		return policy.Decision{}, err
 	}
 	defer s.leave()
-	return s.decide(ctx, s.config.Source.Snapshot(), &r, s.config.Now())
+	now := s.config.Now()
+	d, err := decide(ctx, s.config.Source.Snapshot(), s.config.Limits, &r, now)
+	s.tell(&r, &d, err, now)
+	return d, err
 }
 
 // AuthorizeBatch decides requests one after the other by one snapshot and one
@@ -75,23 +78,27 @@ func (s *Service) AuthorizeBatch(ctx context.Context, rs []policy.Request) ([]po
 	defer s.leave()
 	snapshot, now := s.config.Source.Snapshot(), s.config.Now()
 	results := make([]policy.Result, len(rs))
+	begun := now
 	for i := range rs {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		results[i].Decision, results[i].Err = s.decide(ctx, snapshot, &rs[i], now)
+		r := &results[i]
+		r.Decision, r.Err = decide(ctx, snapshot, s.config.Limits, &rs[i], now)
+		begun = s.tell(&rs[i], &r.Decision, r.Err, begun)
 	}
 	return results, nil
 }
 
-func (s *Service) decide(ctx context.Context, snapshot *live.Snapshot, r *policy.Request, at time.Time) (policy.Decision, error) {
+// tell reports a decision that was begun at a time, and returns the time when
+// it ended.
+func (s *Service) tell(r *policy.Request, d *policy.Decision, err error, begun time.Time) time.Time {
 	if s.config.Events == nil {
-		return decide(ctx, snapshot, s.config.Limits, r, at)
+		return begun
 	}
-	start := s.config.Now()
-	d, err := decide(ctx, snapshot, s.config.Limits, r, at)
-	s.config.Events(Decided{Request: r, Decision: d, Err: err, Took: s.config.Now().Sub(start)})
-	return d, err
+	now := s.config.Now()
+	s.config.Events(Decided{Request: r, Decision: *d, Err: err, Took: now.Sub(begun)})
+	return now
 }
 
 func decide(ctx context.Context, snapshot *live.Snapshot, limits policy.Limits, r *policy.Request, at time.Time) (policy.Decision, error) {

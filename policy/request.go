@@ -121,8 +121,13 @@ func (l Limits) checkCallPath(context Properties) error {
 	if n := path.Len(); n > l.CallPath {
 		return Errorf(Exhausted, "context.call_path has %d elements, the limit is %d; raise --max-call-path if calls really go that deep", n, l.CallPath)
 	}
-	if _, texts := path.ref.([]string); texts {
+	switch list := path.ref.(type) {
+	case []string:
 		return nil
+	case interface{ OnlyTexts() bool }:
+		if list.OnlyTexts() {
+			return nil
+		}
 	}
 	for i := range path.Len() {
 		if path.Index(i).Type() != String {

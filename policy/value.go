@@ -64,6 +64,9 @@ type Value struct {
 // nothing: it is only ever called. Its values are made with [StringValue],
 // [FloatValue], [BoolValue], [NullValue], [ObjectValue], [ArrayValue] and, for
 // what is no JSON value, [InvalidValue].
+//
+// One that knows without a look at its values whether it is an array of strings
+// alone, as a call path is, may say so by a method OnlyTexts() bool.
 type Composite interface {
 	// Len is the number of members or elements.
 	Len() int

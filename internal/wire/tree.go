@@ -101,6 +101,17 @@ func (n *node) Get(name string) policy.Value {
 
 func (n *node) Index(i int) policy.Value { return n.tree.value(&n.entries()[i]) }
 
+// OnlyTexts reports whether the elements of an array are strings.
+func (n *node) OnlyTexts() bool {
+	all := n.entries()
+	for i := range all {
+		if all[i].kind != policy.String {
+			return false
+		}
+	}
+	return true
+}
+
 func (n *node) Names() iter.Seq[string] {
 	return func(yield func(string) bool) {
 		all := n.entries()
