@@ -1,6 +1,7 @@
 package rego
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -28,6 +29,8 @@ type observed struct {
 	entered map[string]*int64
 	now     *int64
 
+	places map[int64]string // failures by the place that was reached
+
 	value *outcome            // of a test without cases
 	cases map[string]*outcome // of the others, by their names
 }
@@ -50,7 +53,7 @@ const (
 )
 
 func observe(t front.Test, room *int) *observed {
-	return &observed{test: t, room: room, reached: -1, entered: map[string]*int64{}}
+	return &observed{test: t, room: room, reached: -1, entered: map[string]*int64{}, places: map[int64]string{}}
 }
 
 func (o *observed) watch() *builtin.Watch {
@@ -217,15 +220,25 @@ func (o *observed) why(c *outcome) string {
 	if c.but != "" {
 		return "is not true, but " + c.but
 	}
-	at := o.test.Places[c.reached]
+	return o.place(c.reached)
+}
+
+// place returns the failure of a test that came no further. Many cases may have
+// the same.
+func (o *observed) place(n int64) string {
+	at := o.test.Places[n]
 	if at == nil {
 		return "is not true"
 	}
-	text, rest, _ := strings.Cut(string(at.Text), "\n")
-	if rest != "" {
-		text += " ..."
+	if o.places[n] == "" {
+		text, _, cut := bytes.Cut(at.Text, []byte("\n"))
+		failure := brief(fmt.Sprintf("is not true: %s:%d: %s", at.File, at.Row, text))
+		if cut {
+			failure += " ..."
+		}
+		o.places[n] = failure
 	}
-	return brief(fmt.Sprintf("is not true: %s:%d: %s", at.File, at.Row, text))
+	return o.places[n]
 }
 
 // brief returns what is kept of a text.

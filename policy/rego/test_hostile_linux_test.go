@@ -37,6 +37,8 @@ func hostileTests() map[string]hostile {
 		"names that are large": {module: `test_x[[n, data.l]] if { some n in numbers.range(1, 1000000) }`, data: func() string {
 			return `{"l":[` + strings.Repeat("1234567,", 99_999) + `0]}`
 		}},
+		"cases that all fail at length":  {module: `test_x[n] if { some n in numbers.range(1, 100000); sprintf("%d", [n]) == "` + strings.Repeat("x", 1_000_000) + `" }`},
+		"a case of many names":           {module: "test_x" + strings.Repeat("[n]", 20_000) + " if { some n in [1]; " + strings.Repeat("n > 0; ", 20_000) + "n > 1 }"},
 		"cases by hand":                  {module: `test_x[a] if { a := "a"; every i in numbers.range(1, 10000000) { internal.test_case([a, i]) } }`},
 		"calls that fail":                {module: `test_x if { some i in numbers.range(1, 10000000); to_number(sprintf("x%d", [i])) == 1 }`},
 		"errors that are long":           {module: `test_x if { every i in numbers.range(1, 20) { not to_number(sprintf("%dx%s", [i, t])) } }` + "\n" + text},

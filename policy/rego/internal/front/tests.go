@@ -93,6 +93,7 @@ func testRef(rule *ast.Rule) (ref ast.Ref, name string) {
 func prepareTests(ctx context.Context, compiler *ast.Compiler) error {
 	compiler.WithEnablePrintStatements(true).
 		WithStageAfterID(ast.StageRewriteRuleHeadRefs, ast.CompilerStageDefinition{Name: "NumberTests", Stage: numberTests}).
+		WithStageAfterID(ast.StageRewriteLocalVars, ast.CompilerStageDefinition{Name: "LimitCases", Stage: limitCases}).
 		// When bodies are in their last order, and types are checked, which would
 		// refuse the number.
 		WithStageAfterID(ast.StageCheckTypes, ast.CompilerStageDefinition{Name: "MarkPlaces", Stage: markPlaces})
@@ -128,6 +129,30 @@ func numberTests(compiler *ast.Compiler) *ast.Error {
 			rule.Head.SetRef(whole)
 		}
 		count[key]++
+	}
+	return nil
+}
+
+// mostCaseLookups is how many variables the tester may look at, to find out where
+// a test knows the names of its cases: it goes through the body for each name.
+const mostCaseLookups = 2_000_000
+
+// limitCases stops before the tester, which nothing can interrupt.
+func limitCases(compiler *ast.Compiler) *ast.Error {
+	left := mostCaseLookups
+	for _, rule := range testRules(compiler) {
+		ref, _ := testRef(rule)
+		names, vars := len(rule.Head.Ref())-len(ref), 1
+		if names == 0 {
+			continue
+		}
+		ast.WalkVars(rule.Body, func(ast.Var) bool {
+			vars++
+			return false
+		})
+		if left -= names * vars; left < 0 {
+			return ast.NewError(ast.CompileErr, rule.Loc(), "a case with %d names in a body of %d variables would take too long to compile: give a case fewer names", names, vars)
+		}
 	}
 	return nil
 }
