@@ -163,7 +163,7 @@ func defined(values []value.Value) []value.Value {
 
 func limited() *builtin.Call {
 	m := new(budget.Meter)
-	m.Reset(context.Background(), budget.Limits{Steps: 2_000_000, Bytes: 64 << 20})
+	m.Reset(context.Background(), budget.Limits{Steps: 2_000_000, Bytes: 2 << 20})
 	return &builtin.Call{Meter: m}
 }
 
