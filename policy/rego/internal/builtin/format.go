@@ -185,7 +185,10 @@ func (c *Call) appendText(dst []byte, v value.Value) ([]byte, error) {
 		if err := c.Bytes(size); err != nil {
 			return nil, err
 		}
-		return v.AppendText(dst), c.block(1 + size/4)
+		if err := c.block(1 + size/2); err != nil {
+			return nil, err
+		}
+		return v.AppendText(dst), nil
 	}
 	var key, val value.Value
 	s := v.Scan()
