@@ -232,3 +232,19 @@ test_d[name] if { some i in numbers.range(1, 10); name := sprintf("%d %s", [i, t
 		t.Errorf("test_d: %s", r.Failure)
 	}
 }
+
+func TestAThousandTestsEachHaveTheirResult(t *testing.T) {
+	var tests strings.Builder
+	want := map[string]string{}
+	for i := range 1000 {
+		name, failure := fmt.Sprintf("test_%d", i), ""
+		fmt.Fprintf(&tests, "%s if authz.allow with input.action.name as [\"A\", \"B\", \"A\"][%d %% 3]\n", name, i)
+		if i%3 == 1 {
+			failure = fmt.Sprintf(`is not true: authz_test.rego:%d: authz.allow with input.action.name as ["A", "B", "A"][%d %% 3]`, i+3, i)
+		}
+		want[name] = failure
+	}
+	if got := failuresOf(runTests(t, withTests(tests.String()), rego.TestOptions{})); !maps.Equal(got, want) {
+		t.Errorf("got %q", got)
+	}
+}
