@@ -26,6 +26,7 @@ const (
 	testscript = "github.com/rogpeppe/go-internal"
 	goCmp      = "github.com/google/go-cmp"
 	gobwasGlob = "github.com/gobwas/glob"
+	globsMeet  = "github.com/yashtewari/glob-intersection"
 	cedar      = "github.com/cedar-policy/cedar-go"
 )
 
@@ -55,7 +56,7 @@ var ImportMap = Map{
 			Outside: []string{opa}},
 		{Package: "policy/rego/internal/builtin",
 			Inside:  []string{"policy/rego/internal/budget", "policy/rego/internal/convert", "policy/rego/internal/value"},
-			Outside: []string{opa, gobwasGlob}},
+			Outside: []string{opa, gobwasGlob, globsMeet}},
 		{Package: "policy/rego/internal/front",
 			Outside: []string{opa}},
 		{Package: "policy/rego/internal/exec",
