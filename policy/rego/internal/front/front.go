@@ -166,16 +166,12 @@ type Unparsed []UnparsedModule
 // UnparsedModule is a module that does not parse.
 type UnparsedModule struct {
 	Path string
-	// Err is [ast.Errors] of the parser, [ErrEmpty] or [ErrTwice].
+	// Err is [ast.Errors] of the parser, or [ErrTwice].
 	Err error
 }
 
-var (
-	// ErrEmpty is the error of a module without a statement.
-	ErrEmpty = errors.New("file is empty; it needs a package")
-	// ErrTwice is the error of a module with another one's path.
-	ErrTwice = errors.New("two files have this path; give one of them another")
-)
+// ErrTwice is the error of a module with another one's path.
+var ErrTwice = errors.New("two files have this path; give one of them another")
 
 // Error returns what is wrong with each module, one below the other.
 func (u Unparsed) Error() string { return errors.Join(u.Unwrap()...).Error() }

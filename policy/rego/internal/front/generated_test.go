@@ -136,7 +136,7 @@ func (w *writer) target(layer int) string {
 
 func TestPoliciesThatMultiplyArePlannedAsTheyWereRehearsed(t *testing.T) {
 	planned, unplannable, refused, all := 0, 0, 0, 0
-	for seed := range uint64(3000) {
+	for seed := range uint64(800) {
 		w := writer{Rand: rand.New(rand.NewPCG(seed, 0))}
 		src := front.Source{Modules: w.policy()}
 		compiled, err := front.Compile(t.Context(), src)
@@ -161,7 +161,7 @@ func TestPoliciesThatMultiplyArePlannedAsTheyWereRehearsed(t *testing.T) {
 		}
 	}
 	t.Logf("%d planned with %d statements, %d cannot be planned, %d refused", planned, all, unplannable, refused)
-	if planned < 500 {
+	if planned < 150 {
 		t.Errorf("only %d policies were planned", planned)
 	}
 }

@@ -2,6 +2,7 @@ package front
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -37,17 +38,19 @@ func parse(ctx context.Context, src *Source) (map[string]*ast.Module, error) {
 		if err := alive(ctx, "parse "+m.Path); err != nil {
 			return nil, err
 		}
-		module, err := ast.ParseModuleWithOpts(m.Path, m.Text, options)
-		switch {
-		case modules[m.Path] != nil:
+		if modules[m.Path] != nil {
 			unparsed = append(unparsed, UnparsedModule{m.Path, ErrTwice})
-		case err != nil:
-			unparsed = append(unparsed, UnparsedModule{m.Path, err})
-		case module == nil:
-			unparsed = append(unparsed, UnparsedModule{m.Path, ErrEmpty})
-		default:
-			modules[m.Path] = module
+			continue
 		}
+		module, err := ast.ParseModuleWithOpts(m.Path, m.Text, options)
+		if one, ok := errors.AsType[*ast.Error](err); ok { // an empty file has one alone
+			err = ast.Errors{one}
+		}
+		if err != nil {
+			unparsed = append(unparsed, UnparsedModule{m.Path, err})
+			continue
+		}
+		modules[m.Path] = module
 	}
 	if len(unparsed) > 0 {
 		return nil, unparsed

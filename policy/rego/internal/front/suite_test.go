@@ -31,7 +31,7 @@ func TestEveryCaseOfTheSuiteIsPlannedAsItWasRehearsed(t *testing.T) {
 
 func TestGeneratedPoliciesArePlannedAsTheyWereRehearsed(t *testing.T) {
 	all, unplannable := 0, 0
-	for seed := range uint64(300) {
+	for seed := range uint64(100) {
 		c := differential.Generate(seed)
 		src := front.Source{}
 		for _, m := range c.Modules {
@@ -54,8 +54,8 @@ func TestGeneratedPoliciesArePlannedAsTheyWereRehearsed(t *testing.T) {
 		all += asRehearsed(t, c.Query, compiled, "x = data")
 	}
 	t.Logf("%d statements; %d policies cannot be planned", all, unplannable)
-	if unplannable > 10 {
-		t.Errorf("%d of 300 policies cannot be planned", unplannable)
+	if unplannable > 3 {
+		t.Errorf("%d of 100 policies cannot be planned", unplannable)
 	}
 }
 
