@@ -54,6 +54,9 @@ func Generate(seed uint64) *Case {
 		drafts = append(drafts, lib)
 	}
 	compiler := repair(drafts)
+	if len(authz.rules) == 0 {
+		authz.rules = []string{"allow := true"}
+	}
 	for _, d := range drafts {
 		c.Modules = append(c.Modules, Module{d.path, d.source()})
 	}

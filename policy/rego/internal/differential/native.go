@@ -28,11 +28,11 @@ func Native(c *Case) (Ask, error) {
 		return nil, err
 	}
 	plan, err := compiled.Plan(ctx, c.Query)
-	if _, costly := errors.AsType[*front.TooCostly](err); costly {
-		return nil, err
+	if _, ok := errors.AsType[*front.TooCostly](err); err != nil && !ok {
+		return nil, fmt.Errorf("%w: %w", ErrUnplanned, err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnplanned, err)
+		return nil, err
 	}
 	data, err := value.ParseData([]byte(c.Data))
 	if err != nil {
@@ -41,6 +41,9 @@ func Native(c *Case) (Ask, error) {
 	program, err := exec.Compile(plan.Policy, exec.Options{
 		Data: data, Strict: true, Functions: compiled.Functions(), Find: builtin.Find,
 	})
+	if _, ok := errors.AsType[*exec.Unsupported](err); ok {
+		return nil, fmt.Errorf("%w: %w", ErrUnplanned, err)
+	}
 	if err != nil {
 		return nil, err
 	}
