@@ -92,13 +92,6 @@ func index(lists ...[]*Builtin) map[string]*Builtin {
 	return byName
 }
 
-// register is called by the files of this package, one subject each.
-func register(list ...*Builtin) {
-	for _, b := range list {
-		native[b.Name] = b
-	}
-}
-
 // Find returns the built-in of a name: a native one, or else OPA's.
 func Find(name string) (*Builtin, bool) {
 	if b, ok := native[name]; ok {

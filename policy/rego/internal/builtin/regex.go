@@ -9,18 +9,22 @@ import (
 
 // regexes are the functions on regular expressions of package regexp.
 var regexes = []*Builtin{
-	{Name: "regex.match", Func: regexMatch("regex.match"), Bind: bindRegexMatch("regex.match")},
-	{Name: "re_match", Func: regexMatch("re_match"), Bind: bindRegexMatch("re_match")},
+	{Name: "regex.match", Func: regexMatch("regex.match", compileFor), Bind: bindRegex("regex.match", 0, regexMatch)},
+	{Name: "re_match", Func: regexMatch("re_match", compileFor), Bind: bindRegex("re_match", 0, regexMatch)},
+	{Name: "regex.find_n", Func: regexFind("regex.find_n", compileFor), Bind: bindRegex("regex.find_n", 0, regexFind)},
+	{Name: findSubmatches, Func: regexFindSubmatches(findSubmatches, compileFor), Bind: bindRegex(findSubmatches, 0, regexFindSubmatches)},
+	{Name: "regex.split", Func: regexSplit("regex.split", compileFor), Bind: bindRegex("regex.split", 0, regexSplit)},
+	{Name: "regex.replace", Func: regexReplace("regex.replace", compileFor), Bind: bindRegex("regex.replace", 1, regexReplace)},
+	{Name: "regex.template_match", Func: regexTemplateMatch, Bind: bindRegexTemplateMatch},
 	{Name: "regex.is_valid", Func: regexIsValid, Total: true},
-	{Name: "regex.find_n", Func: regexFind},
-	{Name: "regex.find_all_string_submatch_n", Func: regexFindSubmatches},
-	{Name: "regex.split", Func: regexSplit},
-	{Name: "regex.replace", Func: regexReplace},
-	{Name: "regex.template_match", Func: regexTemplateMatch},
 	{Name: "regex.globs_match", Func: globsMatch},
 }
 
-// compileFor returns the regular expression of a call.
+const findSubmatches = "regex.find_all_string_submatch_n"
+
+// A compiler compiles the pattern of a call.
+type compiler func(c *Call, name, pattern string) (*regex, error)
+
 func compileFor(c *Call, name, pattern string) (*regex, error) {
 	e, err := compiledRegexes.get(c, pattern, "")
 	if err != nil {
@@ -32,38 +36,33 @@ func compileFor(c *Call, name, pattern string) (*regex, error) {
 	return e.value, nil
 }
 
-func regexMatch(name string) Func {
+// bindRegex compiles a pattern that is a constant. What is wrong with it is said
+// when it is called.
+func bindRegex(name string, position int, of func(name string, compile compiler) Func) func(consts []value.Value) Func {
+	return func(consts []value.Value) Func {
+		if consts[position].Kind() != value.String {
+			return nil
+		}
+		r, err := compileFor(preparing(), name, consts[position].Text())
+		if err != nil {
+			return nil
+		}
+		return of(name, func(*Call, string, string) (*regex, error) { return r, nil })
+	}
+}
+
+func regexMatch(name string, compile compiler) Func {
 	return func(c *Call, args []value.Value) (value.Value, error) {
 		pattern, text, err := twoTexts(name, args)
 		if err != nil {
 			return value.Value{}, err
 		}
-		r, err := compileFor(c, name, pattern)
+		r, err := compile(c, name, pattern)
 		if err != nil {
 			return value.Value{}, err
 		}
 		matched, err := r.match(c, text)
 		return value.Boolean(matched), err
-	}
-}
-
-func bindRegexMatch(name string) func(consts []value.Value) Func {
-	return func(consts []value.Value) Func {
-		if consts[0].Kind() != value.String {
-			return nil
-		}
-		r, err := compileFor(preparing(), name, consts[0].Text())
-		if err != nil {
-			return nil // what is wrong with it is said when it is called
-		}
-		return func(c *Call, args []value.Value) (value.Value, error) {
-			text, err := textOf(name, 2, args[1])
-			if err != nil {
-				return value.Value{}, err
-			}
-			matched, err := r.match(c, text)
-			return value.Boolean(matched), err
-		}
 	}
 }
 
@@ -79,7 +78,7 @@ func regexIsValid(c *Call, args []value.Value) (value.Value, error) {
 }
 
 // searchFor returns the operands of a search for n matches.
-func searchFor(c *Call, name string, args []value.Value) (r *regex, text string, n int, err error) {
+func searchFor(c *Call, name string, compile compiler, args []value.Value) (r *regex, text string, n int, err error) {
 	pattern, text, err := twoTexts(name, args)
 	if err != nil {
 		return nil, "", 0, err
@@ -88,94 +87,107 @@ func searchFor(c *Call, name string, args []value.Value) (r *regex, text string,
 	if err != nil {
 		return nil, "", 0, err
 	}
-	r, err = compileFor(c, name, pattern)
+	r, err = compile(c, name, pattern)
 	return r, text, int(limit), err
 }
 
-func regexFind(c *Call, args []value.Value) (value.Value, error) {
-	r, text, n, err := searchFor(c, "regex.find_n", args)
-	if err != nil {
-		return value.Value{}, err
+func regexFind(name string, compile compiler) Func {
+	return func(c *Call, args []value.Value) (value.Value, error) {
+		r, text, n, err := searchFor(c, name, compile, args)
+		if err != nil {
+			return value.Value{}, err
+		}
+		list := value.NewArray()
+		err = r.each(c, text, n, func(at []int) error {
+			list.Append(value.Text(text[at[0]:at[1]]))
+			return c.Bytes(elemBytes)
+		})
+		return list, err
 	}
-	list := value.NewArray()
-	err = r.each(c, text, n, func(at []int) error {
-		list.Append(value.Text(text[at[0]:at[1]]))
-		return c.Bytes(elemBytes)
-	})
-	return list, err
 }
 
-func regexFindSubmatches(c *Call, args []value.Value) (value.Value, error) {
-	r, text, n, err := searchFor(c, "regex.find_all_string_submatch_n", args)
-	if err != nil {
-		return value.Value{}, err
-	}
-	list := value.NewArray()
-	err = r.each(c, text, n, func(at []int) error {
-		if err := c.Bytes(int64(len(at)/2+2) * elemBytes); err != nil {
-			return err
+func regexFindSubmatches(name string, compile compiler) Func {
+	return func(c *Call, args []value.Value) (value.Value, error) {
+		r, text, n, err := searchFor(c, name, compile, args)
+		if err != nil {
+			return value.Value{}, err
 		}
-		groups := make([]value.Value, len(at)/2)
-		for i := range groups {
-			groups[i] = value.Text("")
-			if at[2*i] >= 0 {
-				groups[i] = value.Text(text[at[2*i]:at[2*i+1]])
+		list := value.NewArray()
+		err = r.each(c, text, n, func(at []int) error {
+			if err := c.Bytes(int64(len(at)/2+2) * elemBytes); err != nil {
+				return err
 			}
-		}
-		list.Append(value.NewArray(groups...))
-		return nil
-	})
-	return list, err
+			groups := make([]value.Value, len(at)/2)
+			for i := range groups {
+				groups[i] = value.Text("")
+				if at[2*i] >= 0 {
+					groups[i] = value.Text(text[at[2*i]:at[2*i+1]])
+				}
+			}
+			list.Append(value.NewArray(groups...))
+			return nil
+		})
+		return list, err
+	}
 }
 
 // regexSplit does what [regexp.Regexp.Split] does.
-func regexSplit(c *Call, args []value.Value) (value.Value, error) {
-	const name = "regex.split"
-	pattern, text, err := twoTexts(name, args)
-	if err != nil {
-		return value.Value{}, err
-	}
-	r, err := compileFor(c, name, pattern)
-	if err != nil {
-		return value.Value{}, err
-	}
-	if pattern != "" && text == "" {
-		return value.NewArray(value.Text("")), nil
-	}
-	list := value.NewArray()
-	begin, end := 0, 0
-	err = r.each(c, text, -1, func(at []int) error {
-		end = at[0]
-		if at[1] != 0 {
-			list.Append(value.Text(text[begin:end]))
+func regexSplit(name string, compile compiler) Func {
+	return func(c *Call, args []value.Value) (value.Value, error) {
+		pattern, text, err := twoTexts(name, args)
+		if err != nil {
+			return value.Value{}, err
 		}
-		begin = at[1]
-		return c.Bytes(elemBytes)
-	})
-	if err == nil && end != len(text) {
-		list.Append(value.Text(text[begin:]))
+		r, err := compile(c, name, pattern)
+		if err != nil {
+			return value.Value{}, err
+		}
+		if pattern != "" && text == "" {
+			return value.NewArray(value.Text("")), nil
+		}
+		list := value.NewArray()
+		begin, end := 0, 0
+		err = r.each(c, text, -1, func(at []int) error {
+			end = at[0]
+			if at[1] != 0 {
+				list.Append(value.Text(text[begin:end]))
+			}
+			begin = at[1]
+			return c.Bytes(elemBytes)
+		})
+		if err == nil && end != len(text) {
+			list.Append(value.Text(text[begin:]))
+		}
+		return list, err
 	}
-	return list, err
 }
 
-func regexReplace(c *Call, args []value.Value) (value.Value, error) {
-	const name = "regex.replace"
-	text, pattern, err := twoTexts(name, args)
-	if err != nil {
-		return value.Value{}, err
+func regexReplace(name string, compile compiler) Func {
+	return func(c *Call, args []value.Value) (value.Value, error) {
+		text, pattern, err := twoTexts(name, args)
+		if err != nil {
+			return value.Value{}, err
+		}
+		template, err := textOf(name, 3, args[2])
+		if err != nil {
+			return value.Value{}, err
+		}
+		r, err := compile(c, name, pattern)
+		if err != nil {
+			return value.Value{}, err
+		}
+		result, err := r.replace(c, text, template)
+		return value.Text(result), err
 	}
-	template, err := textOf(name, 3, args[2])
-	if err != nil {
-		return value.Value{}, err
-	}
-	r, err := compileFor(c, name, pattern)
-	if err != nil {
-		return value.Value{}, err
-	}
+}
+
+// replace puts a template, with the groups of the match put in, in the place of
+// each match.
+func (r *regex) replace(c *Call, text, template string) (string, error) {
 	groups := int64(strings.Count(template, "$"))
 	var result []byte
 	end := 0
-	err = r.each(c, text, -1, func(at []int) error {
+	err := r.each(c, text, -1, func(at []int) error {
 		// A group is no longer than the match.
 		size := int64(at[0]-end) + int64(len(template)) + groups*int64(at[1]-at[0])
 		if err := c.Bytes(size); err != nil {
@@ -190,44 +202,62 @@ func regexReplace(c *Call, args []value.Value) (value.Value, error) {
 		return nil
 	})
 	if err != nil || result == nil && end == 0 {
-		return args[0], err
+		return text, err
 	}
 	if err := c.Work(textSteps(len(text)-end), int64(2*len(result)+len(text)-end)); err != nil {
-		return value.Value{}, err
+		return "", err
 	}
-	return value.Text(string(append(result, text[end:]...))), nil
+	return string(append(result, text[end:]...)), nil
 }
 
 func regexTemplateMatch(c *Call, args []value.Value) (value.Value, error) {
 	const name = "regex.template_match"
-	template, text, err := twoTexts(name, args)
+	for i, arg := range args {
+		if arg.Kind() != value.String {
+			return value.Value{}, wrongType(name, i+1, arg, "string")
+		}
+	}
+	r, err := compileTemplate(c, name, args[0].Text(), args[2].Text(), args[3].Text())
 	if err != nil {
 		return value.Value{}, err
 	}
-	start, err := textOf(name, 3, args[2])
-	if err != nil {
-		return value.Value{}, err
+	matched, err := r.match(c, args[1].Text())
+	return value.Boolean(matched), err
+}
+
+func bindRegexTemplateMatch(consts []value.Value) Func {
+	const name = "regex.template_match"
+	for i, v := range consts {
+		if i != 1 && v.Kind() != value.String {
+			return nil
+		}
 	}
-	end, err := textOf(name, 4, args[3])
+	r, err := compileTemplate(preparing(), name, consts[0].Text(), consts[2].Text(), consts[3].Text())
 	if err != nil {
-		return value.Value{}, err
+		return nil
 	}
+	return func(c *Call, args []value.Value) (value.Value, error) {
+		text, err := textOf(name, 2, args[1])
+		if err != nil {
+			return value.Value{}, err
+		}
+		matched, err := r.match(c, text)
+		return value.Boolean(matched), err
+	}
+}
+
+func compileTemplate(c *Call, name, template, start, end string) (*regex, error) {
 	if len(start) != 1 {
-		return value.Value{}, fail(name, "start delimiter has to be exactly one character long but is %d long", len(start))
+		return nil, fail(name, "start delimiter has to be exactly one character long but is %d long", len(start))
 	}
 	if len(end) != 1 { // OPA says how long the other one is
-		return value.Value{}, fail(name, "end delimiter has to be exactly one character long but is %d long", len(start))
+		return nil, fail(name, "end delimiter has to be exactly one character long but is %d long", len(start))
 	}
 	pattern, err := templatePattern(c, name, template, start[0], end[0])
 	if err != nil {
-		return value.Value{}, err
+		return nil, err
 	}
-	r, err := compileFor(c, name, pattern)
-	if err != nil {
-		return value.Value{}, err
-	}
-	matched, err := r.match(c, text)
-	return value.Boolean(matched), err
+	return compileFor(c, name, pattern)
 }
 
 // templatePattern makes a regular expression of a template, in which regular
