@@ -87,13 +87,10 @@ func (a *analysis) builtin(s *ir.CallStmt) value {
 }
 
 // objectGet is the built-in object.get. With a constant path it walks down that
-// path. It is an error if object is no object, which the walk sees: either it
-// goes on by a member, or it ends there and has to tell the type.
+// path. It is an error if object is no object. The walk sees that: either it goes
+// on by a member, or it ends there and has to tell the type.
 func (a *analysis) objectGet(object, path, otherwise value) value {
 	keys, ok := a.path(path)
-	for src := range a.of(object) {
-		ok = ok && src.kind != isPatched
-	}
 	if !ok {
 		const why = "is an argument of object.get"
 		a.read(path, why)
