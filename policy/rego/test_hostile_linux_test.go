@@ -54,7 +54,7 @@ func hostileTests() map[string]hostile {
 	policies := hostilePolicies()
 	for _, name := range []string{
 		"a shift by two billion", "a range of a billion", "nested counted repetition on a megabyte", "a product of sets", "a deep document",
-		"a graph of 200,000 nodes", "five unbound references", "rules that are all one", "functions replaced in functions that are replaced",
+		"five unbound references", "rules that are all one", "functions replaced in functions that are replaced",
 	} {
 		h := policies[name]
 		h.module = strings.NewReplacer("allow if", "test_allow if", "input.resource.properties.text", "data.text", "input.action.name", "input.x").Replace(h.module)
@@ -69,6 +69,9 @@ func TestHostileTestsDoNotBringTheProcessDown(t *testing.T) {
 	if name := os.Getenv(hostileEnv); name != "" {
 		sufferTests(t, hostileTests()[name])
 		return
+	}
+	if race {
+		t.Skip("the race detector takes more memory and time than hostile tests may")
 	}
 	for name := range hostileTests() {
 		t.Run(name, func(t *testing.T) {
@@ -94,7 +97,7 @@ func sufferTests(t *testing.T, h hostile) {
 		t.Fatal(err)
 	}
 	const (
-		budget     = 3 * time.Second
+		budget     = 2 * time.Second
 		mostMemory = 1200 // MiB, with 512 for what a test builds
 	)
 	src := withTests(h.module)
@@ -121,10 +124,7 @@ func sufferTests(t *testing.T, h hostile) {
 	if len(failed) > 0 {
 		t.Logf("%.100s: %.300s", failed[0].Name, failed[0].Failure)
 	}
-	switch {
-	case h.fits && (err != nil || len(failed) > 0):
-		t.Error("it would fit")
-	case !h.fits && err == nil && len(failed) == 0:
+	if err == nil && len(failed) == 0 {
 		t.Error("it passed")
 	}
 	if usage.Maxrss>>10 > mostMemory {

@@ -152,10 +152,9 @@ test_after if true`
 		options rego.TestOptions
 		x, y    string
 	}{
-		"of steps":   {rego.TestOptions{Steps: 100_000}, "went over its budget of 100000 steps" + less, "went over its budget of 100000 steps" + less},
-		"of bytes":   {rego.TestOptions{Bytes: 1 << 20}, "went over its budget of 1048576 bytes" + less, "went over its budget of 1048576 bytes" + less},
-		"of time":    {rego.TestOptions{Timeout: 20 * time.Millisecond, Steps: 1 << 60}, "took too long, over 20ms" + less, ""},
-		"by default": {rego.TestOptions{}, "went over its budget of 100000000 steps" + less, ""},
+		"of steps": {rego.TestOptions{Steps: 100_000}, "went over its budget of 100000 steps" + less, "went over its budget of 100000 steps" + less},
+		"of bytes": {rego.TestOptions{Bytes: 1 << 20}, "went over its budget of 1048576 bytes" + less, "went over its budget of 1048576 bytes" + less},
+		"of time":  {rego.TestOptions{Timeout: 20 * time.Millisecond, Steps: 1 << 60}, "took too long, over 20ms" + less, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := failuresOf(runTests(t, withTests(tests), test.options))
@@ -168,6 +167,26 @@ test_after if true`
 				t.Errorf("got %q", got)
 			}
 		})
+	}
+}
+
+func TestATestHasABudgetThatNobodyAskedFor(t *testing.T) {
+	start := time.Now()
+	got := failuresOf(runTests(t, withTests(`test_x if {
+	some a in numbers.range(1, 3000)
+	some b in numbers.range(1, 3000)
+	some c in numbers.range(1, 3000)
+	a + b + c < 0
+}
+test_y if count(numbers.range(1, 100000000)) > 0`), rego.TestOptions{}))
+	if x := got["test_x"]; !strings.HasPrefix(x, "went over its budget of 100000000 steps") && !strings.HasPrefix(x, "took too long, over 5s") {
+		t.Errorf("test_x: %q", x)
+	}
+	if y := got["test_y"]; !strings.HasPrefix(y, "went over its budget of 536870912 bytes") {
+		t.Errorf("test_y: %q", y)
+	}
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("it took %s", took)
 	}
 }
 
