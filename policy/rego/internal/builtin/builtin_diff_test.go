@@ -416,8 +416,26 @@ var operands = map[string]func(g *generator, i int) value.Value{
 	"json.filter":               pathOperand,
 	"internal.template_string":  templateOperand,
 	"json.remove":               pathOperand,
-	"object.subset":             func(g *generator, i int) value.Value { return g.few(2) },
-	"object.union":              func(g *generator, i int) value.Value { return g.object(3) },
+	"json.unmarshal":            func(g *generator, _ int) value.Value { return value.Text(g.json(3)) },
+	"time.clock":                func(g *generator, _ int) value.Value { return g.time() },
+	"time.date":                 func(g *generator, _ int) value.Value { return g.time() },
+	"object.subset":             func(g *generator, _ int) value.Value { return g.few(2) },
+	"object.union":              func(g *generator, _ int) value.Value { return g.object(3) },
+	"object.filter":             keysOperand,
+	"object.remove":             keysOperand,
+	"object.get":                keysOperand,
+	"object.keys":               keysOperand,
+	"and":                       setOperand,
+	"or":                        setOperand,
+	"minus":                     setOperand,
+	"set_diff":                  setOperand,
+	"union":                     func(g *generator, _ int) value.Value { return value.SetOf(g.set(), g.set(), g.set()) },
+	"intersection":              func(g *generator, _ int) value.Value { return value.SetOf(g.set(), g.set()) },
+	"max":                       listOperand,
+	"min":                       listOperand,
+	"sort":                      listOperand,
+	"internal.member_2":         memberOperand,
+	"internal.member_3":         memberOperand,
 	"object.union_n": func(g *generator, i int) value.Value {
 		array := value.NewArray()
 		for range g.IntN(6) {
@@ -529,8 +547,13 @@ func parameters(g *generator, _ int) value.Value {
 			val = value.Text(g.string())
 		}
 		key := value.Text(g.string())
-		if g.IntN(8) == 0 {
+		switch g.IntN(8) {
+		case 0:
 			key = g.Scalar()
+		case 1:
+			key = value.Text("1")
+		case 2:
+			key = value.Int(1) // which becomes "1", too
 		}
 		object.Insert(key, val)
 	}
@@ -566,8 +589,87 @@ func (g *generator) node() value.Value {
 	return parsed[g.IntN(len(parsed))]
 }
 
+func keysOperand(g *generator, i int) value.Value {
+	switch {
+	case i == 0:
+		return g.object(1)
+	case g.IntN(2) == 0:
+		return g.few(1)
+	}
+	return g.node()
+}
+
+func setOperand(g *generator, _ int) value.Value { return g.set() }
+
+func (g *generator) set() value.Value {
+	set := value.NewSet(0)
+	for range g.IntN(6) {
+		set.Add(g.node())
+	}
+	return set
+}
+
+func listOperand(g *generator, _ int) value.Value {
+	array := value.NewArray()
+	for range g.IntN(20) {
+		array.Append(g.node())
+	}
+	return array
+}
+
+// memberOperand makes the last operand a composite.
+func memberOperand(g *generator, i int) value.Value {
+	if i == 2 || i == 1 && g.IntN(2) == 0 {
+		return g.few(1)
+	}
+	return g.node()
+}
+
+// json makes up a text that is JSON, or nearly.
+func (g *generator) json(depth int) string {
+	if g.IntN(30) == 0 {
+		return g.string()
+	}
+	space := []string{"", "", "", " ", "\n\t"}[g.IntN(5)]
+	if depth == 0 || g.IntN(3) == 0 {
+		scalar := []string{"null", "true", "false", `"a"`, `"\u00e9\ud83d\ude00"`, `"\ud83d"`, "\"\xff\"", "0", "-0", "1.0", "12E3", "1e-5", "1e30100", "1e31000", "0.5e-40000", "123456789012345678901234567890"}
+		return space + scalar[g.IntN(len(scalar))] + space
+	}
+	open, end := "[", "]"
+	object := g.IntN(2) == 0
+	if object {
+		open, end = "{", "}"
+	}
+	for i := range g.IntN(4) {
+		if i > 0 {
+			open += ","
+		}
+		if object {
+			open += `"` + []string{"a", "b", `\u0061`, "", "c/d"}[g.IntN(5)] + `":`
+		}
+		open += g.json(depth - 1)
+	}
+	return space + open + space + end
+}
+
+// time makes up what stands for a time.
+func (g *generator) time() value.Value {
+	ns := []string{"0", "1.0", "1e18", "1700000000.5", "1.00000000000000000000000000001", "9223372036854775807.0", "9223372036854775807.4", "9223372036854775808",
+		"-9223372036854775808", "-62135596800000000000", "1e30", "0.1"}
+	n := value.NumberText(ns[g.IntN(len(ns))])
+	if g.IntN(2) == 0 {
+		n = value.Int(g.Int64())
+	}
+	if g.IntN(2) == 0 {
+		return n
+	}
+	zones := []string{"", "UTC", "Europe/Berlin", "Asia/Kolkata", "America/St_Johns", "Nowhere"}
+	return value.NewArray(n, value.Text(zones[g.IntN(len(zones))]))
+}
+
 var parsed = []value.Value{
-	value.Text("a"), value.Text("b"), value.Text("c"), value.Text("d"), value.Int(1), value.NumberText("1.0"), value.NewArray(value.Text("a")),
+	value.Text("a"), value.Text("b"), value.Text("c"), value.Text("d"), value.Int(0), value.Int(1), value.NumberText("1.0"),
+	value.NumberText("1e0"), value.Int(2), value.NumberText("2.00"), value.NewArray(value.Text("a")), value.NewArray(value.NumberText("1.0")), value.NewArray(value.Int(1)),
 }
 
 // few returns a value of a few scalars, so that two often have much in common.

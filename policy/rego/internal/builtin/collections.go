@@ -143,11 +143,6 @@ func member(c *Call, args []value.Value) (value.Value, error) {
 
 func memberWithKey(c *Call, args []value.Value) (value.Value, error) {
 	key, val, in := args[0], args[1], args[2]
-	if in.Kind() == value.Set {
-		if same, err := c.equal(key, val); !same || err != nil {
-			return value.False, err
-		}
-	}
 	found, err := c.get(in, key)
 	if err != nil || !found.Defined() {
 		return value.False, err

@@ -116,7 +116,7 @@ func urlqueryEncodeObject(c *Call, args []value.Value) (value.Value, error) {
 	if v.Kind() != value.Object {
 		return value.Value{}, wrongType("urlquery.encode_object", 1, v, "object")
 	}
-	query := url.Values{}
+	named := make(map[string]value.Value, v.Len())
 	for key, val := range v.All() {
 		name := key.Text()
 		if key.Kind() != value.String {
@@ -126,11 +126,15 @@ func urlqueryEncodeObject(c *Call, args []value.Value) (value.Value, error) {
 			}
 			name = string(text)
 		}
+		named[name] = val // of two keys that become the same the later one stays
+	}
+	query := make(url.Values, len(named))
+	for name, val := range named {
 		list, ok := stringList(val)
 		if !ok {
 			return value.Value{}, typeError("urlquery.encode_object", "operand 1 values must be string, array[string], or set[string]")
 		}
-		query[name] = list // of two keys that become the same the later one stays
+		query[name] = list
 	}
 	return value.Text(query.Encode()), nil
 }

@@ -32,9 +32,6 @@ func (w *walker) visit(v value.Value) error {
 	}
 	var key, elem value.Value
 	for s := v.Scan(); s.Next(&key, &elem); {
-		if v.Kind() == value.Set {
-			key = elem
-		}
 		w.path = append(w.path, key)
 		err := w.visit(elem)
 		w.path = w.path[:len(w.path)-1]
