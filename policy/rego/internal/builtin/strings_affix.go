@@ -41,6 +41,10 @@ func (e *end) call(c *Call, args []value.Value) (value.Value, error) {
 	if err := e.check(c, args); err != nil {
 		return value.Value{}, err
 	}
+	if args[0].Kind() == value.String {
+		found, err := e.any(c, args[0].Text(), args[1])
+		return value.Boolean(found), err
+	}
 	for s := range eachText(args[0]) {
 		if found, err := e.any(c, s, args[1]); found || err != nil {
 			return value.Boolean(found), err
