@@ -81,7 +81,9 @@ func (r TestReport) Failed() []TestResult {
 //
 // A test passes if it is true, and a case of a parameterised test if its member
 // of the test is. It fails if a call of a built-in fails anywhere, also where
-// that alone would make an expression undefined.
+// that alone would make an expression undefined. As in a decision, what OPA's
+// evaluator leaves out is computed as well (the rest of an every that does not
+// hold, of a rule that is true already): it may print, and it may fail.
 //
 // The error is [Problems] if something does not compile, and ctx's if it ended
 // first; failed tests are in the report.
