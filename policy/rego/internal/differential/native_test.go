@@ -2,6 +2,7 @@ package differential_test
 
 import (
 	"context"
+	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -47,21 +48,20 @@ func kept(t *testing.T, dir string, judge func(*testing.T, []differential.Differ
 	}
 }
 
-func TestGeneratedPoliciesDecideAsTheReferenceDoes(t *testing.T) {
-	for seed := range uint64(150) {
-		agree(t, seed)
-	}
-}
-
-// FuzzNative looks for policies on which the two disagree, as long as it is told
-// to:
+// To look for an hour, beginning with seeds that nobody has tried:
 //
-//	go test ./policy/rego/internal/differential -run '^$' -fuzz FuzzNative -fuzztime 1h
-func FuzzNative(f *testing.F) {
-	for seed := range uint64(4) {
-		f.Add(1000 + seed)
+//	go test ./policy/rego/internal/differential -run GeneratedPoliciesDecide -from 1000000 -for 1h -timeout 2h
+var (
+	from   = flag.Uint64("from", 0, "first seed of the policies that are generated")
+	search = flag.Duration("for", 3*time.Second, "how long policies are generated")
+)
+
+func TestGeneratedPoliciesDecideAsTheReferenceDoes(t *testing.T) {
+	tried := 0
+	for start := time.Now(); time.Since(start) < *search || tried < 20; tried++ {
+		agree(t, *from+uint64(tried))
 	}
-	f.Fuzz(agree)
+	t.Logf("%d policies, the seeds from %d on", tried, *from)
 }
 
 // agree reports a case of a seed that the two disagree on, as small as it can be

@@ -15,7 +15,7 @@ type choice struct {
 
 // newChoice draws the same for the same seed: nothing here is secret.
 func newChoice(seed uint64) choice {
-	return choice{rand.New(rand.NewPCG(seed, 0x6d77))} //nolint:gosec // a generator of test cases
+	return choice{rand.New(rand.NewPCG(seed, 0x6d77))}
 }
 
 // percent is true n times in a hundred.
