@@ -13,9 +13,9 @@ type Event interface{ event() }
 
 // Decided is one decision, or the error that took its place.
 type Decided struct {
-	// Request that was decided. It must not be changed.
+	// Request and Decision must not be changed.
 	Request  *policy.Request
-	Decision policy.Decision
+	Decision *policy.Decision
 	Err      error
 	// Took is the time since the decision was begun; in a batch, since the one
 	// before it was made.

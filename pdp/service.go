@@ -97,7 +97,7 @@ func (s *Service) tell(r *policy.Request, d *policy.Decision, err error, begun t
 		return begun
 	}
 	now := s.config.Now()
-	s.config.Events(Decided{Request: r, Decision: *d, Err: err, Took: now.Sub(begun)})
+	s.config.Events(Decided{Request: r, Decision: d, Err: err, Took: now.Sub(begun)})
 	return now
 }
 

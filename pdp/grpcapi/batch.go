@@ -23,6 +23,8 @@ type batchAnswer struct {
 	bytes    encoded
 	versions []policy.Version // each once, sorted by namespace
 	bare     map[bareResult]encoded
+	last     bareResult // what is encoded as lastRaw, if that is there
+	lastRaw  encoded
 }
 
 // bareResult is a decision without reasons and obligations.
@@ -77,16 +79,18 @@ func (b *batchAnswer) add(r *policy.Result) error {
 		b.append(1, raw)
 		return err
 	}
-	known := bareResult{d.Allowed, pathOf(d)}
-	raw, ok := b.bare[known]
-	if !ok {
-		var err error
-		if raw, err = proto.Marshal(b.result(r)); err != nil {
-			return err
+	if known := (bareResult{d.Allowed, pathOf(d)}); known != b.last || b.lastRaw == nil {
+		raw, ok := b.bare[known]
+		if !ok {
+			var err error
+			if raw, err = proto.Marshal(b.result(r)); err != nil {
+				return err
+			}
+			b.bare[known] = raw
 		}
-		b.bare[known] = raw
+		b.last, b.lastRaw = known, raw
 	}
-	b.append(1, raw)
+	b.append(1, b.lastRaw)
 	return nil
 }
 
