@@ -222,10 +222,7 @@ func exponent(text string) int64 {
 // decimal digits in all. Reading and writing them takes longest; it is
 // quadratic.
 func (c *Call) calculate(digits int64) error {
-	words := digits/19 + 1
-	if words > 1<<20 {
-		words = 1 << 20
-	}
+	words := min(digits/19+1, 1<<20)
 	if err := c.Bytes(64 + 2*digits); err != nil {
 		return err
 	}

@@ -24,12 +24,12 @@ var networks = []*Builtin{
 // parseCIDR reads a network as net.ParseCIDR does. One of IPv4 in IPv6 becomes one
 // of IPv4.
 func parseCIDR(s string) (netip.Prefix, bool) {
-	slash := strings.IndexByte(s, '/')
-	if slash < 0 {
+	before, after, found := strings.Cut(s, "/")
+	if !found {
 		return netip.Prefix{}, false
 	}
-	address, err := netip.ParseAddr(s[:slash])
-	bits, ok := prefixLength(s[slash+1:])
+	address, err := netip.ParseAddr(before)
+	bits, ok := prefixLength(after)
 	if err != nil || address.Zone() != "" || !ok || bits > address.BitLen() {
 		return netip.Prefix{}, false
 	}

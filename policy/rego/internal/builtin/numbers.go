@@ -143,7 +143,7 @@ func formatInt(c *Call, args []value.Value) (value.Value, error) {
 			return value.Value{}, wrongType(name, i+1, arg, "number")
 		}
 	}
-	base := 0
+	var base int
 	switch args[1].Numeral() {
 	case "2":
 		base = 2

@@ -43,7 +43,7 @@ func compileRegex(c *Call, pattern, _ string) (*compiled[*regex], error) {
 	tree, err := syntax.Parse(e.pattern, syntax.Perl)
 	if err != nil {
 		e.err = err
-		return e, nil
+		return e, nil //nolint:nilerr // an entry remembers why its pattern is none
 	}
 	var s regexShape
 	insts := s.instructions(tree) + 2
@@ -53,7 +53,7 @@ func compileRegex(c *Call, pattern, _ string) (*compiled[*regex], error) {
 	re, err := regexp.Compile(e.pattern)
 	if err != nil {
 		e.err = err
-		return e, nil
+		return e, nil //nolint:nilerr // as above
 	}
 	e.value = &regex{Regexp: re, insts: insts, copies: 1 + int64(re.NumSubexp())/2, later: sync.OnceValue(func() *regexp.Regexp {
 		if strings.Contains(e.pattern, `\Q`) { // it may have no end

@@ -250,11 +250,11 @@ func indexOf(c *Call, args []value.Value) (value.Value, error) {
 	if err != nil {
 		return value.Value{}, err
 	}
-	i := strings.Index(s, part)
-	if i < 0 {
+	before, _, found := strings.Cut(s, part)
+	if !found {
 		return value.Int(-1), nil
 	}
-	return value.Int(int64(utf8.RuneCountInString(s[:i]))), nil
+	return value.Int(int64(utf8.RuneCountInString(before))), nil
 }
 
 // indexOfN finds parts that overlap, too.

@@ -312,9 +312,9 @@ func unitOperands(m maker, _ string) []value.Value {
 }
 
 func makerOf(name string) func(maker, string) []value.Value {
-	for prefix, make := range makers {
+	for prefix, maker := range makers {
 		if strings.HasPrefix(name, prefix) {
-			return make
+			return maker
 		}
 	}
 	return nil

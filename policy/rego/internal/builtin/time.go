@@ -125,20 +125,21 @@ func inHours(s string) (string, error) {
 		return "", err
 	}
 	d := parsed.(durationparser.Result)
-	text := d.Sign
+	var text strings.Builder
+	text.WriteString(d.Sign)
 	for _, segment := range d.Segments {
 		in, ok := hours[segment.Unit]
 		if !ok {
-			text += segment.Digits + segment.Unit
+			text.WriteString(segment.Digits + segment.Unit)
 			continue
 		}
 		n, err := strconv.ParseFloat(segment.Digits, 64)
 		if err != nil {
 			return "", err
 		}
-		text += strconv.FormatFloat(n*in, 'f', -1, 64) + "h"
+		text.WriteString(strconv.FormatFloat(n*in, 'f', -1, 64) + "h")
 	}
-	return text, nil
+	return text.String(), nil
 }
 
 // timeOperand reads the first operand or the second, which both count as the

@@ -140,15 +140,14 @@ func TestPoliciesThatMultiplyArePlannedAsTheyWereRehearsed(t *testing.T) {
 		w := writer{Rand: rand.New(rand.NewPCG(seed, 0))}
 		src := front.Source{Modules: w.policy()}
 		compiled, err := front.Compile(t.Context(), src)
-		var wrong ast.Errors
-		if errors.As(err, &wrong) {
+		if _, wrong := errors.AsType[ast.Errors](err); wrong {
 			continue // a target that may not be replaced, or nothing of its type
 		}
 		if err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
 		_, err = compiled.Plan(t.Context(), "x = data")
-		switch err.(type) {
+		switch err.(type) { //nolint:errorlint // it is returned as it is
 		case nil:
 			planned++
 			all += asRehearsed(t, fmt.Sprint("seed ", seed), compiled, "x = data")

@@ -16,7 +16,10 @@ import (
 // handed the plan together with the context of the call that made it.
 const target = "microwall.plan"
 
-func init() { rego.RegisterPlugin(target, planTarget{}) }
+var _ = func() planTarget {
+	rego.RegisterPlugin(target, planTarget{})
+	return planTarget{}
+}()
 
 type planTarget struct{}
 
@@ -83,10 +86,9 @@ func (u *unplannable) explain(err error) error {
 		return err
 	}
 	at := &Unplannable{Err: err}
-	var crash *Crash
-	if not := (*Unplannable)(nil); errors.As(err, &not) {
+	if not, ok := errors.AsType[*Unplannable](err); ok {
 		at.Err = not.Err
-	} else if errors.As(err, &crash) {
+	} else if _, ok := errors.AsType[*Crash](err); ok {
 		at.Err = errors.New(cmp.Or(u.why, "this cannot be planned"))
 	}
 	if u.at != nil {

@@ -1,6 +1,8 @@
 package front
 
 import (
+	"slices"
+
 	"strconv"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -233,8 +235,8 @@ func (r *rehearsal) planExprCall(e *ast.Expr, iter func()) {
 // replacement returns what `with` puts in place of a function; nil if nothing.
 func (r *rehearsal) replacement(name string) *ast.Term {
 	scope := r.mocks[len(r.mocks)-1]
-	for i := len(scope) - 1; i >= 0; i-- {
-		if t := scope[i][name]; t != nil {
+	for _, frame := range slices.Backward(scope) {
+		if t := frame[name]; t != nil {
 			return t
 		}
 	}

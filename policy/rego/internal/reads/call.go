@@ -231,7 +231,7 @@ func usual(args []value, input value) bool {
 func tuple(args []value) []byte {
 	var key []byte
 	for _, arg := range args {
-		key = binary.LittleEndian.AppendUint32(key, uint32(arg)) //nolint:gosec // never negative
+		key = binary.LittleEndian.AppendUint32(key, uint32(arg))
 	}
 	return key
 }

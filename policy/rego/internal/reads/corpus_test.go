@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os/exec"
 	"path/filepath"
@@ -119,9 +120,7 @@ func shop(t testing.TB) (found []specimen) {
 func inputOfCall(t testing.TB, c boutique.Call) ast.Value {
 	t.Helper()
 	properties := map[string]any{"trace": "4bf92f35"}
-	for k, v := range c.Properties {
-		properties[k] = v
-	}
+	maps.Copy(properties, c.Properties)
 	input, err := ast.InterfaceToValue(map[string]any{
 		"subject":  map[string]any{"type": "workload", "id": c.Subject, "properties": map[string]any{"version": 3}},
 		"action":   map[string]any{"name": c.Action, "properties": map[string]any{}},
@@ -173,7 +172,7 @@ func constructs(t testing.TB) (found []specimen) {
 // generated returns the policy that a grammar makes of a seed, with inputs. It
 // reports false if OPA refuses it.
 func generated(t testing.TB, seed int) (specimen, bool) {
-	g := &generator{choose: rand.New(rand.NewPCG(uint64(seed), 0)).IntN} //nolint:gosec // the same policies each time
+	g := &generator{choose: rand.New(rand.NewPCG(uint64(seed), 0)).IntN}
 	q, p, err := g.question(t)
 	if err != nil {
 		return specimen{}, false

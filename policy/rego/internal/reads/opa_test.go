@@ -104,8 +104,7 @@ func (q *question) eval(ctx context.Context, input ast.Value) (string, error) {
 	results, err := q.prepared.Eval(ctx, rego.EvalParsedInput(input), rego.EvalRuleIndexing(false), rego.EvalEarlyExit(false),
 		rego.EvalTime(time.Unix(1_700_000_000, 0)), rego.EvalSeed(bytes.NewReader(make([]byte, 4096))), rego.EvalSortSets(true))
 	if err != nil {
-		var failed *topdown.Error
-		if errors.As(err, &failed) {
+		if failed, ok := errors.AsType[*topdown.Error](err); ok {
 			return failed.Code + ": " + err.Error(), nil
 		}
 		return "error: " + err.Error(), nil

@@ -108,8 +108,8 @@ func (s *sources) only(src source) value {
 
 // add is only for a source that did not come up before, and will not again.
 func (s *sources) add(src source) value {
-	id := int32(len(s.all))   //nolint:gosec // bounded by the number of steps
-	v := value(len(s.values)) //nolint:gosec // likewise
+	id := int32(len(s.all))  
+	v := value(len(s.values))
 	facts := sourceFacts{src, v, 0}
 	if src.kind == isPatched || src.kind == isList {
 		facts.nesting = 1 + max(s.depth(src.base), s.depth(src.over))
@@ -126,12 +126,12 @@ func (s *sources) intern(ids []int32) value {
 	}
 	var key []byte
 	for _, id := range ids {
-		key = binary.LittleEndian.AppendUint32(key, uint32(id)) //nolint:gosec // never negative
+		key = binary.LittleEndian.AppendUint32(key, uint32(id))
 	}
 	if v, ok := s.byIDs[string(key)]; ok {
 		return v
 	}
-	v := value(len(s.values)) //nolint:gosec // bounded by the number of steps
+	v := value(len(s.values))
 	s.byIDs[string(key)] = v
 	s.values = append(s.values, valueFacts{slices.Clone(ids), v})
 	if len(ids) > 0 && ids[0] == unsetID {

@@ -76,7 +76,7 @@ func TestWhatIsWithoutEndIsNotWeighedToTheEnd(t *testing.T) {
 		}
 		return nil
 	})
-	if err != enough || left < -10_000 {
+	if !errors.Is(err, enough) || left < -10_000 {
 		t.Errorf("stopped with %v when %d were left, want to stop soon after none were", err, left)
 	}
 }
