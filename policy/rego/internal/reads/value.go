@@ -108,7 +108,7 @@ func (s *sources) only(src source) value {
 
 // add is only for a source that did not come up before, and will not again.
 func (s *sources) add(src source) value {
-	id := int32(len(s.all))  
+	id := int32(len(s.all))
 	v := value(len(s.values))
 	facts := sourceFacts{src, v, 0}
 	if src.kind == isPatched || src.kind == isList {
