@@ -2,7 +2,6 @@ package front
 
 import (
 	"slices"
-
 	"strconv"
 
 	"github.com/open-policy-agent/opa/v1/ast"
