@@ -6,7 +6,7 @@
 // # What the set promises
 //
 // Two inputs agree on a path if walking down it ends alike in both: at the same
-// value; or at the same step, on a value of the same type, because there it goes
+// value, numbers spelled alike; or at the same step, on a value of the same type, because there it goes
 // no further. So where nothing is found, it matters how far the path led (of
 // a.b.c: is there an a, is there an a.b?) and whether it ended at an object, an
 // array, a string, a number, a boolean or null. A key of decisions has to tell

@@ -101,7 +101,7 @@ func TestGeneratedPoliciesNoticeNothingOutsideOfTheirReads(t *testing.T) {
 	case testing.Short():
 		policies = 100
 	case *full:
-		policies, limit = 10_000, 100
+		policies, limit = 5_000, 60
 	}
 	for seed := range policies {
 		if s, ok := generated(t, seed); ok {
