@@ -42,8 +42,19 @@ func extreme(name string, sign int) Func {
 		if err := c.ordered(v); err != nil {
 			return value.Value{}, err
 		}
-		var best, key, elem value.Value
-		for s := v.Scan(); s.Next(&key, &elem); {
+		if v.Kind() == value.Set { // in order, and no two are equal
+			elems, err := c.elements(nil, v)
+			if err != nil || len(elems) == 0 {
+				return value.Value{}, err
+			}
+			if sign > 0 {
+				return elems[len(elems)-1], nil
+			}
+			return elems[0], nil
+		}
+		var best value.Value
+		for i := range v.Len() {
+			elem := v.Elem(i)
 			if !best.Defined() {
 				best = elem
 				continue

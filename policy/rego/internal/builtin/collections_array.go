@@ -21,6 +21,17 @@ func (c *Call) elements(to []value.Value, v value.Value) ([]value.Value, error) 
 	if to == nil {
 		to = make([]value.Value, 0, n)
 	}
+	if v.Kind() == value.Array {
+		for i := range n {
+			if i%chunk == 0 {
+				if err := c.Step(int64(min(chunk, n-i))); err != nil {
+					return nil, err
+				}
+			}
+			to = append(to, v.Elem(i))
+		}
+		return to, nil
+	}
 	var key, elem value.Value
 	for s := v.Scan(); s.Next(&key, &elem); {
 		if err := c.Step(1); err != nil {

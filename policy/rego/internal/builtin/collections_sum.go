@@ -23,24 +23,48 @@ func sum(c *Call, args []value.Value) (value.Value, error) {
 		return value.Value{}, err
 	}
 	var total int64
+	if v.Kind() == value.Array {
+		for i := range v.Len() {
+			if err := c.Step(1); err != nil {
+				return value.Value{}, err
+			}
+			if !addTo(&total, v.Elem(i)) {
+				return c.sumUp(v)
+			}
+		}
+		return value.Int(total), nil
+	}
 	var key, elem value.Value
 	for s := v.Scan(); s.Next(&key, &elem); {
 		if err := c.Step(1); err != nil {
 			return value.Value{}, err
 		}
-		i, ok := elem.PlainInt64()
-		next := total + i
-		if !ok || (next > total) != (i > 0) && i != 0 {
-			return c.total("sum", v, totalOf{
-				whole: new(big.Int), add: (*big.Int).Add,
-				float: new(big.Float), addFloat: (*big.Float).Add,
-				size: func(a, b int64) int64 { return max(a, b) + 1 },
-				work: func(a, b int64) int64 { return max(a, b) / 128 },
-			})
+		if !addTo(&total, elem) {
+			return c.sumUp(v)
 		}
-		total = next
 	}
 	return value.Int(total), nil
+}
+
+// addTo adds a whole number of 64 bits, and reports whether it is one and the
+// sum, too.
+func addTo(total *int64, v value.Value) bool {
+	i, ok := v.PlainInt64()
+	sum := *total + i
+	if !ok || i != 0 && (sum > *total) != (i > 0) {
+		return false
+	}
+	*total = sum
+	return true
+}
+
+func (c *Call) sumUp(v value.Value) (value.Value, error) {
+	return c.total("sum", v, totalOf{
+		whole: new(big.Int), add: (*big.Int).Add,
+		float: new(big.Float), addFloat: (*big.Float).Add,
+		size: func(a, b int64) int64 { return max(a, b) + 1 },
+		work: func(a, b int64) int64 { return max(a, b) / 128 },
+	})
 }
 
 func product(c *Call, args []value.Value) (value.Value, error) {

@@ -46,42 +46,47 @@ func log2(n int64) int64 { return int64(bits.Len64(uint64(n))) }
 
 // equal compares, and charges for that.
 func (c *Call) equal(a, b value.Value) (bool, error) {
-	if a.Kind() != b.Kind() {
-		return false, c.Step(1)
-	}
-	if err := c.look(smaller(a, b)); err != nil {
+	if err := c.Step(comparing(a, b)); err != nil {
 		return false, err
+	}
+	if a.IsComposite() && a.Kind() == b.Kind() {
+		if err := c.look(smaller(a, b)); err != nil {
+			return false, err
+		}
 	}
 	return value.Equal(a, b), nil
 }
 
 // compare compares, and charges for that.
 func (c *Call) compare(a, b value.Value) (int, error) {
-	if a.Kind() == b.Kind() {
+	if err := c.Step(comparing(a, b)); err != nil {
+		return 0, err
+	}
+	if a.IsComposite() && a.Kind() == b.Kind() {
 		if err := c.look(smaller(a, b)); err != nil {
 			return 0, err
 		}
-	} else if err := c.Step(1); err != nil {
-		return 0, err
 	}
 	return value.Compare(a, b), nil
 }
 
-// smaller returns the one that ends a comparison of both first. Of two numbers
-// that is the longer one: both are read.
-func smaller(a, b value.Value) value.Value {
+// comparing is what it costs to compare two values that are no composites. Of two
+// numbers both are read, of two texts as much as they share.
+func comparing(a, b value.Value) int64 {
 	switch a.Kind() {
 	case value.Number:
-		if a.Weight(0) > b.Weight(0) {
-			return a
+		if a.IsBuilt(value.Number) && b.IsBuilt(value.Number) {
+			return 1
 		}
-		return b
+		return a.Weight(0) + b.Weight(0)
 	case value.String:
-		if len(a.Text()) < len(b.Text()) {
-			return a
-		}
-		return b
+		return 1 + textSteps(min(len(a.Text()), len(b.Text())))
 	}
+	return 1
+}
+
+// smaller returns the composite that ends a comparison of both first.
+func smaller(a, b value.Value) value.Value {
 	if a.Len() < b.Len() {
 		return a
 	}

@@ -30,7 +30,7 @@ func (c *Call) jsonText(name string, v value.Value) ([]byte, value.Size, error) 
 	if err := c.block(size.Values*6 + size.Text/4); err != nil {
 		return nil, size, err
 	}
-	text, err := v.AppendJSON(nil)
+	text, err := v.AppendJSON(make([]byte, 0, length))
 	if err != nil {
 		return nil, size, fail(name, "%v", err)
 	}
