@@ -48,6 +48,14 @@ func Generate(seed uint64) *Case {
 	for range 1 + g.IntN(6) {
 		authz.rules = append(authz.rules, g.define("authz")...)
 	}
+	if g.percent(30) {
+		r := pick(g.choice, rule{"authz", g.fresh("h"), complete, anything, nil}, rule{"authz", g.fresh("s"), members, anything, nil}, rule{"authz", g.fresh("o"), mapping, anything, nil})
+		authz.rules = append(authz.rules, g.many(r.name)...)
+		g.rules = append(g.rules, r)
+	}
+	if g.percent(15) {
+		authz.rules = append(authz.rules, g.many("allow")...)
+	}
 	authz.rules = append(authz.rules, g.answers()...)
 	drafts := []*draft{authz}
 	if len(lib.rules) > 0 {
