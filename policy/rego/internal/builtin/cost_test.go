@@ -95,6 +95,9 @@ func TestHostileCalls(t *testing.T) {
 			{"a value of 2^60 leaves in YAML", "yaml.marshal", []value.Value{doubled(60)}},
 			{"a walk of 2^60 leaves", "walk", []value.Value{doubled(60)}},
 			{"a union of a million with itself", "object.union_n", []value.Value{value.NewArray(many(20_000), many(20_000), many(20_000), many(20_000))}},
+			{"fractions, which OPA hashes alike", "yaml.marshal", []value.Value{alike(1000, false)}},
+			{"too many fractions", "yaml.marshal", []value.Value{alike(100_000, false)}},
+			{"arrays, which OPA hashes alike", "yaml.marshal", []value.Value{alike(700, true)}},
 			{"a run in a million", "object.subset", []value.Value{ones(1<<20, 0), ones(1<<10, 1)}},
 			{"deep brackets", "json.unmarshal", []value.Value{text(rep("[", 1<<20))}},
 			{"deep brackets in YAML", "yaml.unmarshal", []value.Value{text(rep("[", 9000))}},
@@ -386,6 +389,19 @@ func many10() value.Value {
 	set := value.NewSet(10)
 	for i := range 10 {
 		set.Add(value.Int(int64(i)))
+	}
+	return set
+}
+
+// alike is a set of numbers between 0 and 1, or of arrays with the same sum.
+func alike(n int, arrays bool) value.Value {
+	set := value.NewSet(n)
+	for i := range n {
+		if arrays {
+			set.Add(value.NewArray(value.Int(int64(i)), value.Int(int64(n-i))))
+		} else {
+			set.Add(value.Float((float64(i) + 0.5) / float64(n)))
+		}
 	}
 	return set
 }
