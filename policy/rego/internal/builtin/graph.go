@@ -1,10 +1,6 @@
 package builtin
 
-import (
-	"math/bits"
-
-	"github.com/microwall/microwall/policy/rego/internal/value"
-)
+import "github.com/microwall/microwall/policy/rego/internal/value"
 
 var graphs = []*Builtin{
 	{Name: "graph.reachable", Func: reachable},
@@ -82,20 +78,21 @@ type reach struct {
 func (r *reach) meet(nodes value.Value) error {
 	switch nodes.Kind() {
 	case value.Array:
-		free := value.InOneDocument(r.graph, nodes)
 		if err := r.c.Step(int64(nodes.Len()) * r.cost); err != nil {
 			return err
 		}
+		if value.InOneDocument(r.graph, nodes) {
+			n := len(r.queue)
+			r.queue = r.graph.MarkElems(nodes, r.reached, r.queue)
+			return r.charge(len(r.queue) - n)
+		}
 		for i := range nodes.Len() {
-			if !free {
-				if err := r.c.look(nodes.Elem(i)); err != nil {
-					return err
-				}
+			node := nodes.Elem(i)
+			if err := r.c.look(node); err != nil {
+				return err
 			}
-			if p := r.graph.FindElem(nodes, i); p >= 0 && r.reached[p/64]>>(p%64)&1 == 0 {
-				if err := r.mark(p, nodes.Elem(i)); err != nil {
-					return err
-				}
+			if err := r.mark(node); err != nil {
+				return err
 			}
 		}
 	case value.Set:
@@ -110,45 +107,44 @@ func (r *reach) meet(nodes value.Value) error {
 			if err := r.c.look(node); err != nil {
 				return err
 			}
-			if p := r.graph.Find(node); p >= 0 && r.reached[p/64]>>(p%64)&1 == 0 {
-				if err := r.mark(p, node); err != nil {
-					return err
-				}
+			if err := r.mark(node); err != nil {
+				return err
 			}
 		}
 	}
 	return nil
 }
 
-func (r *reach) mark(position int, node value.Value) error {
-	r.reached[position/64] |= 1 << (position % 64)
-	r.queue = append(r.queue, int32(position))
+// mark puts a node into the queue, if it is one, and for the first time.
+func (r *reach) mark(node value.Value) error {
+	p := r.graph.Find(node)
+	if p < 0 || r.reached[p/64]>>(p%64)&1 != 0 {
+		return nil
+	}
+	r.reached[p/64] |= 1 << (p % 64)
+	r.queue = append(r.queue, int32(p))
 	if !r.graph.IsPacked() {
 		r.nodes = append(r.nodes, node)
 	}
-	return r.c.Work(4+2*r.cost, memberBytes+elemBytes)
+	return r.charge(1)
+}
+
+// charge charges for nodes that were reached for the first time.
+func (r *reach) charge(n int) error {
+	return r.c.Work(int64(n)*(4+2*r.cost), int64(n)*(memberBytes+elemBytes))
 }
 
 // result gives the set of the nodes that were reached.
 func (r *reach) result() (value.Value, error) {
-	set := value.NewSet(len(r.queue))
-	if !r.graph.IsPacked() {
-		for _, node := range r.nodes {
-			if err := r.c.look(node); err != nil {
-				return value.Value{}, err
-			}
-			set.Add(node)
-		}
-		return set, nil
+	if r.graph.IsPacked() {
+		return r.graph.MarkedKeys(r.reached, len(r.queue)), nil
 	}
-	for i, word := range r.reached {
-		for ; word != 0; word &= word - 1 {
-			node, _ := r.graph.Member(i*64 + bits.TrailingZeros64(word))
-			if err := r.c.look(node); err != nil {
-				return value.Value{}, err
-			}
-			set.Add(node)
+	set := value.NewSet(len(r.queue))
+	for _, node := range r.nodes {
+		if err := r.c.look(node); err != nil {
+			return value.Value{}, err
 		}
+		set.Add(node)
 	}
 	return set, nil
 }

@@ -117,17 +117,40 @@ func TestPositions(t *testing.T) {
 				}
 			}
 			for _, l := range lists {
-				for i := range l.Value.Len() {
-					key := l.Value.Elem(i)
-					want := -1
-					if v.Get(key).Defined() {
-						want = v.Find(key)
-					}
-					if got := v.FindElem(l.Value, i); got != want {
-						t.Fatalf("%s (%s): %s is at %d, not at %d", v, f.Name, key, want, got)
-					}
+				if value.InOneDocument(v, l.Value) {
+					checkMarks(t, v, l.Value)
 				}
 			}
+		}
+	}
+}
+
+// checkMarks marks what of a list is a key of an object, all at once and one by
+// one.
+func checkMarks(t *testing.T, object, list value.Value) {
+	t.Helper()
+	marked, want := make([]uint64, object.Len()/64+1), make([]uint64, object.Len()/64+1)
+	var found []int32
+	keys := value.NewSet(0)
+	for i := range list.Len() {
+		if p := object.Find(list.Elem(i)); p >= 0 && keys.Add(list.Elem(i)) {
+			want[p/64] |= 1 << (p % 64)
+			found = append(found, int32(p))
+		}
+	}
+	if got := object.MarkElems(list, marked, nil); !slices.Equal(got, found) || !slices.Equal(marked, want) {
+		t.Fatalf("of %s in %s: %v and %b, want %v and %b", list, object, got, marked, found, want)
+	}
+	if got := object.MarkElems(list, marked, nil); len(got) > 0 {
+		t.Fatalf("%v are marked twice", got)
+	}
+	got := object.MarkedKeys(marked, len(found))
+	if !value.Equal(got, keys) || got.String() != keys.String() {
+		t.Fatalf("the marked keys are %s, want %s", got, keys)
+	}
+	for m := range keys.All() {
+		if !got.Has(m) {
+			t.Fatalf("%s is not found in %s", m, got)
 		}
 	}
 }

@@ -1,5 +1,7 @@
 package value
 
+import "math/bits"
+
 // Whoever looks up many keys of one object, or marks its members, works with
 // positions: whole numbers from 0 to Len()-1, one for each member, fixed while
 // nothing is added.
@@ -10,8 +12,8 @@ func (v Value) HasPositions() bool {
 	return v.Kind() >= Object && (v.form() == built || v.form() == packed)
 }
 
-// InOneDocument reports whether a and b are packed in one Data, so that
-// [Value.FindElem] looks at no text.
+// InOneDocument reports whether a and b are packed in one Data, where a string has
+// one number, so that [Value.MarkElems] looks at no text.
 func InOneDocument(a, b Value) bool {
 	return a.form() == packed && b.form() == packed && a.ref == b.ref
 }
@@ -35,20 +37,6 @@ func (v Value) Find(key Value) int {
 	return -1
 }
 
-// FindElem returns the position of the key that is the i-th element of an array:
-// Find(list.Elem(i)).
-func (v Value) FindElem(list Value, i int) int {
-	if InOneDocument(v, list) {
-		d := v.ref.(*Data)
-		s := slot(d.elems(list.num)[i])
-		if s>>payloadBits != tagText {
-			return -1
-		}
-		return shapeFind(d.shapes, d.slots[v.num], uint32(s&payloadMask))
-	}
-	return v.Find(list.Elem(i))
-}
-
 // Member returns the key and the value at a position; of a set both are the
 // member.
 func (v Value) Member(i int) (key, val Value) {
@@ -60,4 +48,42 @@ func (v Value) Member(i int) (key, val Value) {
 		return t.keys[i], t.keys[i]
 	}
 	return t.keys[i], t.vals[i]
+}
+
+// MarkElems is for a search through a packed object whose members list others of
+// its keys, in arrays of the same document: marked has a bit for each position. It
+// marks the keys of v that are elements of list, and appends to queue those that
+// were not marked before.
+func (v Value) MarkElems(list Value, marked []uint64, queue []int32) []int32 {
+	d := v.ref.(*Data)
+	shape := d.slots[v.num]
+	for _, elem := range d.elems(list.num) {
+		s := slot(elem)
+		if s>>payloadBits != tagText {
+			continue
+		}
+		i := shapeFind(d.shapes, shape, uint32(s&payloadMask))
+		if i >= 0 && marked[i/64]>>(i%64)&1 == 0 {
+			marked[i/64] |= 1 << (i % 64)
+			queue = append(queue, int32(i))
+		}
+	}
+	return queue
+}
+
+// MarkedKeys returns the set of the keys of a packed object at the n positions that
+// are marked.
+func (v Value) MarkedKeys(marked []uint64, n int) Value {
+	d := v.ref.(*Data)
+	names := shapeNames(d.shapes, d.slots[v.num])
+	t := &table{ordered: true, keys: make([]Value, 0, n)}
+	for i, word := range marked {
+		for ; word != 0; word &= word - 1 {
+			t.keys = append(t.keys, Text(d.string(names[i*64+bits.TrailingZeros64(word)])))
+		}
+	}
+	if len(t.keys) > fewKeys {
+		t.reindex(max(64, 2*len(t.keys)))
+	}
+	return Value{tag: Set.as(built), ref: t}
 }
