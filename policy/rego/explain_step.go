@@ -19,7 +19,26 @@ type explainer struct {
 }
 
 // spot is the place of an expression; the compiler makes several of one.
-func spot(l *ast.Location) string { return fmt.Sprintf("%s:%d:%d", l.File, l.Row, l.Col) }
+func spot(l *ast.Location) string {
+	if l == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s:%d:%d", l.File, l.Row, l.Col)
+}
+
+// lineOf returns the line of an expression. What the compiler makes of a template
+// string has none of its own: it stands on the line of what comes next.
+func lineOf(ev *evaluation, i int) int {
+	for _, e := range ev.body[i:] {
+		if e.Location != nil {
+			return e.Location.Row
+		}
+	}
+	if l := ev.node.Loc(); l != nil {
+		return l.Row
+	}
+	return 0
+}
 
 func (x *explainer) attempt(ev *evaluation, depth int) Attempt {
 	r := ev.rule
@@ -83,7 +102,7 @@ func (x *explainer) steps(ev *evaluation, depth int) []Step {
 		if whole != i && i < ev.reached {
 			continue
 		}
-		s := Step{Line: ev.body[whole].Location.Row, Text: text(ev.body[whole]), Held: i < ev.reached}
+		s := Step{Line: lineOf(ev, whole), Text: text(ev.body[whole]), Held: i < ev.reached}
 		for _, part := range ev.body[from : i+1] {
 			x.operands(&s, part, ev)
 			for _, failure := range x.failed[spot(part.Location)] {
@@ -227,12 +246,19 @@ func (x *explainer) operands(s *Step, e *ast.Expr, ev *evaluation) {
 			x.term(s, t, ev)
 		}
 		// What the compiler took out is named by the text that it stands for.
-		if !named && text(e) != s.Text {
+		if !named && text(e) != s.Text && !isUndefinable(e, terms) {
 			s.add(text(e), shorten(value.String()))
 		}
 	case *ast.Every:
 		x.term(s, terms.Domain, ev)
 	}
+}
+
+// isUndefinable reports whether the compiler made a set of a part of a template
+// string, which is empty if the part is undefined.
+func isUndefinable(e *ast.Expr, terms []*ast.Term) bool {
+	_, isSet := terms[len(terms)-1].Value.(*ast.SetComprehension)
+	return isSet && !strings.HasPrefix(text(e), "{")
 }
 
 // binds reports whether an expression is written to give a variable its value.

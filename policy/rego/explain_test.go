@@ -196,6 +196,14 @@ deny = set()
       5 true some x in data.levels | x: 3
       5 true x == 3 | x: 3
 `},
+		"a template string, of which OPA knows no place": {`
+allow if {
+	$"{input.subject.id}!" == "bob!"
+}`, `
+allow = 
+  3 authz.allow held=false []
+    4 false $"{input.subject.id}!" == "bob!" | $"{input.subject.id}!": "ann!"
+`},
 		"obligations and reasons": {`
 allow if true
 reasons contains "because" if data.users[input.subject.id].role == "dev"
@@ -261,6 +269,35 @@ func TestAnErrorThatOPASkipsIsNoDisagreement(t *testing.T) {
 allow if every x in [2, input.subject.id] { x + 1 == 2 }`, "")
 	if policy.KindOf(x.Err) != policy.Failed {
 		t.Errorf("%v, %v", x.Outcome, x.Err)
+	}
+}
+
+func TestALongEvaluationIsToldInShort(t *testing.T) {
+	x := explainPolicy(t, `package authz
+allow if { some x in numbers.range(1, 21000); check(x) }
+check(x) if { y := x + 1; even(y); y < 0 }
+even(y) if y % 2 == 0`, "")
+	if x.Truncated {
+		t.Error("what is not kept counts")
+	}
+	if want := `
+allow = 
+  2 authz.allow held=false []
+    2 true some x in numbers.range(1, 21000) | numbers.range(1, 21000): [1, 2, 3, 4, 5, 6, `; !strings.HasPrefix(told(x), want[1:]) || !strings.Contains(told(x), "held=false [] x21000") {
+		t.Errorf("%s", told(x))
+	}
+	// Every rule is asked by five elements in twelve places, at two levels.
+	wide := func(call string) string {
+		var b strings.Builder
+		for i := range 12 {
+			fmt.Fprintf(&b, "\tcount([1 | some x in numbers.range(1, 5); %s]) >= 0\n", fmt.Sprintf(call, i))
+		}
+		return "{\n" + b.String() + "}\n"
+	}
+	x = explainPolicy(t, "package authz\nallow if "+wide("f(x, %d)")+"f(a, i) if "+wide("g(a, i, x, %d)")+
+		"g(a, i, b, j) if count([1 | some x in numbers.range(1, 5); h(a, i, b, j, x)]) >= 0\nh(a, i, b, j, c) if a + b + c + i + j == 0", "")
+	if !x.Truncated {
+		t.Error("all of it was kept")
 	}
 }
 

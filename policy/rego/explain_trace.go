@@ -13,7 +13,7 @@ import (
 // What of a trace is kept: evaluations at all, those of one rule in one place,
 // and values that one rule gives.
 const (
-	keptEvaluations = 50_000
+	keptEvaluations = 20_000
 	keptTries       = 5
 	keptValues      = 10
 )
@@ -35,6 +35,7 @@ func newTracer(w *witness) *tracer {
 // evaluation of a rule, or of a body inside of one: of a negation, a
 // comprehension, `every`.
 type evaluation struct {
+	id   uint64
 	rule *ast.Rule // nil of a body inside
 	body ast.Body
 	// node is what it was entered for.
@@ -113,7 +114,7 @@ func (ev *evaluation) reach(i int, e topdown.Event) {
 }
 
 func (t *tracer) enter(e topdown.Event) {
-	ev := &evaluation{node: e.Node}
+	ev := &evaluation{id: e.QueryID, node: e.Node}
 	switch node := e.Node.(type) {
 	case *ast.Rule:
 		ev.rule, ev.body = node, node.Body
@@ -122,8 +123,7 @@ func (t *tracer) enter(e topdown.Event) {
 	}
 	if e.QueryID != 0 {
 		parent := t.all[e.ParentID]
-		if parent == nil || !parent.keep(ev) {
-			t.truncated = t.truncated || parent == nil
+		if parent == nil || !t.keep(parent, ev) {
 			return
 		}
 		ev.replaced = parent.replaced || parent.at < len(parent.body) && replacesData(parent.body[parent.at])
@@ -138,16 +138,17 @@ func (t *tracer) enter(e topdown.Event) {
 	t.all[e.QueryID] = ev
 }
 
-// keep puts an evaluation among those of the expression that is evaluated now, or
-// in the place of the last one there that did not hold.
-func (ev *evaluation) keep(child *evaluation) bool {
-	if ev.tries == nil {
-		ev.tries = make([][]*evaluation, len(ev.body)+1)
-		ev.more = map[place]int{}
+// keep puts an evaluation among those of the expression that its parent evaluates
+// now, or in the place of one there that matters less.
+func (t *tracer) keep(parent, child *evaluation) bool {
+	if parent.tries == nil {
+		parent.tries = make([][]*evaluation, len(parent.body)+1)
+		parent.more = map[place]int{}
 	}
-	p := place{ev.at, child.node.Loc()}
+	p := place{parent.at, child.node.Loc()}
+	tries := &parent.tries[parent.at]
 	count, last := 0, -1
-	for i, other := range ev.tries[ev.at] {
+	for i, other := range *tries {
 		if other.node.Loc() == p.node {
 			count++
 			if child.rule == nil || !other.held() { // the last element of `every` is the one that matters
@@ -157,15 +158,26 @@ func (ev *evaluation) keep(child *evaluation) bool {
 	}
 	switch {
 	case count < keptTries:
-		ev.tries[ev.at] = append(ev.tries[ev.at], child)
+		*tries = append(*tries, child)
 	case last >= 0:
-		ev.tries[ev.at][last] = child
-		ev.more[p]++
+		parent.more[p]++
+		t.forget((*tries)[last])
+		(*tries)[last] = child
 	default:
-		ev.more[p]++
+		parent.more[p]++
 		return false
 	}
 	return true
+}
+
+// forget drops an evaluation and all that was evaluated for it.
+func (t *tracer) forget(ev *evaluation) {
+	delete(t.all, ev.id)
+	for _, tries := range ev.tries {
+		for _, try := range tries {
+			t.forget(try)
+		}
+	}
 }
 
 func (ev *evaluation) held() bool { return ev.state != nil && ev.reached == len(ev.body) }
@@ -210,7 +222,7 @@ func (t *tracer) attempts(failures []error) []Attempt {
 	}
 	x := explainer{tracer: t, failed: map[string][]string{}}
 	for _, err := range failures {
-		if e, ok := errors.AsType[*topdown.Error](err); ok && e.Location != nil {
+		if e, ok := errors.AsType[*topdown.Error](err); ok {
 			at := spot(e.Location)
 			if text := e.Code + ": " + e.Message; !slices.Contains(x.failed[at], text) {
 				x.failed[at] = append(x.failed[at], text)
