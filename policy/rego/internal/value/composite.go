@@ -84,7 +84,8 @@ type table struct {
 	keys []Value
 	vals []Value // of an object
 	// index finds keys: open addressing, 32 bits of the hash and 32 of the position
-	// in keys plus one, 0 for none. It is nil while keys are few.
+	// in keys plus one, 0 for none. It is nil while keys are few, and may be nil as
+	// long as they are as they were when they were put in in order.
 	index []uint64
 	// order lists positions in keys in OPA's order; it is worked out when it is
 	// asked for, unless ordered says that keys came in order.
@@ -107,7 +108,14 @@ func (t *table) find(key Value) int {
 	return i
 }
 
+// findFew finds a key without the index.
 func (t *table) findFew(key Value) int {
+	if len(t.keys) > fewKeys {
+		if i, ok := slices.BinarySearchFunc(t.keys, key, Compare); ok {
+			return i
+		}
+		return -1
+	}
 	if key.tag == String.as(built) {
 		text := key.text()
 		for i := range t.keys {
@@ -145,7 +153,7 @@ func (t *table) add(key Value) (i int, isNew bool) {
 		if i := t.findFew(key); i >= 0 {
 			return i, false
 		}
-		if n == fewKeys {
+		if n >= fewKeys {
 			t.reindex(max(64, 2*cap(t.keys)))
 		}
 	} else if 2*n >= len(t.index) {

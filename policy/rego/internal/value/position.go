@@ -82,8 +82,5 @@ func (v Value) MarkedKeys(marked []uint64, n int) Value {
 			t.keys = append(t.keys, Text(d.string(names[i*64+bits.TrailingZeros64(word)])))
 		}
 	}
-	if len(t.keys) > fewKeys {
-		t.reindex(max(64, 2*len(t.keys)))
-	}
 	return Value{tag: Set.as(built), ref: t}
 }
