@@ -3,6 +3,7 @@ package front
 import (
 	"cmp"
 	"context"
+	"errors"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 )
@@ -10,11 +11,14 @@ import (
 // between is what is done after a stage of the compiler: to charge for those
 // that come next and are not linear.
 var between = map[ast.StageID]func(*meter, *ast.Compiler) error{
+	ast.StageSetAnnotationSet:           (*meter).beforeRewriteRegoMetadataCalls,
 	ast.StageRewriteRegoMetadataCalls:   (*meter).beforeSetGraph,
 	ast.StageCheckSafetyRuleHeads:       (*meter).beforeCheckSafetyRuleBodies,
 	ast.StageRewriteTestRulesForTracing: (*meter).beforeCheckRecursion,
 	ast.StageCheckRecursion:             (*meter).beforeCheckTypes,
 }
+
+func (m *meter) beforeRewriteRegoMetadataCalls(c *ast.Compiler) error { return m.measureMetadata(c) }
 
 func (m *meter) beforeSetGraph(c *ast.Compiler) error {
 	if _, err := m.measureBelow(c.RuleTree); err != nil {
@@ -32,6 +36,9 @@ func (m *meter) beforeCheckRecursion(c *ast.Compiler) error {
 
 func (m *meter) beforeCheckTypes(c *ast.Compiler) error {
 	m.showRules(c)
+	if _, ok := c.Graph.Sort(); !ok {
+		return errors.New("rules refer to each other in a circle that OPA does not report")
+	}
 	if err := m.measureWith(c); err != nil {
 		return err
 	}

@@ -31,6 +31,8 @@ const (
 	byBodies
 	byElse
 	byPackage
+	byNames
+	byMetadata
 	byReferences
 	byConflicts
 	byWith
@@ -44,6 +46,8 @@ var explanations = [causes]struct{ message, hint string }{
 	byBodies:     {"a body of %s expressions", "move parts of it into rules or functions, and bind variables before they are used"},
 	byElse:       {"%s else branches", "write rules that exclude each other, or look the value up in data"},
 	byPackage:    {"a package of many rules in many files: %s rules", "put its rules into fewer files"},
+	byNames:      {"names that stand for paths of %s parts", "shorten the path of the package or of the import"},
+	byMetadata:   {"rego.metadata in a rule with metadata of %s values", "let one rule call it, and the others refer to that rule"},
 	byReferences: {"rules that refer to many rules, as this one to %s", "name the rule that is meant, or let one rule refer to them and the others to that rule"},
 	byConflicts:  {"%s rules below this one, of which every body is compared with them", "give them names that do not begin with this one's"},
 	byWith:       {"replacing what %s rules depend on by `with`", "replace input rather than rules"},

@@ -16,7 +16,7 @@ func (m *meter) measureReferences(compiler *ast.Compiler) error {
 		}
 		r.closure(rule.Body)
 		m.references += r.found
-		if err := m.charge(byReferences, mul(r.found, 20), rule.Location, r.found); err != nil {
+		if err := m.charge(byReferences, r.steps, rule.Location, r.found); err != nil {
 			return err
 		}
 	}
@@ -29,6 +29,7 @@ type references struct {
 	tree     *ast.TreeNode
 	narrowed map[ast.Var]bool
 	found    int64
+	steps    int64 // for that
 }
 
 func (r *references) term(t *ast.Term) {
@@ -48,7 +49,9 @@ func (r *references) ref(ref ast.Ref) {
 			times = 64 // at most, of references with the variable's values in place
 		}
 	}
-	r.found += mul(times, r.meant(r.tree, ref, 0))
+	rules, nodes := r.meant(r.tree, ref, 0)
+	r.found += mul(times, rules)
+	r.steps += mul(times, 10+nodes+mul(rules, 20+int64(len(ref))))
 }
 
 func (r *references) closure(body ast.Body, head ...*ast.Term) {
@@ -64,31 +67,32 @@ func (r *references) closure(body ast.Body, head ...*ast.Term) {
 	}
 }
 
-func (r *references) meant(n *ast.TreeNode, ref ast.Ref, i int) (count int64) {
+// meant counts the rules that may be meant by a reference below a node, and the
+// nodes that are gone through.
+func (r *references) meant(n *ast.TreeNode, ref ast.Ref, i int) (rules, nodes int64) {
+	below := func(child *ast.TreeNode) {
+		deeper, through := r.meant(child, ref, i+1)
+		rules, nodes = rules+bodiesOf(child)+deeper, nodes+1+through
+	}
 	switch {
-	case r.found > mayCompile:
-		return 0
-	case i >= len(ref):
-		count = bodiesOf(n)
+	case r.found > mayCompile/20: // it is too much already
+	case i > 0 && (i >= len(ref) || !ast.IsConstant(ref[i].Value)):
 		for _, child := range n.Children {
-			count += r.meant(child, ref, i)
-		}
-	case i == 0 || ast.IsConstant(ref[i].Value):
-		if child := n.Child(ref[i].Value); child != nil {
-			count = bodiesOf(child) + r.meant(child, ref, i+1)
+			below(child)
 		}
 	default:
-		for _, child := range n.Children {
-			count += bodiesOf(child) + r.meant(child, ref, i+1)
+		if child := n.Child(ref[i].Value); child != nil {
+			below(child)
 		}
 	}
-	return count
+	return rules, nodes
 }
 
-// bodiesOf counts the rules of a node with their else branches, and the node.
-func bodiesOf(n *ast.TreeNode) int64 {
-	count := int64(1)
+// bodiesOf counts the rules of a node with their else branches. One with a long
+// name counts for more: the name is compared.
+func bodiesOf(n *ast.TreeNode) (count int64) {
 	for _, rule := range n.Values {
+		count += int64(len(rule.Module.Package.Path)+len(rule.Head.Reference)) / 40
 		for ; rule != nil; rule = rule.Else {
 			count++
 		}
@@ -254,4 +258,41 @@ func dependents(c *ast.Compiler, ref ast.Ref) int64 {
 		}
 	}
 	return int64(len(seen))
+}
+
+// measureMetadata charges for the values that calls of rego.metadata are replaced
+// by, in each rule that has one.
+func (m *meter) measureMetadata(c *ast.Compiler) error {
+	values := map[*ast.Annotations]int64{}
+	for _, module := range c.Modules {
+		for _, a := range module.Annotations {
+			text, err := a.MarshalJSON()
+			if err != nil {
+				return err
+			}
+			values[a] = int64(len(text)) / 2
+		}
+	}
+	if len(values) == 0 {
+		return nil
+	}
+	for rule := range rulesOf(c.Modules) {
+		calls := false
+		ast.WalkExprs(rule, func(e *ast.Expr) bool {
+			op := e.Operator()
+			calls = calls || op.HasPrefix(ast.RegoMetadataChain.Ref()[:2])
+			return calls
+		})
+		if !calls {
+			continue
+		}
+		n := int64(0)
+		for _, ref := range c.GetAnnotationSet().Chain(rule) {
+			n += values[ref.Annotations]
+		}
+		if err := m.charge(byMetadata, mul(n, 4), rule.Location, n); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -42,7 +42,7 @@ type planLimits struct{ statements, effort, depth int }
 // by `with`.
 type generation struct {
 	planned map[string]bool
-	vars    []ast.Var // that replace functions, and so become parameters
+	vars    []ast.Var // all that replace functions, and so become parameters
 }
 
 // mocks are functions and what replaces them: frames of one scope.
@@ -146,12 +146,7 @@ func (r *rehearsal) leave() { r.depth-- }
 func (r *rehearsal) generation() *generation { return &r.functions[len(r.functions)-1] }
 
 // arguments is how many every function takes besides its own.
-func (r *rehearsal) arguments() (n int) {
-	for _, g := range r.functions {
-		n += len(g.vars)
-	}
-	return n
-}
+func (r *rehearsal) arguments() int { return len(r.generation().vars) }
 
 func (r *rehearsal) isSeen(v ast.Var) bool {
 	for _, frame := range r.vars {
@@ -175,7 +170,7 @@ func (r *rehearsal) planRules(n *trie) {
 	r.enter()
 	defer r.leave()
 	set := n.set()
-	r.work(set.effort)
+	r.work(set.effort + (len(r.functions)+r.arguments())/8)
 	set.calls++
 	if r.generation().planned[set.path] {
 		return
@@ -208,10 +203,8 @@ func (r *rehearsal) planRules(n *trie) {
 		for rule := first; rule != nil; rule = rule.Else {
 			r.at = rule.Head.Loc()
 			frame := seen{}
-			for _, g := range r.functions {
-				for _, v := range g.vars {
-					frame[v] = true
-				}
+			for _, v := range r.generation().vars {
+				frame[v] = true
 			}
 			r.vars = []seen{frame}
 			r.append(1)
@@ -298,10 +291,14 @@ func (r *rehearsal) refusal(cause exceeded) *TooCostly {
 		return tooCostly(cause.at, "break it up; a table belongs into data.json",
 			"rules, expressions and terms are nested or follow each other more than %d deep here", r.limits.depth)
 	case &r.limits.effort:
-		if n := r.rules.mostSorted(); n != nil {
+		if n := r.rules.mostSorted(); n != nil && n.made.effort*n.made.calls > r.effort/2 {
 			return tooCostly(n.rules[0].Location, "let one rule refer to it, and the others to that rule",
 				"%s has %d bodies and is referred to in %d places or more: planning would take too long", n.set().path, len(n.rules), n.set().calls)
 		}
+	}
+	if n := len(r.with); n > 100 {
+		return tooCostly(r.with[n-1].Location, "replace functions in fewer places that reach each other",
+			"functions are replaced by `with` in what was reached with others replaced, %d deep: planning would take too long", n)
 	}
 	var copies, again int
 	var fan, with *ast.Expr

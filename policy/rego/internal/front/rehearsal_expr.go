@@ -120,7 +120,7 @@ func (r *rehearsal) planWith(e *ast.Expr, iter func()) {
 			if !shadowing {
 				return
 			}
-			r.functions = append(r.functions, generation{planned: map[string]bool{}, vars: vars})
+			r.functions = append(r.functions, generation{planned: map[string]bool{}, vars: slices.Concat(r.generation().vars, vars)})
 			r.with = append(r.with, e)
 			for _, target := range inData {
 				r.rules.hide(target)
@@ -286,7 +286,7 @@ func (r *rehearsal) planCall(arity int, void bool, operands []*ast.Term, iter fu
 	case arity:
 		r.planTermSlice(operands, 0, func() {
 			r.target = operand{}
-			r.work(r.arguments() / 8)
+			r.work(r.arguments())
 			r.append(1)
 			if !void {
 				r.append(1)
@@ -295,7 +295,7 @@ func (r *rehearsal) planCall(arity int, void bool, operands []*ast.Term, iter fu
 		})
 	case arity + 1:
 		r.planTermSlice(operands[:arity], 0, func() {
-			r.work(r.arguments() / 8)
+			r.work(r.arguments())
 			r.append(1)
 			r.planUnifyLocal(operand{}, operands[arity], iter)
 		})

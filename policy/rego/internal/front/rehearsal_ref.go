@@ -1,8 +1,6 @@
 package front
 
 import (
-	"slices"
-
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
@@ -86,12 +84,12 @@ func (r *rehearsal) planRefData(virtual *trie, path ast.Ref, ref ast.Ref, i int,
 		child := virtual.child(ref[i].Value)
 		if child != nil && len(child.rules) > 0 {
 			r.planRules(child)
-			r.work(r.arguments() / 8)
+			r.work(r.arguments())
 			r.append(1)
 			r.planRefRec(ref, i+1, iter)
 			return
 		}
-		r.planRefData(child, append(slices.Clip(path), ref[i]), ref, i+1, iter)
+		r.planRefData(child, append(path, ref[i]), ref, i+1, iter)
 		return
 	}
 	if virtual != nil {
@@ -118,7 +116,7 @@ func (r *rehearsal) planRefData(virtual *trie, path ast.Ref, ref ast.Ref, i int,
 			return
 		}
 	}
-	r.planRefRec(append(slices.Clip(path), ref[i]), 0, func() { r.planRefData(nil, nil, ref, i+1, iter) })
+	r.planRefRec(append(path, ref[i]), 0, func() { r.planRefData(nil, nil, ref, i+1, iter) })
 }
 
 func (r *rehearsal) planRefDataExtent(virtual *trie, path ast.Ref, base bool, iter func()) {
@@ -136,6 +134,7 @@ func (r *rehearsal) planRefDataExtent(virtual *trie, path ast.Ref, base bool, it
 				r.planRefDataExtent(child, nil, false, func() { r.append(1) })
 			default:
 				r.planRules(child)
+				r.work(r.arguments())
 				r.append(3)
 			}
 		}
@@ -160,6 +159,7 @@ func (r *rehearsal) planRefDataExtent(virtual *trie, path ast.Ref, base bool, it
 // dynamically, and up to which part of it; not ok if it is not planned like
 // that. Not ok is what the planner prints about at length.
 func (r *rehearsal) optimizeLookup(t *trie, ref ast.Ref) (nodes []*trie, depth int, ok bool) {
+	r.work(len(ref) / 8)
 	nodes = []*trie{t}
 	dynamic := false
 descend:

@@ -144,6 +144,7 @@ func (t *trie) set() *ruleSet {
 	if differ || t.made.buildsObject {
 		t.made.effort = sorting(len(refs))
 	}
+	t.made.effort *= 1 + len(longest)/16
 	return t.made
 }
 
