@@ -57,7 +57,10 @@ func (p *Path) Decide(ctx context.Context, in *rego.Input) (policy.Decision, err
 	if denied || len(reasons) > 0 {
 		return policy.Decision{Reasons: reasons, Versions: p.versions}, nil
 	}
-	all, err := append(merged, obligation{p.namespace, own.Obligations}).merge()
+	all := own.Obligations
+	if len(p.guardrails) > 0 {
+		all, err = append(merged, obligation{p.namespace, own.Obligations}).merge()
+	}
 	if err != nil {
 		return policy.Decision{}, err
 	}

@@ -194,6 +194,7 @@ func problemsOf(err error, problems Problems) error {
 	var costly *front.TooCostly
 	var crash *front.Crash
 	var unsupported *exec.Unsupported
+	var unplannable *front.Unplannable
 	switch {
 	case err == nil:
 	case errors.As(err, &unparsed):
@@ -206,6 +207,8 @@ func problemsOf(err error, problems Problems) error {
 		problems = append(problems, Problem{File: cmp.Or(costly.File, "authz"), Line: costly.Line, Message: costly.Message, Hint: costly.Hint})
 	case errors.As(err, &unsupported):
 		problems = append(problems, Problem{File: unsupported.File, Line: unsupported.Row, Message: unsupported.Message + " cannot be evaluated", Hint: unsupported.Hint})
+	case errors.As(err, &unplannable):
+		problems = append(problems, Problem{File: cmp.Or(unplannable.File, "authz"), Line: unplannable.Line, Message: unplannable.Err.Error()})
 	case errors.Is(err, errSlow):
 		problems = append(problems, Problem{
 			File: "authz", Message: fmt.Sprintf("the policy takes over %s to compile", compileTime),
