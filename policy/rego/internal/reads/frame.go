@@ -25,9 +25,10 @@ type frame struct {
 	spilled map[ir.Local]map[value]bool
 
 	loop loop
-	// loops is what the bodies of loops leave behind for their next turn.
-	loops map[*ir.ScanStmt]map[ir.Local]value
-	// again says that something was added to loops.
+	// left is what the bodies of the outermost loop that runs, and of those in it,
+	// leave behind for their next turn.
+	left map[*ir.ScanStmt]map[ir.Local]value
+	// again says that something was added to left.
 	again bool
 
 	result value
@@ -70,33 +71,18 @@ func (a *analysis) newFrame(fn *ir.Func) *frame {
 	return f
 }
 
-// run runs the blocks of a frame on arguments until its loops add nothing.
+// run runs the blocks of a frame on arguments.
 func (a *analysis) run(f *frame, blocks []*ir.Block, params []ir.Local, args []value) {
 	caller, at := a.frame, a.at
 	a.frame = f
-	for range maxPasses {
-		f.locals = f.locals[:0]
-		clear(f.spilled)
-		f.clock, f.turn, f.again, f.result = 1, 0, false, none
-		for i, l := range params {
-			f.assign(l, args[i])
-		}
-		f.log = f.log[:0]
-		a.blocks(blocks)
-		if !f.again {
-			break
-		}
+	f.clock, f.result = 1, none
+	for i, l := range params {
+		f.assign(l, args[i])
 	}
-	if f.again {
-		a.widen(a.input, "is too entangled in loops to be followed")
-	}
+	f.log = f.log[:0]
+	a.blocks(blocks)
 	a.frame, a.at = caller, at
 }
-
-// maxPasses is how often the body of a function is run until its loops add
-// nothing: once for most of what OPA's planner makes, twice if a loop uses what it
-// made in an earlier turn.
-const maxPasses = 10
 
 // at returns a local, which holds nothing if it was not assigned to.
 func (f *frame) at(l ir.Local) *local {
@@ -131,17 +117,13 @@ func (a *analysis) get(l ir.Local) value {
 
 // assign lets a local hold v and nothing else, until the block is left.
 func (f *frame) assign(l ir.Local, v value) {
-	f.clock++
-	f.bind(l, v, f.clock)
-}
-
-func (f *frame) bind(l ir.Local, v value, born int) {
 	if l < 0 {
 		return // get gives up on it
 	}
 	if x := f.at(l); x.value != v {
+		f.clock++
 		f.log = append(f.log, entry{l, x.value, x.born})
-		x.value, x.born = v, born
+		x.value, x.born = v, f.clock
 	}
 }
 
@@ -187,20 +169,42 @@ func (a *analysis) either(l ir.Local, x, y value) value {
 	return spill
 }
 
-// scan runs the body of a loop once, with all that its earlier turns may have
-// left. That is added to by every pass over the function.
+// maxTurns is how often an outermost loop is run until it adds nothing: twice for
+// nearly all that OPA's planner makes.
+const maxTurns = 10
+
+// scan runs a loop. An outermost one is run, with those in it, until no turn
+// leaves anything new behind for the next.
 func (a *analysis) scan(s *ir.ScanStmt) {
 	f := a.frame
 	a.read(a.get(s.Source), "is iterated")
+	if f.loop.outermost != 0 {
+		a.turn(s)
+		return
+	}
+	clear(f.left)
+	for range maxTurns {
+		f.again = false
+		a.turn(s)
+		if !f.again {
+			return
+		}
+	}
+	a.widen(a.input, "is too entangled in loops to be followed")
+}
 
+// turn runs the body of a loop once, with all that its earlier turns may have
+// left.
+func (a *analysis) turn(s *ir.ScanStmt) {
+	f := a.frame
 	around, began := f.loop, len(f.log)
 	f.clock++
 	f.loop.began = f.clock
 	if around.outermost == 0 {
 		f.loop.outermost = f.clock
 	}
-	for l, v := range f.loops[s] {
-		f.bind(l, a.merge(a.get(l), v), f.at(l).born)
+	for l, v := range f.left[s] {
+		f.assign(l, a.merge(a.get(l), v))
 	}
 	f.assign(s.Key, known)
 	f.assign(s.Value, known)
@@ -218,28 +222,25 @@ func (a *analysis) scan(s *ir.ScanStmt) {
 		if before == spill {
 			before = perhaps // get has read it
 		}
-		if left != a.merge(before, f.carried(s, e.local)) {
-			f.carry(s, e.local, left)
+		earlier, ok := f.left[s][e.local]
+		if !ok {
+			earlier = none
+		}
+		if left != a.merge(before, earlier) {
+			f.leaves(s, e.local, left)
 		}
 	}
 	f.loop = around
 }
 
-func (f *frame) carried(s *ir.ScanStmt, l ir.Local) value {
-	if v, ok := f.loops[s][l]; ok {
-		return v
+func (f *frame) leaves(s *ir.ScanStmt, l ir.Local, v value) {
+	if f.left == nil {
+		f.left = map[*ir.ScanStmt]map[ir.Local]value{}
 	}
-	return none
-}
-
-func (f *frame) carry(s *ir.ScanStmt, l ir.Local, v value) {
-	if f.loops == nil {
-		f.loops = map[*ir.ScanStmt]map[ir.Local]value{}
+	if f.left[s] == nil {
+		f.left[s] = map[ir.Local]value{}
 	}
-	if f.loops[s] == nil {
-		f.loops[s] = map[ir.Local]value{}
-	}
-	f.loops[s][l] = v
+	f.left[s][l] = v
 	f.again = true
 }
 

@@ -124,23 +124,50 @@ func TestWhatAStatementReads(t *testing.T) {
 	}
 }
 
-// TestLoopHandsAPartOnToItsNextTurn in a local that was read in the turn before,
-// and in a loop in it.
+// TestLoopHandsAPartOnToItsNextTurn in a local that was read in the turn before.
 func TestLoopHandsAPartOnToItsNextTurn(t *testing.T) {
-	const handed, key, member ir.Local = 10, 11, 12
+	const handed, second, third ir.Local = 10, 11, 12
 	loop := func(stmts ...ir.Stmt) ir.Stmt {
-		return &ir.ScanStmt{Source: ir.Data, Key: key, Value: member, Block: &ir.Block{Stmts: stmts}}
+		return &ir.ScanStmt{Source: ir.Data, Key: 20, Value: 21, Block: &ir.Block{Stmts: stmts}}
 	}
-	set := ofPlan(
-		dot(ir.Input, a, handed),
-		loop(
-			dot(handed, c, 13),
-			dot(ir.Input, b, handed),
-			loop(dot(handed, a, 13)),
-		),
-	)
-	if want := "input.a.c, input.b.a, input.b.c"; set.String() != want {
-		t.Errorf("reads %v, want %s", set, want)
+	hand := func(from, to ir.Local) ir.Stmt { return &ir.AssignVarStmt{Source: local(from), Target: to} }
+	for _, tc := range []struct {
+		name  string
+		stmts []ir.Stmt
+		want  string
+	}{
+		{"once", []ir.Stmt{
+			dot(ir.Input, a, handed), loop(dot(handed, c, 13), dot(ir.Input, b, handed)),
+		}, "input.a.c, input.b.c"},
+		{"after another loop", []ir.Stmt{
+			loop(), dot(ir.Input, a, handed), loop(dot(handed, c, 13), dot(ir.Input, b, handed)),
+		}, "input.a.c, input.b.c"},
+		{"of a loop in a loop", []ir.Stmt{
+			loop(dot(ir.Input, a, handed), loop(dot(handed, c, 13), dot(ir.Input, b, handed))),
+		}, "input.a.c, input.b.c"},
+		{"over a loop in it", []ir.Stmt{
+			dot(ir.Input, a, handed), loop(dot(handed, c, 13), dot(ir.Input, b, handed), loop(dot(handed, a, 13))),
+		}, "input.a.c, input.b.a, input.b.c"},
+		{"past a block that may have replaced it", []ir.Stmt{
+			dot(ir.Input, a, handed),
+			loop(
+				&ir.BlockStmt{Blocks: []*ir.Block{{Stmts: []ir.Stmt{&ir.IsSetStmt{Source: someData}, hand(ir.Data, handed)}}}},
+				dot(handed, c, 13), dot(ir.Input, b, handed),
+			),
+		}, "input.a.c, input.b.c"},
+		{"from hand to hand", []ir.Stmt{
+			dot(ir.Input, a, handed), dot(ir.Input, b, second), dot(ir.Input, c, third),
+			loop(dot(handed, c, 13), hand(second, handed), hand(third, second), dot(ir.Input, f, third)),
+		}, "input.a.c, input.b.c, input.c.c, input.f.c"},
+		{"but not what it makes in each turn", []ir.Stmt{
+			dot(ir.Input, a, handed), loop(dot(ir.Input, b, handed), dot(handed, c, 13)),
+		}, "input.a, input.b.c"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if set := ofPlan(tc.stmts...); set.String() != tc.want {
+				t.Errorf("reads %v, want %s", set, tc.want)
+			}
+		})
 	}
 }
 
