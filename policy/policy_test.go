@@ -85,6 +85,7 @@ func TestWhatIsNotTheSameAtEveryDoorIsRefused(t *testing.T) {
 		"a large double":                 {float64(1 << 53), "2^53-1"},
 		"a large double as text":         {json.Number("9007199254740992.0"), "2^53-1"},
 		"a number out of range":          {json.Number("1e999"), "range"},
+		"a whole number out of range":    {json.Number("-1" + strings.Repeat("0", 309)), "range"},
 		"no number":                      {json.Number("0x10"), "grammar"},
 		"a number with leading zeros":    {json.Number("01"), "grammar"},
 		"an empty number":                {json.Number(""), "grammar"},

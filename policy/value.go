@@ -182,12 +182,14 @@ func numberValue(s string) Value {
 	switch whole, ok := scanNumber(s); {
 	case !ok:
 		return InvalidValue("is not a number in JSON's grammar")
-	case !whole:
+	case !whole || len(s) > len("-18446744073709551615"):
 		f, err := strconv.ParseFloat(s, 64)
 		if err != nil {
 			return InvalidValue("is a number beyond the range of a double")
 		}
-		return FloatValue(f)
+		if !whole {
+			return FloatValue(f)
+		}
 	}
 	if i, err := strconv.ParseInt(s, 10, 64); err == nil {
 		return intValue(i)

@@ -58,6 +58,7 @@ var ImportMap = Map{
 			Inside:  []string{"policy/rego/internal/budget", "policy/rego/internal/convert", "policy/rego/internal/value"},
 			Outside: []string{opa, gobwasGlob, globsMeet}},
 		{Package: "policy/rego/internal/front",
+			Inside:  []string{"policy/rego/internal/value"},
 			Outside: []string{opa}},
 		{Package: "policy/rego/internal/exec",
 			Inside:  []string{"policy/rego/internal/budget", "policy/rego/internal/builtin", "policy/rego/internal/value"},

@@ -1,7 +1,6 @@
 package rego
 
 import (
-	"regexp"
 	"slices"
 	"strings"
 
@@ -38,12 +37,6 @@ var (
 		problem: "reads zone abbreviations by the host's time zone unless its layout is a text without one",
 		hint:    "write the layout in place and use one with a numeric offset, for instance \"RFC1123Z\" or \"2006-01-02T15:04:05Z07:00\"",
 	}
-	// The verb p prints an address of memory, another one each time.
-	format = judge{
-		free:    func(_ *hermetic, args []*ast.Term) bool { return len(args) == 0 || formatIsFree(args[0]) },
-		problem: "can print an address of memory unless its format is a text without the verb p",
-		hint:    "write the format in place: sprintf(\"%v of %v\", [a, b])",
-	}
 )
 
 // restricted are the built-ins that depend on the host by their arguments.
@@ -51,7 +44,6 @@ var restricted = map[string]judge{
 	"time.clock": inZone, "time.date": inZone, "time.weekday": inZone, "time.format": inZone, "time.add_date": inZone,
 	"time.diff":     inZones,
 	"time.parse_ns": layout,
-	"sprintf":       format,
 }
 
 // numeric are built-ins that give a number, or fail.
@@ -186,11 +178,4 @@ var namedLayouts = []string{"UnixDate", "RFC822", "RFC850", "RFC1123"}
 func layoutIsFree(t *ast.Term) bool {
 	text, ok := t.Value.(ast.String)
 	return ok && !strings.Contains(string(text), "MST") && !slices.Contains(namedLayouts, string(text))
-}
-
-var verbP = regexp.MustCompile(`%[^a-zA-Z%]*p`)
-
-func formatIsFree(t *ast.Term) bool {
-	text, ok := t.Value.(ast.String)
-	return ok && !verbP.MatchString(strings.ReplaceAll(string(text), "%%", ""))
 }

@@ -97,7 +97,7 @@ func div(c *Call, args []value.Value) (value.Value, error) {
 		return value.Value{}, fail("div", "divide by zero")
 	}
 	x := builtins.NumberToFloat(ast.Number(args[0].Numeral()))
-	return number(builtins.FloatToNumber(x.Quo(x, y))), nil
+	return number("div", builtins.FloatToNumber(x.Quo(x, y)))
 }
 
 func rem(c *Call, args []value.Value) (value.Value, error) {
@@ -115,7 +115,7 @@ func rem(c *Call, args []value.Value) (value.Value, error) {
 	case y.Sign() == 0:
 		return value.Value{}, fail("rem", "modulo by zero")
 	}
-	return integral(x.Rem(x, y)), nil
+	return integral("rem", x.Rem(x, y))
 }
 
 // binary calculates with numbers of any size.
@@ -126,11 +126,11 @@ func binary(c *Call, name string, args []value.Value, exact func(z, x, y *big.In
 	x, y := ast.Number(args[0].Numeral()), ast.Number(args[1].Numeral())
 	if i, err := builtins.NumberToInt(x); err == nil {
 		if j, err := builtins.NumberToInt(y); err == nil {
-			return integral(exact(i, i, j)), nil
+			return integral(name, exact(i, i, j))
 		}
 	}
 	f := builtins.NumberToFloat(x)
-	return number(builtins.FloatToNumber(float(f, f, builtins.NumberToFloat(y)))), nil
+	return number(name, builtins.FloatToNumber(float(f, f, builtins.NumberToFloat(y))))
 }
 
 func unary(name string, small func(int64) (int64, bool), float func(z, x *big.Float) *big.Float) Func {
@@ -144,7 +144,7 @@ func unary(name string, small func(int64) (int64, bool), float func(z, x *big.Fl
 			return value.Value{}, err
 		}
 		f := builtins.NumberToFloat(ast.Number(args[0].Numeral()))
-		return number(builtins.FloatToNumber(float(f, f))), nil
+		return number(name, builtins.FloatToNumber(float(f, f)))
 	}
 }
 
@@ -229,13 +229,18 @@ func (c *Call) calculate(digits int64) error {
 	return c.block(20 + digits/8 + words*words/8)
 }
 
-// number returns a number of OPA's.
-func number(n ast.Number) value.Value { return value.NumberText(string(n)) }
-
-// integral returns a whole number.
-func integral(i *big.Int) value.Value {
-	if i.IsInt64() {
-		return value.Int(i.Int64())
+// number returns a number of OPA's as the result of a built-in.
+func number(name string, n ast.Number) (value.Value, error) {
+	if len(n) > value.MaxNumeral {
+		return value.Value{}, fail(name, "a number of more than %d digits", value.MaxNumeral)
 	}
-	return value.NumberText(i.String())
+	return value.NumberText(string(n)), nil
+}
+
+// integral is number for a whole one.
+func integral(name string, i *big.Int) (value.Value, error) {
+	if i.IsInt64() {
+		return value.Int(i.Int64()), nil
+	}
+	return number(name, ast.Number(i.String()))
 }

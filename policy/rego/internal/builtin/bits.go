@@ -31,7 +31,7 @@ func bitsOf(name string, small func(x, y int64) int64, large func(z, x, y *big.I
 		if err != nil {
 			return value.Value{}, err
 		}
-		return integral(large(x, x, y)), nil
+		return integral(name, large(x, x, y))
 	}
 }
 
@@ -43,7 +43,7 @@ func bitsNegate(c *Call, args []value.Value) (value.Value, error) {
 	if err != nil {
 		return value.Value{}, err
 	}
-	return integral(i.Not(i)), nil
+	return integral("bits.negate", i.Not(i))
 }
 
 func bitsLsh(c *Call, args []value.Value) (value.Value, error) {
@@ -61,7 +61,7 @@ func bitsLsh(c *Call, args []value.Value) (value.Value, error) {
 	if err := c.calculate((int64(x.BitLen()) + int64(min(by, math.MaxInt64/2))) / 3); err != nil {
 		return value.Value{}, err
 	}
-	return integral(x.Lsh(x, by)), nil
+	return integral("bits.lsh", x.Lsh(x, by))
 }
 
 func bitsRsh(c *Call, args []value.Value) (value.Value, error) {
@@ -72,7 +72,7 @@ func bitsRsh(c *Call, args []value.Value) (value.Value, error) {
 	if err != nil {
 		return value.Value{}, err
 	}
-	return integral(x.Rsh(x, by)), nil
+	return integral("bits.rsh", x.Rsh(x, by))
 }
 
 // shift returns the operands of a shift. OPA shifts by the lowest 64 bits of the

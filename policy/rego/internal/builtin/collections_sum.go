@@ -117,7 +117,7 @@ func (c *Call) total(name string, v value.Value, t totalOf) (value.Value, error)
 		if err := c.calculate(digits); err != nil {
 			return value.Value{}, err
 		}
-		return integral(t.whole), nil
+		return integral(name, t.whole)
 	}
 	digits = 1
 	for s := v.Scan(); s.Next(&key, &elem); {
@@ -132,7 +132,7 @@ func (c *Call) total(name string, v value.Value, t totalOf) (value.Value, error)
 	if err := c.calculate(digits); err != nil {
 		return value.Value{}, err
 	}
-	return number(builtins.FloatToNumber(t.float)), nil
+	return number(name, builtins.FloatToNumber(t.float))
 }
 
 // join charges for taking one more number into a total of so many digits.

@@ -118,11 +118,7 @@ func jsonUnmarshal(c *Call, args []value.Value) (value.Value, error) {
 	if err := util.UnmarshalJSON([]byte(s), &x); err != nil {
 		return value.Value{}, fail("json.unmarshal", "%v", err)
 	}
-	v, err := fromJSON(x)
-	if err != nil {
-		return value.Value{}, fail("json.unmarshal", "%v", err)
-	}
-	return v, nil
+	return fromJSON(x)
 }
 
 // fromJSON returns what encoding/json decoded. It returns an error for a number
@@ -135,7 +131,10 @@ func fromJSON(x any) (value.Value, error) {
 		return value.Text(x), nil
 	case json.Number:
 		n, err := ast.NumberChecked(string(x))
-		return value.NumberText(string(n)), err
+		if err != nil {
+			return value.Value{}, fail("json.unmarshal", "%v", err)
+		}
+		return number("json.unmarshal", n)
 	case []any:
 		list := make([]value.Value, len(x))
 		for i, e := range x {

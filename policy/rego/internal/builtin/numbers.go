@@ -93,7 +93,11 @@ func largeRange(c *Call, from, to, step *big.Int) (value.Value, error) {
 		if err := c.Bytes(elemBytes); err != nil {
 			return value.Value{}, err
 		}
-		list.Append(integral(i))
+		elem, err := integral("numbers.range", i)
+		if err != nil {
+			return value.Value{}, err
+		}
+		list.Append(elem)
 	}
 	return list, nil
 }
@@ -133,7 +137,7 @@ func parseNumber(c *Call, v value.Value) (value.Value, error) {
 	if err != nil {
 		return value.Value{}, fail("to_number", "%v", err)
 	}
-	return number(n), nil
+	return number("to_number", n)
 }
 
 func formatInt(c *Call, args []value.Value) (value.Value, error) {

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/open-policy-agent/opa/v1/ast"
+
 	"github.com/microwall/microwall/policy/rego/internal/value"
 )
 
@@ -45,7 +47,7 @@ func unitsParse(c *Call, args []value.Value) (value.Value, error) {
 	if err != nil {
 		return value.Value{}, err
 	}
-	number, unit, err := quantity(c, name, strings.ReplaceAll(s, `"`, ""), "amount")
+	digits, unit, err := quantity(c, name, strings.ReplaceAll(s, `"`, ""), "amount")
 	if err != nil {
 		return value.Value{}, err
 	}
@@ -62,14 +64,14 @@ func unitsParse(c *Call, args []value.Value) (value.Value, error) {
 		}
 		by.SetInt64(factor)
 	}
-	amount, ok := new(big.Rat).SetString(number)
+	amount, ok := new(big.Rat).SetString(digits)
 	if !ok {
 		return value.Value{}, fail(name, "%s: could not parse amount to a number", name)
 	}
 	if amount.Mul(amount, by); amount.IsInt() {
-		return integral(amount.Num()), nil
+		return integral(name, amount.Num())
 	}
-	return value.NumberText(amount.FloatString(10)), nil
+	return number(name, ast.Number(amount.FloatString(10)))
 }
 
 // unitsParseBytes takes numbers of bytes; a b at the end says nothing, and so does
@@ -80,7 +82,7 @@ func unitsParseBytes(c *Call, args []value.Value) (value.Value, error) {
 	if err != nil {
 		return value.Value{}, err
 	}
-	number, unit, err := quantity(c, name, strings.ReplaceAll(strings.ToLower(s), `"`, ""), "byte amount")
+	digits, unit, err := quantity(c, name, strings.ReplaceAll(strings.ToLower(s), `"`, ""), "byte amount")
 	if err != nil {
 		return value.Value{}, err
 	}
@@ -92,12 +94,12 @@ func unitsParseBytes(c *Call, args []value.Value) (value.Value, error) {
 	if !ok {
 		return value.Value{}, fail(name, "%s: byte unit %s not recognized", name, unit)
 	}
-	amount, ok := new(big.Float).SetString(number)
+	amount, ok := new(big.Float).SetString(digits)
 	if !ok {
 		return value.Value{}, fail(name, "%s: could not parse byte amount to a number", name)
 	}
 	i, _ := amount.Mul(amount, new(big.Float).SetInt64(factor)).Int(nil)
-	return integral(i), nil
+	return integral(name, i)
 }
 
 // quantity takes a number and its unit apart, and charges for calculating with

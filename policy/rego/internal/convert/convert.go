@@ -14,8 +14,8 @@ import (
 )
 
 // FromAST returns a value of OPA's. It returns an error if v is, or holds, what
-// is no value but has yet to be evaluated: a variable, a reference, a call, a
-// comprehension. A nil v gives the undefined Value.
+// is no value but has yet to be evaluated (a variable, a reference, a call, a
+// comprehension), or a number longer than [value.MaxNumeral]. A nil v gives the undefined Value.
 func FromAST(v ast.Value) (value.Value, error) {
 	switch v := v.(type) {
 	case nil:
@@ -25,6 +25,9 @@ func FromAST(v ast.Value) (value.Value, error) {
 	case ast.Boolean:
 		return value.Boolean(bool(v)), nil
 	case ast.Number:
+		if len(v) > value.MaxNumeral {
+			return value.Value{}, fmt.Errorf("a number of more than %d digits", value.MaxNumeral)
+		}
 		return value.NumberText(string(v)), nil
 	case ast.String:
 		return value.Text(string(v)), nil

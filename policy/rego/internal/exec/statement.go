@@ -438,7 +438,7 @@ func (m *machine) equal(v, w value.Value) (bool, error) {
 
 // hashed charges for a value that is looked up as a key, or becomes one.
 func (m *machine) hashed(v value.Value) error {
-	if v.IsComposite() || v.Kind() == value.String && len(v.Text()) >= longText {
+	if v.IsComposite() || v.IsLong(longText) {
 		return m.call.Look(v)
 	}
 	return nil

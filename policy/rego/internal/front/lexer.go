@@ -1,6 +1,10 @@
 package front
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/microwall/microwall/policy/rego/internal/value"
+)
 
 // A lexer counts what the parser will find in a text: the tokens, and those that
 // it copies. A rule's head is copied for each further body, `{...}` behind
@@ -16,6 +20,7 @@ type lexer struct {
 
 	tokens, copies int
 	worst          int // line of the head that is copied most
+	endless        int // line of the first number of too many digits; 0 if there is none
 
 	templates bool
 	line      int
@@ -54,6 +59,9 @@ func (l *lexer) run() {
 			for end < len(l.text) && inWord(l.text[end]) {
 				end++
 			}
+			if n := digits(l.text[i:end]); n > value.MaxNumeral && l.endless == 0 {
+				l.endless = l.line
+			}
 			l.token(l.text[i:end])
 		default:
 			l.token(l.text[i:end])
@@ -64,6 +72,11 @@ func (l *lexer) run() {
 
 func inWord(c byte) bool {
 	return c == '_' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= 0x80
+}
+
+// digits returns how many a word begins with.
+func digits(word string) int {
+	return len(word) - len(strings.TrimLeft(word, "0123456789"))
 }
 
 // after returns where a text goes on after the next sep, or its end.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"github.com/microwall/microwall/policy/rego/internal/value"
 )
 
 // What is parsed, all modules together. The parser takes up to 10 µs and 600
@@ -34,6 +36,12 @@ func parse(ctx context.Context, src *Source) (map[string]*ast.Module, error) {
 				File:    m.Path,
 				Message: fmt.Sprintf("there is too much Rego: more than %d MiB or %d words and signs, this file and those before it taken together", mayParseBytes>>20, mayParseTokens),
 				Hint:    "put tables into data.json",
+			}
+		case l.endless > 0:
+			return nil, &TooCostly{
+				File: m.Path, Line: l.endless,
+				Message: fmt.Sprintf("there is a number of more than %d digits", value.MaxNumeral),
+				Hint:    "make it a string",
 			}
 		case copies > mayParseCopies:
 			return nil, &TooCostly{

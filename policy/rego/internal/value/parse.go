@@ -41,7 +41,7 @@ func (e *DataError) Error() string {
 // is strict (RFC 8259): valid UTF-8, nothing after the object, no name twice in
 // one object, at most 10,000 levels deep. Half a surrogate pair is U+FFFD, as in
 // encoding/json. A number keeps its spelling, and must be one that OPA can
-// calculate with: between 2^-100000 and 2^100000. An error is a [*DataError].
+// calculate with: between 2^-100000 and 2^100000, in at most [MaxNumeral] characters. An error is a [*DataError].
 func ParseData(json []byte) (*Data, error) {
 	p := parser{json: json, packer: newPacker(len(json))}
 	root, err := p.document()
@@ -324,6 +324,9 @@ func (p *parser) readNumber() (slot, error) {
 		}
 	}
 	text := p.json[start:p.at]
+	if len(text) > MaxNumeral {
+		return 0, p.fail(start, "%s is a number of more than %d digits; make it a string", p.where(), MaxNumeral)
+	}
 	if exponent >= 0 && !canCalculate(string(text), exponent-start) {
 		return 0, p.fail(start, "%s is a number out of range", p.where())
 	}

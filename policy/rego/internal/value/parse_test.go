@@ -98,6 +98,7 @@ func TestParseDataSaysWhatIsWrong(t *testing.T) {
 		{`{"a":1e}`, `line 1, column 8: is not JSON: unexpected '}' where a digit should be`},
 		{`{"a":+1}`, `line 1, column 6: is not JSON: unexpected '+' where a value should be`},
 		{`{"a":{"b":[0,1e999999]}}`, `line 1, column 14: a.b[1] is a number out of range`},
+		{`{"a":[0.` + strings.Repeat("1", 2500) + `]}`, `line 1, column 7: a[0] is a number of more than 2500 digits; make it a string`},
 		{`{"a":1e-99999999999999999999}`, `line 1, column 6: a is a number out of range`},
 		{`{"a":"`, `line 1, column 7: is not JSON: ends too early`},
 		{`{"a":"é`, `line 1, column 6: is not JSON: a string without an end`},

@@ -102,6 +102,12 @@ func (v Value) Text() string {
 	return v.text()
 }
 
+// IsLong reports whether v is a string of at least n bytes, or a number that is
+// spelled in so many.
+func (v Value) IsLong(n int) bool {
+	return v.num >= uint64(n) && (v.Kind() == String || v.form() == spelled)
+}
+
 // text is for values that are known to be strings, or numbers in a spelling.
 func (v Value) text() string {
 	// Only Text and spelledNumber make such: ref is the first of num bytes.
