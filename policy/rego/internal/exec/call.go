@@ -106,7 +106,7 @@ func (b *builder) callRule(f *function, s *ir.CallStmt) op {
 		if err := m.meter.Step(1); err != nil {
 			return m.fail(err)
 		}
-		callee := f.frame(l)
+		callee := m.frame(f, l)
 		for i, e := range args {
 			v := e(l)
 			if !v.Defined() && i >= 2 {
@@ -132,7 +132,7 @@ func (m *machine) rule(f *function, l []value.Value) (value.Value, bool) {
 	if v, ok := m.known(f); ok {
 		return v, true
 	}
-	callee := f.frame(l)
+	callee := m.frame(f, l)
 	callee[f.params[0]], callee[f.params[1]] = l[ir.Input], l[ir.Data]
 	v, ok := f.run(m, callee)
 	if ok {

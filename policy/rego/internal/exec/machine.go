@@ -37,6 +37,7 @@ type machine struct {
 	// stack holds the locals of the functions that are running. It is as long as
 	// the longest chain of calls needs: the calls of a policy have no cycles.
 	stack  []value.Value
+	used   int // of the stack, from its start
 	result value.Value
 	err    error
 
@@ -86,7 +87,8 @@ func (p *Program) machine(ctx context.Context, l budget.Limits) *machine {
 
 // release gives a machine back, without anything of the evaluation left in it.
 func (p *Program) release(m *machine) {
-	clear(m.stack)
+	clear(m.stack[:m.used])
+	m.used = 0
 	clear(m.args[:])
 	m.input = value.Input{}
 	m.call = builtin.Call{}
@@ -191,10 +193,11 @@ func (f *function) run(m *machine, callee []value.Value) (value.Value, bool) {
 	return value.Value{}, true
 }
 
-// frame returns the locals of a call from a function whose locals are l.
-func (f *function) frame(l []value.Value) []value.Value {
+// frame returns the locals of a call of f from a function whose locals are l.
+func (m *machine) frame(f *function, l []value.Value) []value.Value {
 	callee := l[len(l) : len(l)+f.locals : cap(l)]
 	clear(callee)
+	m.used = max(m.used, len(m.stack)-cap(callee)+len(callee))
 	return callee
 }
 

@@ -228,6 +228,7 @@ func (p *Program) Answer(ctx context.Context, in value.Input, wanted uint, l bud
 
 func (m *machine) begin(input value.Value) []value.Value {
 	l := m.stack[:m.program.locals]
+	m.used = len(l)
 	l[ir.Input], l[ir.Data] = input, m.program.data
 	return l
 }
