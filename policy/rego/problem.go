@@ -87,6 +87,9 @@ func (ps *Problems) addData(err error) {
 	*ps = append(*ps, p)
 }
 
+// maxMessage bounds a message of OPA's, in bytes.
+const maxMessage = 1000
+
 var undefinedFunction = regexp.MustCompile(`undefined function (\S+)`)
 
 // addAST takes over what OPA's parser or compiler reported for a file.
@@ -109,6 +112,10 @@ func (ps *Problems) addAST(file string, err error) {
 			p.Message += ": " + strings.Join(strings.Fields(strings.Join(e.Details.Lines(), " ")), " ")
 		}
 		p.Hint = hintFor(p.Message)
+		// Of what is wrong with a type, OPA writes out the type.
+		if len(p.Message) > maxMessage {
+			p.Message = strings.ToValidUTF8(p.Message[:maxMessage], "") + "..."
+		}
 		*ps = append(*ps, p)
 	}
 }

@@ -2,6 +2,7 @@ package differential
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -73,4 +74,28 @@ func parseInput(text string) (ast.Value, error) {
 		return nil, fmt.Errorf("input: %w", err)
 	}
 	return ast.InterfaceToValue(x)
+}
+
+// mixesKeys reports whether a rule gives one member of what another one gives
+// members by a variable.
+func (c *Case) mixesKeys() bool {
+	modules, err := c.parse()
+	if err != nil {
+		return false
+	}
+	var constant, varying []ast.Ref
+	for _, m := range modules {
+		for _, r := range m.Rules {
+			ref := append(m.Package.Path.Copy(), r.Head.Ref()...)
+			ref[len(m.Package.Path)] = ast.StringTerm(string(r.Head.Ref()[0].Value.(ast.Var)))
+			if ground := ref.GroundPrefix(); len(ground) < len(ref) {
+				varying = append(varying, ground)
+			} else {
+				constant = append(constant, ref)
+			}
+		}
+	}
+	return slices.ContainsFunc(varying, func(v ast.Ref) bool {
+		return slices.ContainsFunc(constant, func(k ast.Ref) bool { return len(k) > len(v) && k.HasPrefix(v) })
+	})
 }

@@ -69,10 +69,8 @@ func Generate(seed uint64) *Case {
 		c.Modules = append(c.Modules, Module{d.path, d.source()})
 	}
 	switch n := g.IntN(10); {
-	case n < 2:
-		c.Query = "x = data.authz"
 	case n < 3:
-		c.Query = "x = data"
+		c.Query = "x = data.authz"
 	case n < 4:
 		c.Query = "data.authz[k] = v"
 	case n < 5 && len(g.rules) > 0:

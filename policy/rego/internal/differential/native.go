@@ -41,7 +41,7 @@ func Native(c *Case) (Ask, error) {
 	program, err := exec.Compile(plan.Policy, exec.Options{
 		Data: data, Strict: true, Functions: compiled.Functions(), Find: builtin.Find,
 	})
-	if _, ok := errors.AsType[*exec.Unsupported](err); ok {
+	if u, ok := errors.AsType[*exec.Unsupported](err); ok && !u.Unsafe {
 		return nil, fmt.Errorf("%w: %w", ErrUnplanned, err)
 	}
 	if err != nil {

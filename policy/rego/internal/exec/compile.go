@@ -3,6 +3,7 @@ package exec
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -54,12 +55,40 @@ func (c *compiler) begin(name string, blocks []*ir.Block, params []ir.Local) {
 		c.locals = max(c.locals, int(p)+1)
 		c.shared[p] = true
 	}
+	c.refuseUnbound(blocks)
 	c.shareExposed(blocks)
 	c.kept, c.changed = map[string]*kept{}, map[ir.Local]bool{}
 	for _, b := range blocks {
 		visit(b, func(s ir.Stmt) {
 			if with, ok := s.(*ir.WithStmt); ok {
 				c.changed[with.Local] = true
+			}
+		})
+	}
+}
+
+// refuseUnbound refuses what reads a variable that nothing has given a value.
+// OPA's compiler (v1.22.2) does not find all of these: it lets an expression pass
+// that also has a comprehension with a variable from outside. OPA's evaluator
+// fails there; in its plan, the variable is a local that is undefined.
+func (c *compiler) refuseUnbound(blocks []*ir.Block) {
+	bound := map[ir.Local]bool{ir.Input: true, ir.Data: true}
+	maps.Copy(bound, c.shared)
+	for _, b := range blocks {
+		visit(b, func(s ir.Stmt) {
+			defs, uses := access(s)
+			for _, l := range uses {
+				if !bound[l] {
+					bound[l] = true // once is enough
+					at := c.fault(s.GetLocation(), "", "")
+					c.errs = append(c.errs, &Unsupported{
+						Unsafe: true, File: at.File, Row: at.Row, Message: "a variable without a value",
+						Hint: "is its name spelled as it is where it gets its value?",
+					})
+				}
+			}
+			for _, l := range defs {
+				bound[l] = true
 			}
 		})
 	}

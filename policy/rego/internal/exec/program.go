@@ -101,6 +101,9 @@ func (p *Program) Tried() []Tried { return p.tried }
 
 // Unsupported is the error of a policy that OPA's plan does not say enough about.
 type Unsupported struct {
+	// Unsafe says that OPA's evaluator could not evaluate it either: a variable has
+	// no value.
+	Unsafe  bool
 	File    string
 	Row     int
 	Message string

@@ -13,7 +13,7 @@ type Options struct {
 	// Whole rewrites the modules so that evaluations skip nothing: every call
 	// that stands in the way is made, whether it can change the answer or not.
 	// Answers stay what they are; a module of its own stands beside the others.
-	// Where the type checker does not let that pass, less is rewritten.
+	// Where OPA's compiler does not let that pass, less is rewritten.
 	Whole bool
 }
 
@@ -27,10 +27,12 @@ func Compile(modules map[string]*ast.Module, o Options) (c *ast.Compiler, err er
 	}
 	modules = maps.Clone(modules)
 	modules[seenWhole] = ast.MustParseModuleWithOpts(wholeModule, ast.ParserOptions{RegoVersion: ast.RegoV1})
-	if c, err = compile(modules, o, see); err != nil {
-		return compile(modules, o, seeMost)
+	for _, change := range []func(*ast.Compiler) *ast.Error{see, seeMost, seeRules} {
+		if c, err = compile(modules, o, change); err == nil {
+			break
+		}
 	}
-	return c, nil
+	return c, err
 }
 
 func compile(modules map[string]*ast.Module, o Options, change func(*ast.Compiler) *ast.Error) (*ast.Compiler, error) {

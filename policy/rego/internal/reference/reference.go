@@ -45,7 +45,7 @@ func New(modules *ast.Compiler, data map[string]any, query ast.Body) (q *Query, 
 	q = &Query{modules: modules, compiler: modules.QueryCompiler()}
 	query = query.Copy()
 	if _, whole := modules.Modules[seenWhole]; whole {
-		seeTerms(modules.RuleTree, query)
+		seeIn(modules.RuleTree, query, false)
 	}
 	if q.body, err = q.compiler.Compile(query); err != nil {
 		return nil, err

@@ -35,17 +35,23 @@ func see(c *ast.Compiler) *ast.Error {
 
 // seeMost rewrites terms alone: what is put in front of bodies may be more than
 // the type checker lets pass.
-func seeMost(c *ast.Compiler) *ast.Error {
+func seeMost(c *ast.Compiler) *ast.Error { return seeTerms(c, false) }
+
+// seeRules rewrites only the references to rules: a variable of a comprehension
+// that gets its value beside it has none inside a call.
+func seeRules(c *ast.Compiler) *ast.Error { return seeTerms(c, true) }
+
+func seeTerms(c *ast.Compiler, onlyRules bool) *ast.Error {
 	for name, m := range c.Modules {
 		if name != seenWhole {
-			seeTerms(c.RuleTree, m)
+			seeIn(c.RuleTree, m, onlyRules)
 		}
 	}
 	return nil
 }
 
-// seeTerms rewrites the references in a module or a body.
-func seeTerms(tree *ast.TreeNode, x any) {
+// seeIn rewrites the terms in a module or a body.
+func seeIn(tree *ast.TreeNode, x any, onlyRules bool) {
 	targets := map[*ast.Term]bool{}
 	ast.WalkWiths(x, func(w *ast.With) bool {
 		targets[w.Target] = true
@@ -77,11 +83,13 @@ func seeTerms(tree *ast.TreeNode, x any) {
 					x.Value = seeRef(tree, value)
 				}
 			case ast.Call:
-				if f, ok := value[0].Value.(ast.Ref); ok && f.HasPrefix(ast.DefaultRootRef) && !f.Equal(same) {
+				if f, ok := value[0].Value.(ast.Ref); ok && !onlyRules && f.HasPrefix(ast.DefaultRootRef) && !f.Equal(same) {
 					wrap(x)
 				}
 			case *ast.ArrayComprehension, *ast.SetComprehension, *ast.ObjectComprehension:
-				wrap(x)
+				if !onlyRules {
+					wrap(x)
+				}
 			}
 		}
 		return false
