@@ -70,15 +70,22 @@ func (c *compiler) begin(name string, blocks []*ir.Block, params []ir.Local) {
 // refuseUnbound refuses what reads a variable that nothing has given a value.
 // OPA's compiler (v1.22.2) does not find all of these: it lets an expression pass
 // that also has a comprehension with a variable from outside. OPA's evaluator
-// fails there; in its plan, the variable is a local that is undefined.
+// fails there; in its plan, the variable is a local that is undefined, or has what
+// another rule has left in it.
 func (c *compiler) refuseUnbound(blocks []*ir.Block) {
-	bound := map[ir.Local]bool{ir.Input: true, ir.Data: true}
-	maps.Copy(bound, c.shared)
 	for _, b := range blocks {
+		if s, ok := onlyBlocks(b); ok {
+			c.refuseUnbound(s.Blocks)
+			continue
+		}
+		if takesOver(b) {
+			continue
+		}
+		bound := maps.Clone(c.shared)
 		visit(b, func(s ir.Stmt) {
 			defs, uses := access(s)
 			for _, l := range uses {
-				if !bound[l] {
+				if !bound[l] && !asksFor(s, l) {
 					bound[l] = true // once is enough
 					at := c.fault(s.GetLocation(), "", "")
 					c.errs = append(c.errs, &Unsupported{
@@ -92,6 +99,28 @@ func (c *compiler) refuseUnbound(blocks []*ir.Block) {
 			}
 		})
 	}
+}
+
+// takesOver recognizes the block that makes a rule's result the function's.
+func takesOver(b *ir.Block) bool {
+	if len(b.Stmts) != 2 {
+		return false
+	}
+	defined, ok := b.Stmts[0].(*ir.IsDefinedStmt)
+	assign, once := b.Stmts[1].(*ir.AssignVarOnceStmt)
+	return ok && once && isLocal(assign.Source, defined.Source)
+}
+
+// asksFor reports whether a statement reads a local only to see whether it has a
+// value.
+func asksFor(s ir.Stmt, l ir.Local) bool {
+	switch s := s.(type) {
+	case *ir.IsDefinedStmt, *ir.IsUndefinedStmt:
+		return true
+	case *ir.AssignVarOnceStmt:
+		return s.Target == l
+	}
+	return false
 }
 
 func (c *compiler) plan(p *ir.Plan) {

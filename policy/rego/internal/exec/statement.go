@@ -132,7 +132,8 @@ func (b *builder) not(s *ir.NotStmt) {
 }
 
 // condition returns the local that says whether a body has held: its block sets it
-// to true, and asks for it at the end.
+// to true, and asks for it at the end. Where the body can never hold, the block
+// only asks.
 func condition(b *ir.Block) (int, bool) {
 	if len(b.Stmts) == 0 {
 		return 0, false
@@ -141,12 +142,14 @@ func condition(b *ir.Block) (int, bool) {
 	if !ok {
 		return 0, false
 	}
-	sets := false
+	sets, changes := false, false
 	visit(b, func(s ir.Stmt) {
 		assign, ok := s.(*ir.AssignVarStmt)
 		sets = sets || ok && assign.Target == asked.Source && assign.Source.Value == ir.Bool(true)
+		defs, _ := access(s)
+		changes = changes || slices.Contains(defs, asked.Source)
 	})
-	return int(asked.Source), sets
+	return int(asked.Source), sets || !changes && asked.Source > ir.Data
 }
 
 // base looks names up in the data document.
