@@ -17,6 +17,10 @@ import (
 // plan.
 var ErrUnplanned = errors.New("cannot be planned")
 
+// ErrUnsafe is the error of an [Engine] for a policy with a variable that has no
+// value, which OPA's compiler does not always find.
+var ErrUnsafe = errors.New("has a variable without a value")
+
 // Verdict on two answers.
 type Verdict uint8
 
@@ -34,6 +38,9 @@ const (
 	// Unplanned: OPA's planner, which the other one begins with, cannot plan the
 	// policy.
 	Unplanned
+	// Unsafe: the other one refuses a variable that has no value. Whether the
+	// reference fails, too, depends on whether it comes there.
+	Unsafe
 	// Early: the other one alone reports an error, which the reference does,
 	// too, if it is made to skip nothing.
 	Early
@@ -55,7 +62,7 @@ const (
 	Text
 )
 
-var verdicts = [...]string{"same", "unfinished", "order", "unplanned", "early", "refused", "value", "spelling", "missed", "alone", "code", "text"}
+var verdicts = [...]string{"same", "unfinished", "order", "unplanned", "unsafe", "early", "refused", "value", "spelling", "missed", "alone", "code", "text"}
 
 func (v Verdict) String() string { return verdicts[v] }
 
@@ -86,8 +93,13 @@ func Compare(ctx context.Context, c *Case, other Engine) ([]Difference, error) {
 	if errors.Is(err, ErrUnplanned) {
 		return []Difference{{Unplanned, -1, "compiles", err.Error()}}, nil
 	}
+	if errors.Is(err, ErrUnsafe) {
+		return []Difference{{Unsafe, -1, "compiles", err.Error()}}, nil
+	}
+	if err != nil {
+		return []Difference{{Refused, -1, "compiles", err.Error()}}, nil
+	}
 	var differences []Difference
-	refused := err
 	for i, text := range c.Inputs {
 		input, err := parseInput(text)
 		if err != nil {
@@ -96,13 +108,6 @@ func Compare(ctx context.Context, c *Case, other Engine) ([]Difference, error) {
 		d := Difference{Input: i}
 		expected := answer{}
 		expected.solutions, expected.failures, expected.err = eval(ctx, q, input)
-		if refused != nil {
-			// What OPA itself cannot evaluate may be refused before.
-			if codeOf(expected.err) != "eval_internal_error" {
-				return []Difference{{Refused, i, expected.String(), refused.Error()}}, nil
-			}
-			continue
-		}
 		got := answer{}
 		got.solutions, got.err = askOther(ctx, ask, input)
 		d.Reference, d.Other = expected.String(), got.String()

@@ -41,7 +41,9 @@ func Native(c *Case) (Ask, error) {
 	program, err := exec.Compile(plan.Policy, exec.Options{
 		Data: data, Strict: true, Functions: compiled.Functions(), Find: builtin.Find,
 	})
-	if u, ok := errors.AsType[*exec.Unsupported](err); ok && !u.Unsafe {
+	if u, ok := errors.AsType[*exec.Unsupported](err); ok && u.Unsafe {
+		return nil, fmt.Errorf("%w: %w", ErrUnsafe, err)
+	} else if ok {
 		return nil, fmt.Errorf("%w: %w", ErrUnplanned, err)
 	}
 	if err != nil {
