@@ -251,6 +251,7 @@ func TestWhatDoesNotCompile(t *testing.T) {
 		{"Rego v0", "package authz\nallow { true }", "", 2, 1, "`if` keyword", "v0"},
 		{"a syntax error", "package authz\nallow if {", "", 2, 10, "", ""},
 		{"a variable without a value that OPA does not find", "package authz\nallow if {\n\tx := input.context.a\n\t[y | y := x[_]] > limit\n}", "", 4, 0, "without a value", "spelled"},
+		{"a function for a document", "package authz\nf(x) := x\nallow if input.context.a with data.b as f", "", 3, 26, "is a function", ""},
 		{"an undefined variable", "package authz\nallow if x == 1", "", 2, 10, "x is unsafe", ""},
 		{"an empty file", "", "", 0, 0, "empty", ""},
 	}

@@ -17,9 +17,10 @@ import (
 // plan.
 var ErrUnplanned = errors.New("cannot be planned")
 
-// ErrUnsafe is the error of an [Engine] for a policy with a variable that has no
-// value, which OPA's compiler does not always find.
-var ErrUnsafe = errors.New("has a variable without a value")
+// ErrUnsafe is the error of an [Engine] for a policy that says nothing, and that
+// OPA's compiler should refuse: with a variable that has no value, or a function
+// that takes a document's place.
+var ErrUnsafe = errors.New("is unsafe")
 
 // Verdict on two answers.
 type Verdict uint8
@@ -38,8 +39,8 @@ const (
 	// Unplanned: OPA's planner, which the other one begins with, cannot plan the
 	// policy.
 	Unplanned
-	// Unsafe: the other one refuses a variable that has no value. Whether the
-	// reference fails, too, depends on whether it comes there.
+	// Unsafe: the other one refuses what says nothing. Whether the reference fails,
+	// too, depends on whether it comes there.
 	Unsafe
 	// Early: the other one alone reports an error, which the reference does,
 	// too, if it is made to skip nothing.

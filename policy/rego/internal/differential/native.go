@@ -24,6 +24,9 @@ func Native(c *Case) (Ask, error) {
 		src.Modules = append(src.Modules, front.Module{Path: m.Path, Text: m.Source})
 	}
 	compiled, err := front.Compile(ctx, src)
+	if errs, ok := errors.AsType[ast.Errors](err); ok && errs[0].Code == front.WithFunction {
+		return nil, fmt.Errorf("%w: %w", ErrUnsafe, err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -29,7 +29,7 @@ func pick[T any](c choice, of ...T) T { return of[c.IntN(len(of))] }
 var (
 	names = []string{"a", "b", "c", "k", "ann", "bob", "admin", "reader"}
 	texts = []string{
-		"", "ab", "abc", "A", "Ab", "1", "01", "-1", "1.5", "a,b", "a.b.c", " x ", "é", "e\u0301", "日本語", "😀a", "ÀB", "true", "null", "\t\n", "\"q\"", "\\", "%d-%s", "%",
+		"", "ab", "abc", "A", "Ab", "12", "01", "-1", "1.5", "a,b", "a.b.c", " x ", "é", "e\u0301", "日本語", "😀a", "ÀB", "true", "null", "\t\n", "\"q\"", "\\", "%d-%s", "%",
 		"2026-01-05T12:00:00Z", "2026-01-05", "1h30m", "10Ki", "1.2.3", "1.2.3-rc1", "10.1.2.3", "10.0.0.0/8", "::1", "a*", "[a-", "^a", "(", "{\"a\": 1}", "[1, 2, \"x\"]", "{\"a\"", "YWI=", "6162", "a=1&b=2",
 		"spiffe://example/ns/a/sa/b", "AddItem", "GET", "monday",
 	}

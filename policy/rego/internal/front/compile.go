@@ -87,8 +87,34 @@ func compile(ctx context.Context, src *Source, modules map[string]*ast.Module, m
 	case compiler.Failed():
 		return nil, compiler.Errors
 	}
+	if err := checkWith(compiler); err != nil {
+		return nil, err
+	}
 	shorten(compiler.Modules)
 	return compiler, nil
+}
+
+// WithFunction is the code of an error that OPA's compiler does not have: a
+// function stands in a document's place.
+const WithFunction = "with_function_error"
+
+// checkWith refuses a function as what stands in a document's place: it is no
+// value. OPA (v1.22.2) lets it pass, and goes on as if it were one.
+func checkWith(c *ast.Compiler) error {
+	var errs ast.Errors
+	for _, module := range c.Modules {
+		ast.WalkWiths(module, func(w *ast.With) bool {
+			value, ok := w.Value.Value.(ast.Ref)
+			if ok && value.HasPrefix(ast.DefaultRootRef) && c.GetArity(value) > 0 && !replacesFunction(c, w) {
+				errs = append(errs, ast.NewError(WithFunction, w.Loc(), "%v is a function, and cannot take the place of the document %v", value, w.Target))
+			}
+			return false
+		})
+	}
+	if len(errs) > 0 {
+		return errs
+	}
+	return nil
 }
 
 // shorten cuts the texts of locations. The planner looks for the end of its

@@ -50,7 +50,7 @@ func (c *Compiled) orderWith(e *ast.Expr) {
 		return
 	}
 	slices.SortStableFunc(e.With, func(a, b *ast.With) int {
-		switch fa, fb := c.replacesFunction(a), c.replacesFunction(b); {
+		switch fa, fb := replacesFunction(c.compiler, a), replacesFunction(c.compiler, b); {
 		case fa == fb:
 			return 0
 		case fa:
@@ -60,12 +60,12 @@ func (c *Compiled) orderWith(e *ast.Expr) {
 	})
 }
 
-func (c *Compiled) replacesFunction(w *ast.With) bool {
+func replacesFunction(c *ast.Compiler, w *ast.With) bool {
 	target, ok := w.Target.Value.(ast.Ref)
 	if !ok || target.HasPrefix(ast.InputRootRef) {
 		return !ok
 	}
-	return !target.HasPrefix(ast.DefaultRootRef) || c.compiler.GetArity(target) > 0
+	return !target.HasPrefix(ast.DefaultRootRef) || c.GetArity(target) > 0
 }
 
 // isTriedOften reports whether what is negated may be planned as other than one
