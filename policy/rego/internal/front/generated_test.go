@@ -10,7 +10,6 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 
 	"github.com/microwall/microwall/policy/rego/internal/front"
-	"github.com/microwall/microwall/policy/rego/internal/suite"
 )
 
 // A writer writes policies of what multiplies in a plan: references that may mean
@@ -135,9 +134,10 @@ func (w *writer) target(layer int) string {
 }
 
 func TestPoliciesThatMultiplyArePlannedAsTheyWereRehearsed(t *testing.T) {
-	planned, unplannable, refused, all := 0, 0, 0, 0
-	for seed := range uint64(800) {
-		w := writer{Rand: rand.New(rand.NewPCG(seed, 0))}
+	tried, planned, unplannable, refused, all := 0, 0, 0, 0, 0
+	for seed := range part(800) {
+		tried++
+		w := writer{Rand: rand.New(rand.NewPCG(uint64(seed), 0))}
 		src := front.Source{Modules: w.policy()}
 		compiled, err := front.Compile(t.Context(), src)
 		if _, wrong := errors.AsType[ast.Errors](err); wrong {
@@ -160,14 +160,14 @@ func TestPoliciesThatMultiplyArePlannedAsTheyWereRehearsed(t *testing.T) {
 		}
 	}
 	t.Logf("%d planned with %d statements, %d cannot be planned, %d refused", planned, all, unplannable, refused)
-	if planned < 150 {
-		t.Errorf("only %d policies were planned", planned)
+	if planned < tried/10 || *full && planned < 150 {
+		t.Errorf("only %d of %d policies were planned", planned, tried)
 	}
 }
 
 // Whatever the source is, OPA does not crash, and plans what was rehearsed.
 func FuzzSource(f *testing.F) {
-	for i, c := range suite.Cases(f) {
+	for i, c := range cases(f) {
 		if i%40 == 0 && len(c.Modules) > 0 {
 			f.Add(c.Modules[0])
 		}

@@ -81,6 +81,9 @@ func TestNothingHidesCopies(t *testing.T) {
 }
 
 func TestManyBranchesOfShortRulesAreParsed(t *testing.T) {
+	if underRace {
+		t.Skip("it is about sizes, for which the race detector takes long: run it without")
+	}
 	for name, src := range map[string]front.Source{
 		"branches of one":      source("package z\n\nz := 1 if input.x == 1\n" + each(2000, "else := 2 if input.y == %[1]d\n")),
 		"branches of many":     source("package z\n\n" + each(10_000, "f(x) := 1 if x == %[1]d else := 2 if {\n\tinput.y == %[1]d\n}\n")),

@@ -10,20 +10,20 @@ import (
 
 	"github.com/microwall/microwall/policy/rego/internal/differential"
 	"github.com/microwall/microwall/policy/rego/internal/front"
-	"github.com/microwall/microwall/policy/rego/internal/suite"
 )
 
 func TestEveryCaseOfTheSuiteIsPlannedAsItWasRehearsed(t *testing.T) {
-	cases, all := suite.Cases(t), 0
-	for i := range cases {
+	cases, tried, all := cases(t), 0, 0
+	for i := range part(len(cases)) {
 		compiled, err := front.Compile(t.Context(), cases[i].Source())
 		if err != nil {
 			t.Errorf("%s: %v", cases[i].Name, err)
 			continue
 		}
 		all += asRehearsed(t, cases[i].Name, compiled, cases[i].Query)
+		tried++
 	}
-	t.Logf("%d cases, %d statements", len(cases), all)
+	t.Logf("%d of %d cases, %d statements", tried, len(cases), all)
 	if len(cases) < 4400 {
 		t.Errorf("%d cases are not the whole suite", len(cases))
 	}
@@ -31,8 +31,8 @@ func TestEveryCaseOfTheSuiteIsPlannedAsItWasRehearsed(t *testing.T) {
 
 func TestGeneratedPoliciesArePlannedAsTheyWereRehearsed(t *testing.T) {
 	all, unplannable := 0, 0
-	for seed := range uint64(100) {
-		c := differential.Generate(seed)
+	for seed := range part(100) {
+		c := differential.Generate(uint64(seed))
 		src := front.Source{}
 		for _, m := range c.Modules {
 			src.Modules = append(src.Modules, front.Module{Path: m.Path, Text: m.Source})
