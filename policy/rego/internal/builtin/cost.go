@@ -93,6 +93,19 @@ func smaller(a, b value.Value) value.Value {
 	return b
 }
 
+// longAddress is longer than any address or network, but for zeros before its
+// length.
+const longAddress = 64
+
+// address charges for reading what is an address or a network: if it is too long
+// for one, all of it is gone through, and copied for the error.
+func (c *Call) address(v value.Value) error {
+	if s := v.Text(); len(s) > longAddress {
+		return c.blockOf(s, 1, 3)
+	}
+	return nil
+}
+
 // inTable is what it costs to find something among n members: the more there
 // are, the less likely it is that they are in the processor's cache.
 func inTable(n int) int64 { return 1 + int64(bits.Len(uint(n)))/2 }

@@ -53,8 +53,11 @@ func prefixLength(s string) (int, bool) {
 
 // network returns an operand that must be a network. OPA calls it the first one
 // wherever it stands.
-func network(name string, v value.Value) (netip.Prefix, error) {
+func (c *Call) network(name string, v value.Value) (netip.Prefix, error) {
 	s, err := textOf(name, 1, v)
+	if err == nil {
+		err = c.address(v)
+	}
 	if err != nil {
 		return netip.Prefix{}, err
 	}
@@ -67,8 +70,11 @@ func network(name string, v value.Value) (netip.Prefix, error) {
 
 // networkOrAddress returns an operand that may also be an address, which is a
 // network of one.
-func networkOrAddress(name string, v value.Value) (netip.Prefix, error) {
+func (c *Call) networkOrAddress(name string, v value.Value) (netip.Prefix, error) {
 	s, err := textOf(name, 1, v)
+	if err == nil {
+		err = c.address(v)
+	}
 	if err != nil {
 		return netip.Prefix{}, err
 	}
@@ -91,11 +97,11 @@ func cidrContains(name string) Func {
 		if err := c.Step(4); err != nil {
 			return value.Value{}, err
 		}
-		a, err := network(name, args[0])
+		a, err := c.network(name, args[0])
 		if err != nil {
 			return value.Value{}, err
 		}
-		b, err := networkOrAddress(name, args[1])
+		b, err := c.networkOrAddress(name, args[1])
 		return value.Boolean(err == nil && covers(a, b)), err
 	}
 }
@@ -105,15 +111,15 @@ func bindCIDRContains(name string) func(consts []value.Value) Func {
 		if !consts[0].Defined() {
 			return nil
 		}
-		a, err := network(name, consts[0])
-		if err != nil {
+		a, ok := parseCIDR(consts[0].Text())
+		if !ok {
 			return nil // what is wrong with it is said when it is called
 		}
 		return func(c *Call, args []value.Value) (value.Value, error) {
 			if err := c.Step(2); err != nil {
 				return value.Value{}, err
 			}
-			b, err := networkOrAddress(name, args[1])
+			b, err := c.networkOrAddress(name, args[1])
 			return value.Boolean(err == nil && covers(a, b)), err
 		}
 	}
@@ -124,22 +130,28 @@ func cidrIntersects(c *Call, args []value.Value) (value.Value, error) {
 	if err := c.Step(4); err != nil {
 		return value.Value{}, err
 	}
-	a, err := network(name, args[0])
+	a, err := c.network(name, args[0])
 	if err != nil {
 		return value.Value{}, err
 	}
-	b, err := network(name, args[1])
+	b, err := c.network(name, args[1])
 	return value.Boolean(err == nil && a.Overlaps(b)), err
 }
 
 func cidrIsValid(c *Call, args []value.Value) (value.Value, error) {
+	if err := c.Step(2 + textSteps(len(args[0].Text()))); err != nil {
+		return value.Value{}, err
+	}
 	_, ok := parseCIDR(args[0].Text())
-	return value.Boolean(ok), c.Step(2)
+	return value.Boolean(ok), nil
 }
 
 // cidrExpand gives all addresses of a network.
 func cidrExpand(c *Call, args []value.Value) (value.Value, error) {
-	prefix, err := network("net.cidr_expand", args[0])
+	if err := c.Step(4); err != nil {
+		return value.Value{}, err
+	}
+	prefix, err := c.network("net.cidr_expand", args[0])
 	if err != nil {
 		return value.Value{}, err
 	}
@@ -168,12 +180,12 @@ func cidrContainsMatches(c *Call, args []value.Value) (value.Value, error) {
 		return eachCIDR(c, name, 2, args[1], func(i int, other, otherIndex value.Value) error {
 			var err error
 			if i == 0 {
-				if a, err = network(name, cidr); err != nil {
+				if a, err = c.network(name, cidr); err != nil {
 					return err
 				}
 			}
 			if i == len(inner) {
-				b, err := networkOrAddress(name, other)
+				b, err := c.networkOrAddress(name, other)
 				if err != nil {
 					return err
 				}

@@ -35,6 +35,9 @@ func cidrMerge(c *Call, args []value.Value) (value.Value, error) {
 		if elem.Kind() != value.String {
 			return value.Value{}, fail(name, "element must be string")
 		}
+		if err := c.address(elem); err != nil {
+			return value.Value{}, err
+		}
 		r, plain, err := rangeOf(name, elem.Text())
 		if err != nil {
 			return value.Value{}, err

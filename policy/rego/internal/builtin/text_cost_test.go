@@ -186,6 +186,14 @@ var hostilePatterns = []struct {
 	{"large steps", "numbers.range", func(n int) []value.Value {
 		return []value.Value{value.NumberText("10000000000000000000"), value.NumberText(fmt.Sprintf("100000000000%08d", n))}
 	}},
+	{"a text that is no network", "net.cidr_contains", func(n int) []value.Value { return texts2(rep("1", n), "10.0.0.1") }},
+	{"a text that is no address", "net.cidr_overlap", func(n int) []value.Value { return texts2("10.0.0.0/8", rep("\xff", n)) }},
+	{"a text that is no network", "net.cidr_intersects", func(n int) []value.Value { return texts2("10.0.0.0/8", rep("1", n)) }},
+	{"a text that is no network", "net.cidr_is_valid", func(n int) []value.Value { return texts2(rep("1", n)) }},
+	{"a text that is no network", "net.cidr_expand", func(n int) []value.Value { return texts2(rep("1", n)) }},
+	{"a text that is no network", "net.cidr_merge", func(n int) []value.Value { return []value.Value{value.NewArray(texts2(rep("1", n))...)} }},
+	{"a text that is no network", "net.cidr_contains_matches", func(n int) []value.Value { return texts2(rep("1", n), "10.0.0.1") }},
+	{"many zeros", "net.cidr_contains", func(n int) []value.Value { return texts2("10.0.0.0/"+rep("0", n)+"8", "10.0.0.1") }},
 	{"networks", "net.cidr_contains_matches", func(n int) []value.Value {
 		list := value.NewArray()
 		for i := range n / 10 {
