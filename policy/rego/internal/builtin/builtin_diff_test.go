@@ -30,13 +30,13 @@ func TestNativeBuiltinsAreOPAs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d := newDiff(t, name)
-			for seed := range uint64(rounds) {
+			for seed := range part(rounds) {
 				d.compare(t, rand.New(rand.NewPCG(seed, base)))
 				if t.Failed() {
 					return
 				}
 			}
-			if d.results < rounds/50 {
+			if *full && d.results < rounds/50 {
 				t.Errorf("only %d of %d calls gave a result: the operands that the test makes up are no good", d.results, rounds)
 			}
 		})
