@@ -26,9 +26,11 @@ type specimen struct {
 	inputs []ast.Value
 }
 
-// suite returns every case of OPA's conformance suite that has an input.
+// suite returns every case of OPA's conformance suite that has an input, or a part
+// of them.
 func suite(t testing.TB) (found []specimen) {
 	t.Helper()
+	withInput := 0
 	dir, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "github.com/open-policy-agent/opa").Output()
 	if err != nil {
 		t.Fatal(err)
@@ -41,6 +43,9 @@ func suite(t testing.TB) (found []specimen) {
 				t.Fatalf("%s: %v", tc.Note, err)
 			}
 			if input == nil {
+				continue
+			}
+			if withInput++; skipped(withInput) {
 				continue
 			}
 			q := &question{name: folder + "/" + tc.Note, query: tc.Query, version: version}
@@ -57,8 +62,8 @@ func suite(t testing.TB) (found []specimen) {
 			found = append(found, specimen{q, p, []ast.Value{input}})
 		}
 	}
-	if len(found) < 500 {
-		t.Fatalf("the suite has only %d cases with an input", len(found))
+	if withInput < 500 {
+		t.Fatalf("the suite has only %d cases with an input", withInput)
 	}
 	return found
 }

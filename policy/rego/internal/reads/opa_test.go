@@ -91,6 +91,9 @@ func (q *question) plan(ctx context.Context) (p *ir.Policy, err error) {
 	return p, err
 }
 
+// failure is what an answer begins with that is an error.
+const failure = "error "
+
 // eval evaluates the question in topdown, without index and early exit, and
 // returns its results, or its error with code and text.
 func (q *question) eval(ctx context.Context, input ast.Value) (string, error) {
@@ -105,9 +108,9 @@ func (q *question) eval(ctx context.Context, input ast.Value) (string, error) {
 		rego.EvalTime(time.Unix(1_700_000_000, 0)), rego.EvalSeed(bytes.NewReader(make([]byte, 4096))), rego.EvalSortSets(true))
 	if err != nil {
 		if failed, ok := errors.AsType[*topdown.Error](err); ok {
-			return failed.Code + ": " + err.Error(), nil
+			return failure + failed.Code + ": " + err.Error(), nil
 		}
-		return "error: " + err.Error(), nil
+		return failure + err.Error(), nil
 	}
 	text, err := json.Marshal(results)
 	return string(text), err

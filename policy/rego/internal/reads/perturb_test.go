@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/ir"
@@ -30,7 +31,8 @@ type perturbation struct {
 	// except is a set with which everything that agrees is left out.
 	except *reads.Set
 
-	evaluated int // inputs that differ outside of the set
+	evaluated int  // inputs that differ outside of the set
+	failed    bool // the answer to the last input is an error
 }
 
 // An agreement says by what two inputs have to agree on a path that leads to
@@ -63,6 +65,7 @@ func (d *perturbation) on(ctx context.Context, input ast.Value) (string, error) 
 	if again, err := d.question.eval(ctx, input); err != nil || again != want {
 		return "", errUnsteady
 	}
+	d.failed = strings.HasPrefix(want, failure)
 	changed := []ast.Value{d.scrub(input, d.set.Paths())}
 	agrees := d.agreement.with(d.set, input)
 	if !agrees(changed[0]) {
