@@ -2,6 +2,7 @@ package convert_test
 
 import (
 	"encoding/json"
+	"flag"
 	"slices"
 	"strconv"
 	"testing"
@@ -13,9 +14,23 @@ import (
 	"github.com/microwall/microwall/policy/rego/internal/value/valuetest"
 )
 
+// With the race detector, under which everything takes many times as long, an
+// eighth of the values are tried; all of them are without it, and by
+//
+//	go test -race ./policy/rego/internal/convert -full
+var full = flag.Bool("full", !underRace, "try all values that are made up")
+
+// rounds are how many of n values are tried.
+func rounds(n int) int {
+	if *full {
+		return n
+	}
+	return n / 8
+}
+
 func TestTextAndJSONAreOPAs(t *testing.T) {
 	g := valuetest.New(11)
-	for range 5000 {
+	for range rounds(5000) {
 		v := g.Value(4)
 		opa := convert.ToAST(v)
 		if got, want := v.String(), opa.String(); got != want {
@@ -64,11 +79,11 @@ func TestOrderIsOPAs(t *testing.T) {
 			t.Fatalf("%s is %s: %t, OPA says %t", v, w, got, want)
 		}
 	}
-	for range 20_000 {
+	for range rounds(20_000) {
 		compare(value.NumberText(g.Number()), value.NumberText(g.Number()))
 		compare(g.Scalar(), g.Scalar())
 	}
-	for range 5000 {
+	for range rounds(5000) {
 		compare(g.Value(2), g.Value(2))
 		compare(g.Value(4), g.Value(4))
 		v := g.Value(4)
@@ -78,7 +93,7 @@ func TestOrderIsOPAs(t *testing.T) {
 		}
 		compare(v, w)
 	}
-	for range 300 {
+	for range rounds(300) {
 		var list []value.Value
 		var opa []*ast.Term
 		for range g.IntN(60) {
@@ -96,7 +111,7 @@ func TestOrderIsOPAs(t *testing.T) {
 // Which of two equal members stays, and what is found by which key.
 func TestSetsAndObjectsAreOPAs(t *testing.T) {
 	g := valuetest.New(13)
-	for range 1500 {
+	for range rounds(1500) {
 		set, object := value.NewSet(g.IntN(3)), value.NewObject(g.IntN(3))
 		opaSet, opaObject := ast.NewSet(), ast.NewObject()
 		hashes := map[int]int{}
