@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -77,9 +76,7 @@ func TestHostileTestsDoNotBringTheProcessDown(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), childTimeout)
 			defer cancel()
-			child := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestHostileTestsDoNotBringTheProcessDown$", "-test.count=1", "-test.v")
-			child.Env = append(os.Environ(), hostileEnv+"="+name)
-			out, err := child.CombinedOutput()
+			out, err := child(ctx, "TestHostileTestsDoNotBringTheProcessDown", name).CombinedOutput()
 			if ctx.Err() != nil {
 				t.Fatalf("still running after %s", childTimeout)
 			}
