@@ -13,7 +13,10 @@ import (
 // A team may push tests of any kind. They run here, while everybody else is
 // answered.
 func TestTheTestsOfABundleHoldNobodyUp(t *testing.T) {
-	const budget = 2 * time.Second
+	const (
+		budget = time.Second
+		prompt = 2 * time.Second // of an answer, on a machine that does other things, too
+	)
 	d := testkit.NewDomain(t)
 	p := d.StartPDP(testkit.NATS(t, t.TempDir()).URL(), t.TempDir(), func(c *pdp.ReleasesConfig) { c.TestBudget = budget })
 	d.Push(p, "center", "shop", guardrail)
@@ -25,7 +28,7 @@ func TestTheTestsOfABundleHoldNobodyUp(t *testing.T) {
 	}
 	for name, test := range map[string]struct{ tests, want string }{
 		"a test without end":           {"test_x if { " + loop + " }", "tests of the bundle"},
-		"many tests without end":       {strings.Repeat("test_x if { "+loop+" }\n", 100), "took over 2s; make them do less"},
+		"many tests without end":       {strings.Repeat("test_x if { "+loop+" }\n", 100), "took over 1s; make them do less"},
 		"a shift by two billion":       {"test_x if bits.lsh(1, 2000000000) > 0", "authz_test.test_x at authz_test.rego:2: went over its budget of"},
 		"a range of a billion":         {"test_x if count(numbers.range(1, 1000000000)) > 0", "went over its budget of"},
 		"all memory":                   {"test_x if count({[a, b] | some a in numbers.range(1, 3000); some b in numbers.range(1, 3000)}) > 0", "tests of the bundle"},
@@ -69,7 +72,7 @@ func TestTheTestsOfABundleHoldNobodyUp(t *testing.T) {
 			if took > budget+5*time.Second {
 				t.Errorf("it took %s", took)
 			}
-			if asked == 0 || slowest > budget {
+			if asked == 0 || slowest > prompt {
 				t.Errorf("%d questions were answered meanwhile, the slowest after %s", asked, slowest)
 			}
 			head, err := d.PAP(p).Head(t.Context(), "shop.cart")

@@ -1,12 +1,12 @@
 package grpcapi_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
 	"io"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -31,9 +31,12 @@ import (
 )
 
 // trues is a context with a list of so many bytes on the wire: four for each
-// element, which has some 90 in memory.
-func trues(bytes int) func(*microwallv1.AuthorizeRequest) {
-	return context_(structpb.NewListValue(&structpb.ListValue{Values: slices.Repeat([]*structpb.Value{structpb.NewBoolValue(true)}, bytes/4)}))
+// element, which has some 90 in memory. Here they are bytes already.
+func trues(size int) func(*microwallv1.AuthorizeRequest) {
+	const element = "\x0a\x02\x20\x01" // of two bytes: bool_value is true
+	list := new(structpb.ListValue)
+	list.ProtoReflect().SetUnknown(bytes.Repeat([]byte(element), size/len(element)))
+	return context_(structpb.NewListValue(list))
 }
 
 func encoded(t *testing.T, m proto.Message) []byte {
