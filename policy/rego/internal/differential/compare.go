@@ -91,14 +91,15 @@ func Compare(ctx context.Context, c *Case, other Engine) ([]Difference, error) {
 		return nil, err
 	}
 	ask, err := compileOther(c, other)
-	if errors.Is(err, ErrUnplanned) {
-		return []Difference{{Unplanned, -1, "compiles", err.Error()}}, nil
-	}
-	if errors.Is(err, ErrUnsafe) {
-		return []Difference{{Unsafe, -1, "compiles", err.Error()}}, nil
-	}
 	if err != nil {
-		return []Difference{{Refused, -1, "compiles", err.Error()}}, nil
+		d := Difference{Refused, -1, "compiles", err.Error()}
+		switch {
+		case errors.Is(err, ErrUnplanned):
+			d.Verdict = Unplanned
+		case errors.Is(err, ErrUnsafe):
+			d.Verdict = Unsafe
+		}
+		return []Difference{d}, nil
 	}
 	var differences []Difference
 	for i, text := range c.Inputs {
