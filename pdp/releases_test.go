@@ -140,6 +140,7 @@ func TestAPushThatIsRefusedChangesNothing(t *testing.T) {
 		"no release":                   {pushed{nil, good.packed}, "InvalidArgument", "first message"},
 		"Rego that does not compile":   {forge("cart", "shop.cart", two.Release, d.Rego("allow if http.send({})")), "InvalidArgument", "authz.rego:2:10"},
 		"a test that fails":            {forge("cart", "shop.cart", two.Release, withTest("test_no if false")), "InvalidArgument", "authz_test.test_no"},
+		"a test beside the rules":      {forge("cart", "shop.cart", two.Release, d.Rego(allowsAdd+"\ntest_no if false")), "InvalidArgument", "authz.test_no"},
 		"a test that does not compile": {forge("cart", "shop.cart", two.Release, withTest("test_no if x")), "InvalidArgument", "authz_test.rego:2:"},
 		"a bundle of nothing":          {forge("cart", "shop.cart", two.Release, d.Bundle(map[string]string{"a.rego": "other := 1"})), "InvalidArgument", "neither `allow` nor `deny`"},
 	} {

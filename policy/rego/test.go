@@ -1,6 +1,7 @@
 package rego
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -75,6 +76,12 @@ func (r TestReport) Failed() []TestResult {
 	return failed
 }
 
+// mayTest reports whether a bundle may have tests. They may stand beside the
+// rules, too.
+func (s *Source) mayTest() bool {
+	return len(s.Tests) > 0 || slices.ContainsFunc(s.Modules, func(m Module) bool { return bytes.Contains(m.Source, []byte("test_")) })
+}
+
 // Test runs a bundle's tests, one after the other: the rules that OPA's tester
 // takes for tests, with the evaluator that decides. Whatever the tests are, they
 // cannot crash the process, or hang it beyond ctx.
@@ -88,7 +95,7 @@ func (r TestReport) Failed() []TestResult {
 // The error is [Problems] if something does not compile, and ctx's if it ended
 // first; failed tests are in the report.
 func Test(ctx context.Context, src Source, o TestOptions) (TestReport, error) {
-	if len(src.Tests) == 0 && !o.Coverage {
+	if !o.Coverage && !src.mayTest() {
 		return TestReport{}, nil
 	}
 	o.Timeout = cmp.Or(o.Timeout, 5*time.Second)

@@ -107,6 +107,13 @@ func TestAFailedTestSaysWhereAndWhy(t *testing.T) {
 	}
 }
 
+func TestATestMayStandBesideTheRules(t *testing.T) {
+	src := source("package authz\n\nallow if input.action.name == \"A\"\n\ntest_no if allow", "{}")
+	if got := failuresOf(runTests(t, src, rego.TestOptions{})); got["authz.test_no"] == "" {
+		t.Errorf("got %v", got)
+	}
+}
+
 func TestMoreCallsFailThanAreTold(t *testing.T) {
 	got := failuresOf(runTests(t, withTests(`test_x if {
 	some i in numbers.range(1, 1000)
