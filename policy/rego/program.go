@@ -105,7 +105,7 @@ func (p *Program) failure(ctx context.Context, err error) error {
 }
 
 func over(limit, flag string) error {
-	return policy.Errorf(policy.Failed, "policy went over its budget of %s: make it do less for one request, or raise %s", limit, flag)
+	return policy.Errorf(policy.Failed, "policy went over its budget of %s: make it do less for one request, or raise the server's %s", limit, flag)
 }
 
 // set takes over what a rule is.

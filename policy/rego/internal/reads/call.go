@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/ir"
 )
 
@@ -237,10 +238,10 @@ func tuple(args []value) []byte {
 }
 
 // argumentOf says what a value is used for, in an author's words: nobody writes
-// the built-in behind `in`.
+// the built-in behind `in` or `<`.
 func argumentOf(name string) string {
-	if strings.HasPrefix(name, "internal.member_") {
-		return "is an operand of `in`"
+	if b := ast.BuiltinMap[name]; b != nil && b.Infix != "" {
+		return "is an operand of `" + b.Infix + "`"
 	}
 	return "is an argument of " + name
 }
