@@ -105,7 +105,7 @@ func seeRef(tree *ast.TreeNode, ref ast.Ref) ast.Value {
 	}
 	node := tree.Child(ref[0].Value)
 	for i := 1; i < len(ref) && node != nil; i++ {
-		if isPartial(node) || !ref[i].IsGround() && i > 1 {
+		if isPartial(node) || !ast.IsConstant(ref[i].Value) && i > 1 {
 			whole := ast.CallTerm(ast.NewTerm(same), ast.NewTerm(ref[:i:i])).SetLocation(ref[0].Location)
 			return append(ast.Ref{whole}, ref[i:]...)
 		}
