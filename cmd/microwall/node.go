@@ -234,30 +234,6 @@ func (f *following) watchTrust(ctx context.Context, path, seen string) {
 	})
 }
 
-// watchFolder opens a folder and, if it shall be watched, takes changes over.
-func watchFolder(ctx context.Context, f serveFlags, o *observer, run func(func(context.Context) error)) (*live.Folder, error) {
-	seen := filewatch.Look(f.dir)
-	folder, err := live.OpenFolder(ctx, f.dir, f.policy, o.live)
-	if err != nil {
-		return nil, err
-	}
-	if f.watch {
-		run(func(ctx context.Context) error {
-			ticker := time.NewTicker(look / 2)
-			defer ticker.Stop()
-			filewatch.Run(ctx, []string{f.dir}, seen, ticker.C, func() {
-				if err := folder.Reload(ctx); err != nil {
-					o.log.Error("folder was not taken over; what was before decides", "dir", f.dir, "error", err)
-					return
-				}
-				o.log.Info("folder taken over", "dir", f.dir)
-			})
-			return nil
-		})
-	}
-	return folder, nil
-}
-
 func (o *observer) natsServer(level slog.Level, text string) {
 	if level < slog.LevelWarn {
 		return

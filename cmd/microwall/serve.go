@@ -3,11 +3,9 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -278,28 +276,6 @@ func listen(flag, addr string) (net.Listener, error) {
 		return nil, policy.Errorf(policy.BadRequest, "%s %s cannot be listened on: %w; choose another with %s, or end what uses it", flag, addr, err, flag)
 	}
 	return l, nil
-}
-
-// startFolder decides by a folder.
-func startFolder(ctx context.Context, f serveFlags, o *observer, run func(func(context.Context) error)) (*node, error) {
-	o.log.Warn("DEVELOPMENT: deciding by unsigned files; whoever can write to the folder decides who may do what. Never in production", "dir", f.dir)
-	const wanted = "name one that holds a folder of policies for each namespace"
-	switch info, err := os.Stat(f.dir); {
-	case err != nil:
-		return nil, policy.Errorf(policy.BadRequest, "--dir: %w; %s", err, wanted)
-	case !info.IsDir():
-		return nil, policy.Errorf(policy.BadRequest, "--dir %s is no folder; %s", f.dir, wanted)
-	}
-	folder, err := watchFolder(ctx, f, o, run)
-	if err != nil {
-		return nil, fmt.Errorf("--dir %s: %w", f.dir, err)
-	}
-	if len(folder.Snapshot().Versions()) == 0 {
-		o.log.Warn("nothing decides yet: the folder holds no folder with a policy that compiles, for instance " + filepath.Join(f.dir, "shop.cart", "authz.rego"))
-	}
-	ready := make(chan struct{})
-	close(ready)
-	return &node{source: folder, ready: ready}, nil
 }
 
 func newLogger(w interface{ Write([]byte) (int, error) }, format string) *slog.Logger {

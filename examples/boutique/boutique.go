@@ -19,7 +19,7 @@ import (
 // with its tests; the folder of the namespace boutique is guardrails, the folder
 // of boutique.cart is cart.
 //
-//go:embed README.md callgraph.json
+//go:embed README.md callgraph.json trust.yaml
 //go:embed all:guardrails
 //go:embed all:ad all:cart all:checkout all:currency all:email all:frontend
 //go:embed all:payment all:productcatalog all:recommendation all:shipping

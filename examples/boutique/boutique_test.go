@@ -2,18 +2,24 @@ package boutique_test
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io/fs"
 	"maps"
 	"os"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/microwall/microwall/bundles"
+	"github.com/microwall/microwall/bundles/live"
 	"github.com/microwall/microwall/examples/boutique"
 	"github.com/microwall/microwall/internal/decisions"
+	"github.com/microwall/microwall/policy"
 )
 
 // The demo's call graph, written down a second time and by hand.
@@ -150,6 +156,28 @@ func TestFSHoldsEveryFolderOfTheDisk(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// The trust file names the guardrails, and lets nobody sign: its key was not made
+// from a private one.
+func TestTheTrustFileNamesTheGuardrailsAndNoSigner(t *testing.T) {
+	text, err := boutique.FS.ReadFile(live.TrustFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trust, err := bundles.ParseTrust(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	guardrail := policy.Namespace(boutique.Graph().Guardrail)
+	if got := trust.Namespaces(); len(got) != 1 || got[0] != guardrail || !trust.IsGuardrail(guardrail) {
+		t.Errorf("it names %v, want %s as a guardrail", got, guardrail)
+	}
+	nobody := sha256.Sum256([]byte("nobody holds this key"))
+	key := base64.StdEncoding.EncodeToString(append([]byte{1}, nobody[:]...)) // 1 is Ed25519
+	if keys := regexp.MustCompile(`\w+\+[0-9a-f]{8}\+\S+`).FindAllString(string(text), -1); len(keys) != 1 || !strings.HasSuffix(keys[0], "+"+key) {
+		t.Errorf("its keys are %q, want one that ends with %s", keys, key)
 	}
 }
 
