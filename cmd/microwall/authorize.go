@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/microwall/microwall/bundles/live"
 	"github.com/microwall/microwall/clients/embedded"
 	"github.com/microwall/microwall/clients/remote"
 	"github.com/microwall/microwall/internal/authzen"
@@ -42,14 +45,27 @@ The request is given by flags, or as AuthZEN JSON on stdin if neither --subject,
 --action nor --resource is given. --context NAME=TEXT sets a text, and
 --context NAME:=JSON any JSON value.
 
-Exit code 0 if it is allowed, 1 if it is denied, 2 if there is no decision.`,
+Properties of the subject, the action and the resource can only be given as
+JSON: {"subject": {"type": "user", "id": "ann", "properties": {...}}, ...}.
+
+Exit code 0 if it is allowed, 1 if it is denied, 2 if there is no decision; with
+--format json the error is then in context.error, and decision is false.`,
 		Example: `  microwall authorize --namespace boutique.cart --action AddItem \
       --subject workload:spiffe://boutique.example/ns/default/sa/frontend \
       --resource grpc:hipstershop.CartService
   microwall authorize --namespace boutique.cart --format json < request.json
   microwall authorize --bundle policies/cart --guardrail policies/guardrails < request.json`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return f.authorize(cmd.Context(), w) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := f.check(); err != nil {
+				return err
+			}
+			err := f.authorize(cmd.Context(), w, cmd.Flags().Changed)
+			if err != nil && !errors.Is(err, errNo) && f.format == formatJSON {
+				return errors.Join(err, printError(w, err))
+			}
+			return err
+		},
 	}
 	f.add(cmd, w)
 	f.flag(cmd, formatJSON)
@@ -63,17 +79,40 @@ Exit code 0 if it is allowed, 1 if it is denied, 2 if there is no decision.`,
 	fs.StringVar(&f.action, "action", "", "name of the action")
 	fs.StringVar(&f.resource, "resource", "", "TYPE:ID of what it is done to")
 	fs.StringArrayVar(&f.context, "context", nil, "NAME=TEXT or NAME:=JSON; may be repeated")
-	cmd.MarkFlagsMutuallyExclusive("nats", "bundle")
 	completeFolders(cmd, "bundle", "guardrail")
 	return cmd
 }
 
-func (f *authorizeFlags) authorize(ctx context.Context, w world) error {
-	if err := f.check(); err != nil {
-		return err
-	}
+// checkDoors refuses flags that belong to another way to decide than the one
+// that was chosen. given tells which are on the command line.
+func (f *authorizeFlags) checkDoors(given func(flag string) bool) error {
 	if len(f.guardrails) > 0 && f.bundle == "" {
 		return policy.Errorf(policy.BadRequest, "--guardrail goes with --bundle: elsewhere it is the trust file that names guardrails")
+	}
+	pdp := []string{"server", "ca", "cert", "cert-key", "plaintext"}
+	for _, door := range []struct {
+		flag, why string
+		excluded  []string
+	}{
+		{"bundle", "--bundle decides here, by a folder", append(pdp, "nats", "trust")},
+		{"nats", "--nats decides here, by the releases on NATS", pdp},
+	} {
+		for _, flag := range door.excluded {
+			if given(door.flag) && given(flag) {
+				return policy.Errorf(policy.BadRequest, "%s; drop one of --%s and --%s", door.why, door.flag, flag)
+			}
+		}
+	}
+	if given("trust") && f.nats == "" {
+		return policy.Errorf(policy.BadRequest, "--trust goes with --nats: a PDP has a trust file of its own")
+	}
+	return nil
+}
+
+// authorize prints the decision. The error is errNo if it is a denial.
+func (f *authorizeFlags) authorize(ctx context.Context, w world, given func(flag string) bool) error {
+	if err := f.checkDoors(given); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
@@ -108,6 +147,9 @@ func (f *authorizeFlags) request(w world) (policy.Request, error) {
 				return policy.Request{}, policy.Errorf(policy.BadRequest, "no request: pass --subject, --action and --resource, or AuthZEN JSON on stdin")
 			}
 		}
+		if len(f.context) > 0 {
+			return policy.Request{}, policy.Errorf(policy.BadRequest, "--context goes with --subject, --action and --resource; a request on stdin has its own context")
+		}
 		limit := policy.Limits{}.WithDefaults().RequestBytes
 		raw, err := io.ReadAll(io.LimitReader(w.stdin, int64(2*limit)))
 		if err != nil {
@@ -117,14 +159,23 @@ func (f *authorizeFlags) request(w world) (policy.Request, error) {
 	}
 	r := policy.Request{Namespace: n, Action: policy.Action{Name: f.action}}
 	for _, e := range []struct {
-		flag, value string
-		to          *policy.Entity
-	}{{"--subject", f.subject, &r.Subject}, {"--resource", f.resource, &r.Resource}} {
+		flag, value, example string
+		to                   *policy.Entity
+	}{
+		{"--subject", f.subject, "workload:spiffe://boutique.example/ns/default/sa/frontend", &r.Subject},
+		{"--resource", f.resource, "grpc:hipstershop.CartService", &r.Resource},
+	} {
+		if e.value == "" {
+			return policy.Request{}, policy.Errorf(policy.BadRequest, "%s is missing; it is TYPE:ID, for instance %s %s", e.flag, e.flag, e.example)
+		}
 		kind, id, ok := strings.Cut(e.value, ":")
 		if !ok || kind == "" || id == "" {
-			return policy.Request{}, policy.Errorf(policy.BadRequest, "%s is %q; it is TYPE:ID, for instance %s grpc:hipstershop.CartService", e.flag, e.value, e.flag)
+			return policy.Request{}, policy.Errorf(policy.BadRequest, "%s is %q; it is TYPE:ID, for instance %s %s", e.flag, e.value, e.flag, e.example)
 		}
 		e.to.Type, e.to.ID = kind, id
+	}
+	if f.action == "" {
+		return policy.Request{}, policy.Errorf(policy.BadRequest, "--action is missing; it is a name, for instance --action AddItem")
 	}
 	var err error
 	r.Context, err = parseContext(f.context)
@@ -145,6 +196,9 @@ func parseContext(flags []string) (policy.Properties, error) {
 		}
 		m[name] = value
 		if isJSON {
+			if !json.Valid([]byte(value)) {
+				return policy.Properties{}, policy.Errorf(policy.BadRequest, "--context %s: %.200s is no JSON; for a text write %s=%.200s", name, value, name, value)
+			}
 			v, err := authzen.ParseValue([]byte(value))
 			if err != nil {
 				return policy.Properties{}, policy.Errorf(policy.BadRequest, "--context %s: %w", name, err)
@@ -166,7 +220,10 @@ func (f *authorizeFlags) open(ctx context.Context, r *policy.Request) (policy.Au
 			return nil, nil, err
 		}
 		c, err := embedded.New(ctx, embedded.Config{NATS: f.nats, TrustFile: f.trust, Namespaces: []policy.Namespace{r.Namespace}})
-		if err != nil {
+		switch {
+		case errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil: // without a disk to speak of
+			return nil, nil, policy.Errorf(policy.Unavailable, "NATS at %s was not reached within %s; see that it runs there, or allow more with --timeout", f.nats, f.timeout)
+		case err != nil:
 			return nil, nil, err
 		}
 		return c, c.Close, nil
@@ -180,26 +237,34 @@ func (f *authorizeFlags) open(ctx context.Context, r *policy.Request) (policy.Au
 
 // openFolder decides by folders, as tests do.
 func (f *authorizeFlags) openFolder(ctx context.Context, r *policy.Request) (policy.Authorizer, error) {
-	own, err := readFolder(ctx, f.bundle)
-	if err != nil {
-		return nil, err
-	}
-	var guardrails []*policyFolder
-	for _, dir := range f.guardrails {
-		g, err := readFolder(ctx, dir)
-		if err != nil {
-			return nil, err
-		}
-		guardrails = append(guardrails, g)
-	}
-	if r.Namespace, err = namespaceOf(own.bundle, string(r.Namespace)); err != nil {
-		return nil, err
-	}
-	snapshot, err := newLocal(ctx, own, r.Namespace, guardrails)
+	_, _, snapshot, err := f.openFolders(ctx, r, f.bundle)
 	if err != nil {
 		return nil, err
 	}
 	return pdp.New(pdp.Config{Source: snapshot, Now: time.Now}), nil
+}
+
+// openFolders reads the policy in a folder and the guardrails that shall bind
+// it, and gives the request its namespace.
+func (f *authorizeFlags) openFolders(ctx context.Context, r *policy.Request, dir string) (own *policyFolder, guardrails []*policyFolder, _ *live.Snapshot, err error) {
+	if own, err = readFolder(ctx, dir); err != nil {
+		return nil, nil, nil, err
+	}
+	if r.Namespace, err = namespaceOf(own.bundle, string(r.Namespace)); err != nil {
+		return nil, nil, nil, err
+	}
+	for _, dir := range f.guardrails {
+		g, err := readFolder(ctx, dir)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		if g.bundle.Namespace() == r.Namespace && r.Namespace != "" {
+			return nil, nil, nil, policy.Errorf(policy.BadRequest, "--guardrail %s is a policy of %s itself, which does not bind it; name guardrails of a namespace above", dir, r.Namespace)
+		}
+		guardrails = append(guardrails, g)
+	}
+	snapshot, err := newLocal(ctx, own, r.Namespace, guardrails)
+	return own, guardrails, snapshot, err
 }
 
 // readFolder returns the policy in a folder, if push would take it.
@@ -216,6 +281,29 @@ func readFolder(ctx context.Context, dir string) (*policyFolder, error) {
 		return nil, policy.Errorf(policy.BadRequest, "the policy in %s decides nothing:\n%s", dir, strings.TrimSpace(b.String()))
 	}
 	return f, nil
+}
+
+// noDecision is what --format json says instead of a decision. Who reads nothing
+// but decision, as AuthZEN has it, denies.
+type noDecision struct {
+	Decision bool `json:"decision"` // never true
+	Context  struct {
+		Error struct {
+			Kind    string `json:"kind"`
+			Message string `json:"message"`
+		} `json:"error"`
+	} `json:"context"`
+}
+
+func printError(w world, err error) error {
+	var n noDecision
+	n.Context.Error.Kind, n.Context.Error.Message = policy.KindOf(err).String(), err.Error()
+	line, err := json.Marshal(n)
+	if err != nil {
+		return err
+	}
+	_, err = w.stdout.Write(append(line, '\n'))
+	return err
 }
 
 func (f *authorizeFlags) print(w world, n policy.Namespace, d policy.Decision) error {

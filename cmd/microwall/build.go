@@ -38,7 +38,7 @@ owners of the files. Its digest is that of the tar, which push signs.
 FILE is replaced in one step, or not at all. - is standard output.`,
 		Example: `  microwall build policies/cart -o cart.tar.gz
   microwall build policies/cart -o - | sha256sum`,
-		Args:              cobra.ExactArgs(1),
+		Args:              one("folder"),
 		ValidArgsFunction: completeFolder,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := out.check(); err != nil {

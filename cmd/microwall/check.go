@@ -38,7 +38,7 @@ func newCheck(w world) *cobra.Command {
 		Long: `Check a folder with a policy: whether it is a bundle, whether its Rego and its
 tests compile in the language that Microwall has (OPA's, without clock, network
 and chance), and whether its rules have the shapes that they must have. Every
-problem is printed with its file, line and column, and with the way around it.
+problem is printed with its file, line and column, and with a hint at what to write instead.
 
 Of a policy without problems it prints the paths of the input that it may read,
 each with the line that reads all of it, and which of many rules are tried for
@@ -47,7 +47,7 @@ every request because an index cannot find them.
 Exit code 1 if there is a problem.`,
 		Example: `  microwall check policies/cart
   microwall check policies/cart --format json`,
-		Args:              cobra.ExactArgs(1),
+		Args:              one("folder"),
 		ValidArgsFunction: completeFolder,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := out.check(); err != nil {
@@ -188,6 +188,9 @@ func (f *policyFolder) print(to io.Writer, out output) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: the policy%s compiles\n", f.dir, of)
 	f.printReport(&b)
+	if f.bundle.Namespace() == "" {
+		fmt.Fprintf(&b, "note: %s names no namespace, which test and push want: write {\"metadata\": {\"microwall\": {\"namespace\": \"shop.cart\"}}} into it, or give them --namespace\n", filepath.Join(f.dir, ".manifest"))
+	}
 	_, err := io.WriteString(to, b.String())
 	return err
 }
@@ -218,7 +221,7 @@ func printProblems(to io.Writer, problems []rego.Problem) error {
 		p.Hint = ""
 		fmt.Fprintln(&b, p)
 		if hint != "" {
-			fmt.Fprintf(&b, "    way around it: %s\n", hint)
+			fmt.Fprintf(&b, "    hint: %s\n", hint)
 		}
 	}
 	_, err := fmt.Fprintf(to, "%s%s\n", &b, plural(len(problems), "problem"))

@@ -56,6 +56,20 @@ func completeFolders(cmd *cobra.Command, flags ...string) {
 	}
 }
 
+// one wants one argument, and says how the command is written if it is not that.
+func one(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		usage := cmd.Parent().CommandPath() + " " + cmd.Use
+		switch len(args) {
+		case 0:
+			return policy.Errorf(policy.BadRequest, "name the %s: %s", what, usage)
+		case 1:
+			return nil
+		}
+		return policy.Errorf(policy.BadRequest, "name one %s, not %d: %s", what, len(args), usage)
+	}
+}
+
 func orDefault(s, otherwise string) string {
 	if s == "" {
 		return otherwise

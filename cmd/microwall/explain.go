@@ -47,7 +47,7 @@ decision.`,
       --resource grpc:hipstershop.CartService
   microwall explain policies/cart --guardrail policies/guardrails --format json < request.json
   microwall explain policies/cart --time 2026-01-05T23:30:00Z < request.json`,
-		Args:              cobra.ExactArgs(1),
+		Args:              one("folder"),
 		ValidArgsFunction: completeFolder,
 		RunE:              func(cmd *cobra.Command, args []string) error { return f.explain(cmd.Context(), w, args[0]) },
 	}
@@ -126,22 +126,7 @@ type explained struct {
 
 // explainFolders decides by folders, and explains each of them.
 func (f *explainFlags) explainFolders(ctx context.Context, r *policy.Request, dir string, stamp rego.Stamp) (*explanation, error) {
-	own, err := readFolder(ctx, dir)
-	if err != nil {
-		return nil, err
-	}
-	var guardrails []*policyFolder
-	for _, dir := range f.guardrails {
-		g, err := readFolder(ctx, dir)
-		if err != nil {
-			return nil, err
-		}
-		guardrails = append(guardrails, g)
-	}
-	if r.Namespace, err = namespaceOf(own.bundle, string(r.Namespace)); err != nil {
-		return nil, err
-	}
-	snapshot, err := newLocal(ctx, own, r.Namespace, guardrails)
+	own, guardrails, snapshot, err := f.openFolders(ctx, r, dir)
 	if err != nil {
 		return nil, err
 	}

@@ -39,7 +39,7 @@ func newHistory(w world) *cobra.Command {
 		GroupID:           groupAuthor,
 		Short:             "List who released what and when, newest first",
 		Example:           "  microwall history boutique.cart",
-		Args:              cobra.ExactArgs(1),
+		Args:              one("namespace"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := out.check(); err != nil {

@@ -34,7 +34,7 @@ NAME is how trust.yaml and signatures call the key: who signs with it, for
 instance the CI of a team.`,
 		Example: `  microwall keygen cart-ci
   microwall keygen cart-ci --out /run/secrets/cart-ci.key --format json`,
-		Args:              cobra.ExactArgs(1),
+		Args:              one("key"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(_ *cobra.Command, args []string) error {
 			if err := out.check(); err != nil {

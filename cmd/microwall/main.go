@@ -47,6 +47,7 @@ func run(ctx context.Context, w world, args []string) int {
 	root.SetIn(w.stdin)
 	root.SetOut(w.stdout)
 	root.SetErr(w.stderr)
+	strictHelp(root)
 	err := root.ExecuteContext(ctx)
 	switch {
 	case err == nil:

@@ -38,7 +38,7 @@ Exit code 1 if the policy does not compile or a test fails, 2 if it could not be
 released.`,
 		Example: `  microwall push policies/cart --key cart-ci.key --source "$(git rev-parse HEAD)"
   MICROWALL_KEY="$CART_KEY" microwall push policies/cart --server pdp.example:7070 --ca ca.crt --cert ci.crt --cert-key ci.key`,
-		Args:              cobra.ExactArgs(1),
+		Args:              one("folder"),
 		ValidArgsFunction: completeFolder,
 		RunE:              func(cmd *cobra.Command, args []string) error { return f.push(cmd.Context(), w, args[0]) },
 	}

@@ -21,7 +21,7 @@ func newRollback(w world) *cobra.Command {
 go forward. The old release and its bundle are fetched from the PDP and verified
 here before anything is signed.`,
 		Example:           "  microwall rollback boutique.cart --to 41 --key cart-ci.key",
-		Args:              cobra.ExactArgs(1),
+		Args:              one("namespace"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n, err := f.namespace(args[0])
@@ -51,7 +51,7 @@ func newRetire(w world) *cobra.Command {
 		Long: `Release that a namespace is no more: requests in it are then answered with an
 error that says so, never with an older policy. A push brings it back.`,
 		Example:           "  microwall retire boutique.recommendation --key recommendation-ci.key",
-		Args:              cobra.ExactArgs(1),
+		Args:              one("namespace"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n, err := f.namespace(args[0])

@@ -1,7 +1,11 @@
 package main
 
 import (
+	"strings"
+
 	"github.com/spf13/cobra"
+
+	"github.com/microwall/microwall/policy"
 )
 
 // The groups of commands in the help.
@@ -21,7 +25,7 @@ own service, writes it in Rego, and pushes it from CI.
 Exit codes: 0 yes or done, 1 no (a denial, a finding, a failed test), 2 error.`,
 		Example: `  microwall demo                          the whole story, in under a minute
   microwall serve --dir policies --watch  decide by a folder, for development
-  microwall authorize --subject workload:spiffe://example/ns/default/sa/frontend \
+  microwall authorize --subject workload:spiffe://boutique.example/ns/default/sa/frontend \
       --action AddItem --resource grpc:hipstershop.CartService --namespace boutique.cart`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -35,4 +39,27 @@ Exit codes: 0 yes or done, 1 no (a denial, a finding, a failed test), 2 error.`,
 	)
 	root.AddCommand(commands(w)...)
 	return root
+}
+
+// strictHelp makes errors of `help nosuch` and `completion nosuch`, which cobra
+// answers with other help. What root writes to must have been set.
+func strictHelp(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	root.InitDefaultHelpCmd()
+	for _, cmd := range root.Commands() {
+		switch cmd.Name() {
+		case "completion":
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		case "help":
+			help := cmd.Run
+			cmd.Run = nil
+			cmd.RunE = func(cmd *cobra.Command, args []string) error {
+				if _, rest, err := root.Find(args); err != nil || len(rest) > 0 {
+					return policy.Errorf(policy.BadRequest, "there is no command %q; `%s --help` lists those that there are", strings.Join(args, " "), root.Name())
+				}
+				help(cmd, args)
+				return nil
+			}
+		}
+	}
 }

@@ -50,7 +50,7 @@ coverage is below --threshold.`,
 		Example: `  microwall test policies/cart
   microwall test policies/cart --guardrail policies/guardrails --coverage --threshold 90
   microwall test policies/cart --format junit -o report.xml`,
-		Args:              cobra.ExactArgs(1),
+		Args:              one("folder"),
 		ValidArgsFunction: completeFolder,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.demanding = cmd.Flags().Changed("threshold")
