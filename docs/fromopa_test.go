@@ -93,7 +93,7 @@ func TestTheGuideFromOPAIsRight(t *testing.T) {
 
 func decide(t *testing.T, e example, b block) {
 	t.Helper()
-	cases, err := decisions.Parse([]byte(b.text))
+	cases, err := decisions.Parse([]byte(b.text), namespace)
 	if err != nil {
 		t.Fatalf("%s: %v", b, err)
 	}

@@ -162,7 +162,11 @@ func (f *policyFolder) decisions() ([]decisions.Case, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the decisions: %w", err)
 	}
-	cases, err := decisions.Parse(file)
+	var own policy.Namespace
+	if f.bundle != nil {
+		own = f.bundle.Namespace()
+	}
+	cases, err := decisions.Parse(file, own)
 	if wrong, ok := errors.AsType[*decisions.Error](err); ok {
 		f.problems = append(f.problems, rego.Problem{File: path, Line: wrong.Line, Column: wrong.Column, Message: wrong.Message})
 		return nil, nil

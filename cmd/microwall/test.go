@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"regexp"
 
@@ -45,8 +46,8 @@ where it is released; name each with a flag of its own. A decision is made at
 Coverage counts the lines of the policy that its Rego tests evaluate;
 decisions.yaml does not count.
 
-Exit code 1 if the policy does not compile, a test or decision fails, or the
-coverage is below --threshold.`,
+Exit code 1 if the policy does not compile, a test or decision fails, nothing
+matches --run, or the coverage is below --threshold.`,
 		Example: `  microwall test policies/cart
   microwall test policies/cart --guardrail policies/guardrails --coverage --threshold 90
   microwall test policies/cart --format junit -o report.xml`,
@@ -123,6 +124,9 @@ func (f *testFlags) testFolder(ctx context.Context, own *policyFolder) (*testRep
 			return nil, err
 		}
 	}
+	if match != nil && len(r.Tests)+len(r.Decisions) == 0 {
+		r.Problems = append(r.Problems, rego.Problem{File: own.dir, Message: fmt.Sprintf("no test or decision matches --run %s (%s, %s)", f.run, plural(r.others, "test"), plural(len(cases), "decision"))})
+	}
 	if f.demanding {
 		r.Coverage.Threshold = &f.threshold
 	}
@@ -159,6 +163,8 @@ func (r *testReport) runTests(ctx context.Context, f *policyFolder, match *regex
 	for _, t := range report.Results {
 		if match == nil || match.MatchString(t.Name) {
 			r.Tests = append(r.Tests, regoCase(f.dir, t))
+		} else {
+			r.others++
 		}
 	}
 	if coverage {

@@ -21,11 +21,13 @@ type testReport struct {
 	// Passed is true if there is no problem, no failure, and no threshold
 	// that is not reached.
 	Passed bool `json:"passed"`
-	// Problems keep the policy from being tested: then there is nothing else.
+	// Problems keep the policy from being tested, as does a --run that nothing
+	// matches: then there is nothing else.
 	Problems  []rego.Problem `json:"problems"`
 	Tests     []testCase     `json:"tests"`
 	Decisions []testCase     `json:"decisions"`
 	Coverage  *coverage      `json:"coverage,omitempty"`
+	others    int            // Rego tests that --run leaves out
 }
 
 // testCase is one Rego test, or one decision.
@@ -165,7 +167,7 @@ func (c *coverage) text(b *strings.Builder) {
 	if c == nil {
 		return
 	}
-	fmt.Fprintf(b, "coverage   %s", percent(c.Percent))
+	fmt.Fprintf(b, "coverage   %s by Rego tests", percent(c.Percent))
 	if c.missed() {
 		fmt.Fprintf(b, ", below the %v%% that --threshold demands", *c.Threshold)
 	}

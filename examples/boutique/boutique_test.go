@@ -221,7 +221,7 @@ func cases(t *testing.T, folder string) []decisions.Case {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all, err := decisions.Parse(text)
+	all, err := decisions.Parse(text, policy.Namespace(manifestNamespace(t, folder)))
 	if err != nil {
 		t.Fatalf("%s/%s: %v", folder, decisions.File, err)
 	}

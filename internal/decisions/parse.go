@@ -1,6 +1,7 @@
 package decisions
 
 import (
+	"cmp"
 	"strings"
 	"time"
 
@@ -41,9 +42,10 @@ type Want struct {
 	Obligations *policy.Properties
 }
 
-// Parse reads a file. What is wrong with it is an [*Error]; a file over 16 MiB
-// is an error of kind policy.Exhausted.
-func Parse(file []byte) ([]Case, error) {
+// Parse reads the file of a policy of namespace own, which messages name and
+// which may be "". What is wrong with it is an [*Error]; a file over 16 MiB is an
+// error of kind policy.Exhausted.
+func Parse(file []byte, own policy.Namespace) ([]Case, error) {
 	root, err := document(file)
 	if err != nil {
 		return nil, err
@@ -62,7 +64,7 @@ func Parse(file []byte) ([]Case, error) {
 	cases := make([]Case, 0, len(list))
 	lines := make(map[string]int, len(list))
 	for _, item := range list {
-		c, err := parseCase(item)
+		c, err := parseCase(item, own)
 		if err != nil {
 			return nil, err
 		}
@@ -75,7 +77,7 @@ func Parse(file []byte) ([]Case, error) {
 	return cases, nil
 }
 
-func parseCase(n *yaml.Node) (c Case, err error) {
+func parseCase(n *yaml.Node, own policy.Namespace) (c Case, err error) {
 	c = Case{Line: n.Line, Time: DefaultTime()}
 	fields, err := members(n, "a case", "name", "namespace", "time", "request", "want")
 	if err != nil {
@@ -109,7 +111,10 @@ func parseCase(n *yaml.Node) (c Case, err error) {
 			return Case{}, err
 		}
 	}
-	c.Want, err = parseWant(fields["want"])
+	if c.Request.Namespace != "" {
+		own = c.Request.Namespace
+	}
+	c.Want, err = parseWant(fields["want"], own)
 	return c, err
 }
 
@@ -192,7 +197,7 @@ func parseTime(n *yaml.Node) (time.Time, error) {
 	return time.Time{}, fail(n, "time must be written to the second and with its zone, for instance 2026-11-23T10:00:00Z")
 }
 
-func parseWant(n *yaml.Node) (w Want, err error) {
+func parseWant(n *yaml.Node, own policy.Namespace) (w Want, err error) {
 	fields, err := members(n, "want", "allowed", "reasons", "obligations", "error")
 	if err != nil {
 		return Want{}, err
@@ -216,7 +221,7 @@ func parseWant(n *yaml.Node) (w Want, err error) {
 		return Want{}, err
 	}
 	if at := fields["reasons"]; at != nil {
-		if w.Reasons, err = parseReasons(at); err != nil {
+		if w.Reasons, err = parseReasons(at, own); err != nil {
 			return Want{}, err
 		}
 	}
@@ -233,7 +238,7 @@ func parseWant(n *yaml.Node) (w Want, err error) {
 	return w, nil
 }
 
-func parseReasons(n *yaml.Node) ([]string, error) {
+func parseReasons(n *yaml.Node, own policy.Namespace) ([]string, error) {
 	list, err := items(n, "want.reasons")
 	if err != nil {
 		return nil, err
@@ -246,7 +251,7 @@ func parseReasons(n *yaml.Node) ([]string, error) {
 		}
 		namespace, _, ok := strings.Cut(reason, ": ")
 		if _, err := policy.ParseNamespace(namespace); !ok || err != nil {
-			return nil, fail(item, "reason %.200q does not say whose it is; write \"namespace: text\"", reason)
+			return nil, fail(item, "reason %.200q does not say whose it is; write \"%s: %.200s\"", reason, cmp.Or(own, "namespace"), reason)
 		}
 		reasons = append(reasons, reason)
 	}

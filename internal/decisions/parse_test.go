@@ -36,7 +36,7 @@ decisions:
     time: "2026-11-29T16:00:00Z"
     request: {subject: {}}
     want: {allowed: false, reasons: [], obligations: {}}
-`))
+`), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +71,7 @@ func TestARequestIsWhatItWouldBeInJSON(t *testing.T) {
       "resource": {"type": "grpc", "id": "b", "properties": {"x": [true, false, null, "", "yes", "007", "2026-11-23", "10.0.0.1", {"a b": {"": []}}]}},
       "context": {"call_path": ["a"]}
     }`
-	cases, err := decisions.Parse([]byte("decisions:\n  - name: x\n    want: {allowed: true}\n    request: " + request))
+	cases, err := decisions.Parse([]byte("decisions:\n  - name: x\n    want: {allowed: true}\n    request: "+request), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,13 +168,14 @@ func TestWhatIsWrongIsSaidWithItsLine(t *testing.T) {
 		{"an unknown wish", want("{allowed: true, reason: []}"), 4, `unknown name "reason"`},
 		{"a reason", want("{allowed: true, reasons: 'shop: x'}"), 4, "want.reasons must be a list"},
 		{"a reason that is a number", want("{allowed: true, reasons: [7]}"), 4, "a reason must be a text"},
-		{"a reason of nobody", want("{allowed: true, reasons: [late]}"), 4, `"late" does not say whose it is`},
+		{"a reason of nobody", want("{allowed: true, reasons: [late]}"), 4, `reason "late" does not say whose it is; write "shop.cart: late"`},
+		{"a reason of nobody in another namespace", want("{allowed: true, reasons: [late]}") + "\n    namespace: shop.ad", 4, `write "shop.ad: late"`},
 		{"a reason of no namespace", want("{allowed: true, reasons: ['Too late: x']}"), 4, "does not say whose it is"},
 		{"obligations that are a list", want("{allowed: true, obligations: []}"), 4, "want.obligations must be a mapping"},
 		{"obligations of a denial", want("{allowed: false, obligations: {mfa: true}}"), 4, "a denial has none"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			cases, err := decisions.Parse([]byte(c.file))
+			cases, err := decisions.Parse([]byte(c.file), "shop.cart")
 			if err == nil {
 				t.Fatalf("read as %+v", cases)
 			}
@@ -193,7 +194,7 @@ func TestWhatIsWrongIsSaidWithItsLine(t *testing.T) {
 }
 
 func TestAFileOverItsLimitIsNotParsed(t *testing.T) {
-	_, err := decisions.Parse(bytes.Repeat([]byte("#"), 16<<20+1))
+	_, err := decisions.Parse(bytes.Repeat([]byte("#"), 16<<20+1), "")
 	if policy.KindOf(err) != policy.Exhausted {
 		t.Errorf("got %v", err)
 	}
@@ -223,7 +224,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("decisions:\n- {name: x, request: {context: {a: [1, 1.5, null, !!str x, &a b, *a]}}, want: {error: x}}"))
 	f.Add([]byte("decisions: [{name: x, time: 2026-11-23T10:00:00Z, namespace: a.b, request: {subject: {type: \"\\u263a\"}}, want: {allowed: false, reasons: ['a: b']}}]"))
 	f.Fuzz(func(t *testing.T, file []byte) {
-		cases, err := decisions.Parse(file)
+		cases, err := decisions.Parse(file, "")
 		if err != nil {
 			var at *decisions.Error
 			if !errors.As(err, &at) {

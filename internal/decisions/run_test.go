@@ -97,7 +97,7 @@ func TestWhatDiffersIsShown(t *testing.T) {
 		{"another error", "request: {}\n    want: {error: resource}", "- error: resource\n+ error: subject.type is missing or empty; every request names it"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			cases, err := decisions.Parse([]byte("decisions:\n  - name: x\n    " + c.body))
+			cases, err := decisions.Parse([]byte("decisions:\n  - name: x\n    "+c.body), "")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -113,7 +113,7 @@ func TestWhatDiffersIsShown(t *testing.T) {
 }
 
 func TestARunThatIsCutOffSaysSo(t *testing.T) {
-	cases, err := decisions.Parse([]byte("decisions:\n  - name: x\n    request: {}\n    want: {error: context canceled}"))
+	cases, err := decisions.Parse([]byte("decisions:\n  - name: x\n    request: {}\n    want: {error: context canceled}"), "")
 	if err != nil {
 		t.Fatal(err)
 	}
