@@ -215,7 +215,7 @@ func everything(e *ast.Expr) [][]*ast.Expr {
 	case *ast.Every:
 		// The type checker knows nothing of an element of `every`, nor of what
 		// a function gives.
-		domain := ast.CallTerm(ast.NewTerm(same), x.Domain.Copy()).SetLocation(e.Location)
+		domain := ast.CallTerm(ast.NewTerm(same), apart(x.Domain)).SetLocation(e.Location)
 		in := ast.Member.Call(x.Value.Copy(), domain)
 		if x.Key != nil {
 			in = ast.MemberWithKey.Call(x.Key.Copy(), x.Value.Copy(), domain)
@@ -230,6 +230,21 @@ func everything(e *ast.Expr) [][]*ast.Expr {
 		return [][]*ast.Expr{x.Lhs.Copy(), append([]*ast.Expr{at(fails, e)}, x.Rhs.Copy()...)}
 	}
 	return nil
+}
+
+// apart copies a term, with wildcards of its own: with those of the original, it
+// would have to wait for their values.
+func apart(t *ast.Term) *ast.Term {
+	copied, err := ast.TransformVars(t.Copy().Value, func(v ast.Var) (ast.Value, error) {
+		if v.IsWildcard() {
+			v += seenWhole
+		}
+		return v, nil
+	})
+	if v, ok := copied.(ast.Value); ok && err == nil {
+		return ast.NewTerm(v).SetLocation(t.Location)
+	}
+	return t.Copy()
 }
 
 // all makes [true | body].
