@@ -306,6 +306,16 @@ func printError(w world, err error) error {
 	return err
 }
 
+// writeDecided writes what comes with a decision.
+func writeDecided(b io.Writer, d policy.Decision) {
+	for _, r := range d.Reasons {
+		fmt.Fprintf(b, "  %s\n", r)
+	}
+	if d.Obligations.Len() > 0 {
+		fmt.Fprintf(b, "  obligations %s\n", d.Obligations)
+	}
+}
+
 func (f *authorizeFlags) print(w world, n policy.Namespace, d policy.Decision) error {
 	if f.format == formatJSON {
 		_, err := w.stdout.Write(append(authzen.AppendDecision(nil, d), '\n'))
@@ -320,12 +330,7 @@ func (f *authorizeFlags) print(w world, n policy.Namespace, d policy.Decision) e
 	default:
 		b.WriteString("denied\n")
 	}
-	for _, r := range d.Reasons {
-		fmt.Fprintf(&b, "  %s\n", r)
-	}
-	if d.Obligations.Len() > 0 {
-		fmt.Fprintf(&b, "  obligations %s\n", d.Obligations)
-	}
+	writeDecided(&b, d)
 	for _, v := range d.Versions {
 		fmt.Fprintf(&b, "  by %s revision %d (epoch %d) %s\n", v.Namespace, v.Revision, v.Epoch, v.Digest)
 	}

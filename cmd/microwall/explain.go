@@ -38,7 +38,8 @@ The request is given as to authorize: by flags, or as AuthZEN JSON on stdin if
 neither --subject, --action nor --resource is given.
 
 What is shown was traced in OPA's own evaluator. Should it answer otherwise than
-Microwall's, that is a bug: it is said so, with exit code 2.
+Microwall's, and not as docs/from-opa.md says, that is a bug: it is said so, with
+exit code 2. A policy that goes over its budget is not traced, as OPA has none.
 
 Exit code 0 if the request is allowed, 1 if it is denied, 2 if there is no
 decision.`,

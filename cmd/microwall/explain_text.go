@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/microwall/microwall/policy"
@@ -30,7 +31,11 @@ type explainedReport struct {
 	Guardrail bool             `json:"guardrail"`
 	Error     string           `json:"error,omitempty"`
 	Answers   []rego.Answer    `json:"answers"`
-	Truncated bool             `json:"truncated,omitempty"`
+	// Untraced says why there are no answers.
+	Untraced string `json:"untraced,omitempty"`
+	// OPAGoesOn is set where OPA, as is documented, does not have the error.
+	OPAGoesOn bool `json:"opa_goes_on,omitempty"`
+	Truncated bool `json:"truncated,omitempty"`
 }
 
 func (x *explanation) report() explanationReport {
@@ -42,7 +47,7 @@ func (x *explanation) report() explanationReport {
 		r.Error = x.err.Error()
 	}
 	for _, p := range x.policies {
-		e := explainedReport{Namespace: p.namespace, Folder: p.dir, Guardrail: p.guardrail, Answers: p.Answers, Truncated: p.Truncated}
+		e := explainedReport{Namespace: p.namespace, Folder: p.dir, Guardrail: p.guardrail, Answers: append([]rego.Answer{}, p.Answers...), Untraced: p.Untraced, OPAGoesOn: p.OPAGoesOn, Truncated: p.Truncated}
 		if p.Err != nil {
 			e.Error = p.Err.Error()
 		}
@@ -74,6 +79,9 @@ func (x *explanation) text(to io.Writer, all bool) error {
 		for _, a := range p.Answers {
 			w.answer(a)
 		}
+		if p.Untraced != "" {
+			fmt.Fprintf(w, "  %s\n", p.Untraced)
+		}
 		if p.Truncated {
 			w.WriteString("  (there is more to it; this is what was evaluated first)\n")
 		}
@@ -81,6 +89,9 @@ func (x *explanation) text(to io.Writer, all bool) error {
 	}
 	for _, line := range x.because() {
 		w.WriteString(line + "\n")
+	}
+	if x.decision.Allowed { // what its caller gets with it
+		writeDecided(&w.Builder, x.decision)
 	}
 	_, err := io.WriteString(to, w.String())
 	return err
@@ -175,6 +186,9 @@ func (x *explanation) because() (lines []string) {
 	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
 	if x.err != nil {
 		add("no decision, so nothing is allowed: %v", x.err)
+		if slices.ContainsFunc(x.policies, func(p explained) bool { return p.OPAGoesOn }) {
+			add("here OPA goes on; see docs/from-opa.md, What else differs")
+		}
 		return lines
 	}
 	var own explained
@@ -205,6 +219,9 @@ func (x *explanation) because() (lines []string) {
 		} else {
 			add("denied: no rule for allow holds")
 		}
+	}
+	if !x.decision.Allowed && slices.ContainsFunc(x.policies, func(p explained) bool { return p.Explanation != nil && p.Outcome.Obligations.Len() > 0 }) {
+		add("the obligations are dropped: a denial has none")
 	}
 	return lines
 }

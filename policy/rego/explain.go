@@ -25,6 +25,13 @@ type Explanation struct {
 	// Answers are allow, deny, reasons and obligations, in this order; of a
 	// guardrail deny and obligations alone.
 	Answers []Answer
+	// Untraced says why OPA's evaluator was not asked, so that there are no
+	// Answers; "" if it was. It has no budget and no longest number, and might not
+	// end where Microwall's went over these.
+	Untraced string
+	// OPAGoesOn is set if Err is one that OPA's evaluator does not have, and the
+	// language says so (docs/from-opa.md, What else differs).
+	OPAGoesOn bool
 	// Truncated is set if there was more to tell than is kept.
 	Truncated bool
 	// Disagreement says how OPA's own evaluator, which is the one that was
@@ -93,6 +100,8 @@ type Operand struct {
 // Explain computes what Evaluate of a Program of src does, and traces OPA's own
 // evaluator about the same. It takes a thousand times as long.
 //
+// What went over a limit in the former is not traced.
+//
 // The error is [Problems] if src does not compile, and ctx's if ctx ended first.
 // That the policy failed is an [Explanation].
 func Explain(ctx context.Context, src Source, in *Input) (*Explanation, error) {
@@ -112,6 +121,9 @@ func explain(ctx context.Context, src Source, in *Input, evaluate func(*Program,
 	x := &Explanation{}
 	if x.Outcome, x.Err = evaluate(p, ctx, in); x.Err != nil && ctx.Err() != nil {
 		return nil, x.Err
+	}
+	if x.Untraced, x.OPAGoesOn = unbounded(x.Err); x.Untraced != "" {
+		return x, nil
 	}
 	w, err := newWitness(src, in, false)
 	if err != nil {
@@ -144,7 +156,7 @@ func explain(ctx context.Context, src Source, in *Input, evaluate func(*Program,
 // disagreement says how the traced outcome is another one, "" if it is not.
 func disagreement(ctx context.Context, src Source, in *Input, x *Explanation, traced Outcome, failures []error, rules []int) (string, error) {
 	switch {
-	case x.Err != nil && (len(failures) > 0 || isOver(x.Err)): // OPA has no budget
+	case x.Err != nil && len(failures) > 0:
 		return "", nil
 	case x.Err == nil && len(failures) > 0:
 		return fmt.Sprintf("OPA's evaluator reports an error, which Microwall's misses: %v", failures[0]), nil
@@ -168,11 +180,25 @@ func disagreement(ctx context.Context, src Source, in *Input, x *Explanation, tr
 			return "", nil
 		}
 	}
+	if strings.Contains(x.Err.Error(), "%p would show") {
+		x.OPAGoesOn = true
+		return "", nil
+	}
 	return fmt.Sprintf("Microwall's evaluator reports an error, which OPA's does not: %v", x.Err), nil
 }
 
-// isOver reports whether an evaluation was stopped because of what it cost.
-func isOver(err error) bool { return strings.Contains(err.Error(), "policy went over its budget") }
+// unbounded says why OPA's evaluator is not asked about what ended with err, if
+// it is not, and whether that is a difference of the language.
+func unbounded(err error) (untraced string, goesOn bool) {
+	switch {
+	case err == nil:
+	case strings.Contains(err.Error(), "policy went over its budget"):
+		return "a policy over its budget is not traced: OPA's evaluator, which would be, has none and might not end", false
+	case strings.Contains(err.Error(), "a number of more than"):
+		return "a policy with too long a number is not traced: OPA's evaluator, which would be, computes it and might not end", true
+	}
+	return "", false
+}
 
 func list(texts []string) []string { return append([]string{}, texts...) }
 
