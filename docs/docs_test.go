@@ -135,7 +135,7 @@ func build(to, what string) error {
 }
 
 // The documents that show commands.
-var documents = []string{"README.md", "ARCHITECTURE.md", "docs/from-opa.md", "examples/boutique/README.md"}
+var documents = []string{"README.md", "ARCHITECTURE.md", "docs/from-opa.md", aboutPolicies, "examples/boutique/README.md"}
 
 // Every command that a document shows, in a fenced block or in a line of text,
 // is one that there is, with flags that it has.
