@@ -96,7 +96,7 @@ func TestTheReferenceAgreesWithItself(t *testing.T) {
 
 func TestAnIndexAndAnEarlyExitOnlyHideErrors(t *testing.T) {
 	missed := 0
-	for seed := range uint64(50) {
+	for seed := range uint64(200) {
 		for _, d := range compare(t, differential.Generate(seed), differential.Reference(reference.Mode{Fast: true})) {
 			switch d.Verdict {
 			case differential.Missed:

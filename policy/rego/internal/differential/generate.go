@@ -61,6 +61,13 @@ func Generate(seed uint64) *Case {
 	if len(lib.rules) > 0 {
 		drafts = append(drafts, lib)
 	}
+	if g.percent(10) { // a package without a document, among data
+		d := &draft{path: "among.rego", head: "package " + pick(g.choice, "users.helpers", "m.helpers", "m.a.helpers", "new.helpers", "graph.k", "roles.ann.helpers")}
+		if g.percent(60) {
+			d.rules = []string{"among(x) := x"}
+		}
+		drafts = append(drafts, d)
+	}
 	compiler := repair(drafts)
 	if len(authz.rules) == 0 {
 		authz.rules = []string{"allow := true"}

@@ -313,9 +313,13 @@ func (b *builder) compile(s ir.Stmt) op {
 	case *ir.ObjectInsertOnceStmt:
 		return b.objectInsertOnce(s)
 	case *ir.ObjectMergeStmt:
-		x, y, t := b.index(s.A), b.index(s.B), int(s.Target)
+		x, y, t := b.c.expr(b.local(s.A)), b.c.expr(b.local(s.B)), int(s.Target)
 		return func(m *machine, l []value.Value) int {
-			v, err := m.merge(l[x], l[y])
+			a, b := x(l), y(l)
+			if !a.Defined() || !b.Defined() {
+				return undefined
+			}
+			v, err := m.merge(a, b)
 			if err != nil {
 				return m.fail(err)
 			}
@@ -327,9 +331,9 @@ func (b *builder) compile(s ir.Stmt) op {
 	case *ir.WithStmt:
 		return b.with(s)
 	case *ir.ResultSetAddStmt:
-		i := b.index(s.Value)
+		e := b.c.expr(b.local(s.Value))
 		return func(m *machine, l []value.Value) int {
-			m.results = append(m.results, l[i])
+			m.results = append(m.results, e(l))
 			return next
 		}
 	}
@@ -337,8 +341,15 @@ func (b *builder) compile(s ir.Stmt) op {
 	return func(*machine, []value.Value) int { return undefined }
 }
 
-// index returns where a local is.
-func (b *builder) index(l ir.Local) int { return int(b.c.region.named(l)) }
+// index returns where a local is whose place has what it stands for: not of a
+// constant, which is nowhere.
+func (b *builder) index(l ir.Local) int {
+	l = b.c.region.named(l)
+	if _, ok := b.c.region.constants[l]; ok {
+		b.c.errorf("a constant is used as what changes, in a plan")
+	}
+	return int(l)
+}
 
 func makeOp(target ir.Local, made func() value.Value) op {
 	t := int(target)
