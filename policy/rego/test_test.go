@@ -114,6 +114,15 @@ func TestATestMayStandBesideTheRules(t *testing.T) {
 	}
 }
 
+func TestATestThatLostItsCasesDoesNotPassByWhatStandsBeside(t *testing.T) {
+	src := withTests("foo.test_bar[name] := true if { some name in []; false }\nfoo[x] := {\"y\": true} if x := \"other\"")
+	for name, failure := range failuresOf(runTests(t, src, rego.TestOptions{})) {
+		if failure == "" {
+			t.Errorf("%s has passed", name)
+		}
+	}
+}
+
 func TestMoreCallsFailThanAreTold(t *testing.T) {
 	got := failuresOf(runTests(t, withTests(`test_x if {
 	some i in numbers.range(1, 1000)

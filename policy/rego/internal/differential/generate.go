@@ -76,8 +76,10 @@ func Generate(seed uint64) *Case {
 		c.Modules = append(c.Modules, Module{d.path, d.source()})
 	}
 	switch n := g.IntN(10); {
-	case n < 3:
+	case n < 2:
 		c.Query = "x = data.authz"
+	case n < 3:
+		c.Query = "x = data"
 	case n < 4:
 		c.Query = "data.authz[k] = v"
 	case n < 5 && len(g.rules) > 0:

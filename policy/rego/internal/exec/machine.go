@@ -37,8 +37,9 @@ type machine struct {
 	// stack holds the locals of the functions that are running. It is as long as
 	// the longest chain of calls needs: the calls of a policy have no cycles.
 	stack  []value.Value
-	used   int // of the stack, from its start
-	result value.Value
+	used   int         // of the stack, from its start
+	result value.Value // of the function that has returned
+	answer value.Value // of an answer's query
 	err    error
 
 	// args of the built-in that is being called.
@@ -93,7 +94,7 @@ func (p *Program) release(m *machine) {
 	m.input = value.Input{}
 	m.call = builtin.Call{}
 	m.results, m.found = nil, m.found[:0]
-	m.result, m.err = value.Value{}, nil
+	m.result, m.answer, m.err = value.Value{}, value.Value{}, nil
 	root := &m.worlds[0]
 	for _, i := range root.touched {
 		root.memo[i] = memo{}

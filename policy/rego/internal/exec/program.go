@@ -200,7 +200,7 @@ func (p *Program) Test(ctx context.Context, answer int, w *builtin.Watch, l budg
 	if p.answers[answer](m, m.begin(value.Value{})) == failed {
 		return m.err
 	}
-	return use(&m.call, m.result)
+	return use(&m.call, m.answer)
 }
 
 // Answer computes the answers whose bit is set in wanted and hands each of them to
@@ -215,14 +215,14 @@ func (p *Program) Answer(ctx context.Context, in value.Input, wanted uint, l bud
 		if answer == nil || wanted&(1<<i) == 0 {
 			continue
 		}
-		m.result = value.Value{}
+		m.answer = value.Value{}
 		if answer(m, locals) == failed {
 			return m.err
 		}
-		if !m.result.Defined() {
+		if !m.answer.Defined() {
 			continue
 		}
-		if err := use(i, m.result); err != nil {
+		if err := use(i, m.answer); err != nil {
 			return err
 		}
 	}

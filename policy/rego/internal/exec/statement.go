@@ -391,7 +391,7 @@ func (b *builder) equal(s *ir.EqualStmt) op {
 	x := b.c.expr(nx)
 	if ny.isConstant() {
 		k := ny.constant
-		if k.Kind() == value.String {
+		if k.Kind() == value.String && !k.IsLong(longText) {
 			text := k.Text()
 			return func(_ *machine, l []value.Value) int {
 				if !x(l).IsText(text) {
@@ -417,15 +417,9 @@ func (m *machine) same(v, w value.Value) int {
 	if v.Kind() != w.Kind() || !v.Defined() {
 		return undefined
 	}
-	if v.Kind() == value.String {
-		text := v.Text()
-		if !w.IsText(text) {
+	if v.Kind() == value.String && !v.IsLong(longText) {
+		if !w.IsText(v.Text()) {
 			return undefined
-		}
-		if len(text) >= longText {
-			if err := m.meter.Step(int64(len(text) / longText)); err != nil {
-				return m.fail(err)
-			}
 		}
 		return next
 	}
@@ -446,6 +440,11 @@ const longText = 256
 func (m *machine) equal(v, w value.Value) (bool, error) {
 	if v.IsComposite() && w.IsComposite() {
 		return m.call.Equal(v, w)
+	}
+	if v.IsLong(longText) && w.IsLong(longText) {
+		if err := m.call.Look(v); err != nil {
+			return false, err
+		}
 	}
 	return value.Equal(v, w), nil
 }
@@ -620,7 +619,7 @@ func (b *builder) arrayAppend(s *ir.ArrayAppendStmt) op {
 			if !v.Defined() {
 				return undefined
 			}
-			m.result = v
+			m.answer = v
 			return next
 		}
 	}
