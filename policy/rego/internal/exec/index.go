@@ -160,23 +160,42 @@ func (c *compiler) index(units []unit) *index {
 	for i := range all {
 		all[i] = int32(i)
 	}
-	root := c.indexOf(units, all, nil)
+	room := len(units)
+	for i := range units {
+		for _, t := range units[i].tests {
+			room += len(t.is)
+		}
+	}
+	root := c.indexOf(units, all, nil, roomFor*room)
 	if root.look == nil {
 		return nil
 	}
 	return root
 }
 
-func (c *compiler) indexOf(units []unit, among []int32, looked []string) *index {
+// roomFor is how much of an index there may be for each constant that is compared:
+// places in it, and tests that are looked at to make it. A rule stands in an index
+// once for each way in which its tests can hold; where these are too many, what is
+// left is tried.
+const roomFor = 8
+
+func (c *compiler) indexOf(units []unit, among []int32, looked []string, room int) *index {
 	if len(among) < indexFrom {
 		return &index{rest: among}
+	}
+	places := map[string]int{}
+	for _, i := range among {
+		room -= len(units[i].tests)
+		for _, t := range units[i].tests {
+			places[t.path] += len(t.is)
+		}
 	}
 	// The value that tells most of them apart.
 	apart := map[string]map[scalar]bool{}
 	names := map[string][]string{}
 	for _, i := range among {
 		for _, t := range units[i].tests {
-			if slices.Contains(looked, t.path) {
+			if slices.Contains(looked, t.path) || places[t.path] > room {
 				continue
 			}
 			if apart[t.path] == nil {
@@ -214,7 +233,9 @@ func (c *compiler) indexOf(units []unit, among []int32, looked []string) *index 
 	}
 	looked = append(slices.Clip(looked), best)
 	for k, g := range groups {
-		node.found[k] = c.indexOf(units, g, looked)
+		// Shares, so that an index is the same whatever the order of a map.
+		share := (room - places[best]) * len(g) / places[best]
+		node.found[k] = c.indexOf(units, g, looked, share)
 	}
 	return node
 }

@@ -3,6 +3,7 @@ package exec_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -131,5 +132,38 @@ func TestAnIndexHidesNothing(t *testing.T) {
 	t.Logf("%d policies: %d evaluations defined, %d failed", policies, defined, failed)
 	if failed == 0 || defined == 0 {
 		t.Error("there were no errors, or no results, to compare")
+	}
+}
+
+// A rule stands in the index once for each way in which it can hold: in 64^4 places
+// each of these would.
+func TestAnIndexIsNoLargerThanThePolicy(t *testing.T) {
+	var constants, policy strings.Builder
+	for i := range 64 {
+		fmt.Fprintf(&constants, "%d, ", i)
+	}
+	policy.WriteString("package a\n")
+	for i := range 16 {
+		fmt.Fprintf(&policy, "deny contains \"%d\" if {\n", i)
+		for path := range 4 {
+			fmt.Fprintf(&policy, "input.p%d in {%s-%d}\n", path, constants.String(), i+1)
+		}
+		policy.WriteString("}\n")
+	}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	p, _ := compileBoth(t, policy.String(), "x = data.a.deny")
+	runtime.ReadMemStats(&after)
+	if built := after.TotalAlloc - before.TotalAlloc; built > 200<<20 {
+		t.Errorf("%d MiB were built", built>>20)
+	}
+	input, err := convert.FromAST(ast.MustParseTerm(`{"p0": 1, "p1": 2, "p2": -3, "p3": 63}`).Value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	results, err := p.Query(t.Context(), input, budget.Limits{})
+	if err != nil || results[0].String() != `{"x": {"2"}}` {
+		t.Errorf("got %v, %v", results, err)
 	}
 }
