@@ -290,6 +290,7 @@ func TestTrustFilesThatAreRefused(t *testing.T) {
 		{"field twice", good + "epoch: 2\n", "epoch"},
 		{"field twice, once in quotes", good + "\"epoch\": 2\n", "epoch"},
 		{"no domain", swap("domain: boutique\n", ""), "domain is missing"},
+		{"nothing but a domain", "domain: a\n", "version, epoch, keys, namespaces are missing"},
 		{"no version", swap("version: 1\n", ""), "version is missing"},
 		{"no epoch", swap("epoch: 1\n", ""), "epoch is missing"},
 		{"no keys", "domain: a\nversion: 1\nepoch: 1\nnamespaces: {}\n", "keys is missing"},

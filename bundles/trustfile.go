@@ -83,11 +83,20 @@ func (r *trustReader) read(root *yaml.Node) {
 	if r.err != nil {
 		return
 	}
+	var missing []string
 	for _, required := range []string{"domain", "version", "epoch", "keys", "namespaces"} {
 		if fields[required] == nil {
-			r.fail(root, "%s is missing", required)
-			return
+			missing = append(missing, required)
 		}
+	}
+	switch len(missing) {
+	case 0:
+	case 1:
+		r.fail(root, "%s is missing", missing[0])
+		return
+	default:
+		r.fail(root, "%s are missing", strings.Join(missing, ", "))
+		return
 	}
 	t := r.t
 	t.domain = r.text(fields["domain"])
