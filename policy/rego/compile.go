@@ -80,7 +80,7 @@ func Compile(ctx context.Context, src Source, o Options) (*Program, error) {
 	}
 	p := &Program{limits: o.limits(), reads: reads.Of(plan.Policy)}
 	p.exec, err = exec.Compile(plan.Policy, exec.Options{
-		Data: c.data, Strict: true, Answers: answers,
+		Context: bounded, Data: c.data, Strict: true, Answers: answers,
 		Functions: c.front.Functions(), Find: builtin.Find,
 	})
 	if err != nil {

@@ -216,7 +216,7 @@ func (t *tests) program(ctx context.Context, some []front.Test) (p *exec.Program
 		return nil, err
 	}
 	return exec.Compile(plan.Policy, exec.Options{
-		Data: t.compiled.data, Answers: names, Functions: t.compiled.front.Functions(), Find: builtin.Find,
+		Context: ctx, Data: t.compiled.data, Answers: names, Functions: t.compiled.front.Functions(), Find: builtin.Find,
 	})
 }
 

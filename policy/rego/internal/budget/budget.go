@@ -92,13 +92,13 @@ func (m *Meter) refill() error {
 	return nil
 }
 
-// Bytes counts n bytes that are about to be built, n >= 0.
+// Bytes counts n bytes that are about to be built, n >= 0. What is refused, and is
+// not built, is not counted.
 func (m *Meter) Bytes(n int64) error {
-	m.bytes -= n
-	if m.bytes < 0 {
-		m.bytes = 0
+	if n > m.bytes {
 		return ErrBytes
 	}
+	m.bytes -= n
 	return nil
 }
 

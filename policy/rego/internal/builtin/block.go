@@ -1,10 +1,6 @@
 package builtin
 
-import (
-	"context"
-
-	"github.com/microwall/microwall/policy/rego/internal/budget"
-)
+import "github.com/microwall/microwall/policy/rego/internal/budget"
 
 // maxBlock is how many steps a call may take without a look at the meter: some
 // ten milliseconds' worth. What is prepared of a policy's constants before any
@@ -25,12 +21,4 @@ func (c *Call) block(steps int64) error {
 		return budget.ErrSteps
 	}
 	return c.Step(steps)
-}
-
-// preparing returns a Call without a budget, for what is prepared of a policy's
-// constants. What block refuses there is left to the calls, which say so.
-func preparing() *Call {
-	m := new(budget.Meter)
-	m.Reset(context.Background(), budget.Limits{})
-	return &Call{Meter: m, preparing: true}
 }

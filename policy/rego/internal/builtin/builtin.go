@@ -48,10 +48,11 @@ type Builtin struct {
 	// Total says that it cannot fail, whatever its operands are (of its arity),
 	// other than by its budget.
 	Total bool
-	// Bind returns a Func for calls whose operands are known in part: consts has
-	// the undefined Value for those that are not. It is nil where that helps
-	// nothing.
-	Bind func(consts []value.Value) Func
+	// bind returns a Func for calls whose operands at the positions that binds lists
+	// are constants; nil if they are wrong, or c does not allow for them. It is nil
+	// where that helps nothing.
+	bind  func(c *Call, consts []value.Value) Func
+	binds []int
 }
 
 // Error codes, as OPA has them.

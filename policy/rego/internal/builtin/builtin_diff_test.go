@@ -127,16 +127,13 @@ func (d *diff) call(t *testing.T, r *rand.Rand, args []value.Value) {
 	if gotErr != nil && d.native.Total {
 		t.Fatalf("%s fails, though it is said to be total: %v", call, gotErr)
 	}
-	if d.native.Bind == nil {
-		return
-	}
 	consts := make([]value.Value, len(args))
 	for i := range args {
 		if r.IntN(2) == 0 {
 			consts[i] = args[i]
 		}
 	}
-	if bound := d.native.Bind(consts); bound != nil {
+	if bound := builtin.NewPreparation(context.Background()).Bind(d.native, consts); bound != nil {
 		for range 2 {
 			if got, gotErr = bound(limited(), args); budget.IsOver(gotErr) {
 				return

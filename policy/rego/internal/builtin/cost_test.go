@@ -103,6 +103,7 @@ func TestHostileCalls(t *testing.T) {
 			{"a layout of a megabyte", "time.format", []value.Value{value.NewArray(value.Int(0), text("UTC"), text(rep("January", 1<<17)))}},
 			{"an indent of a megabyte", "json.marshal_with_options", []value.Value{deep(1000), object("indent", text(rep(" ", 1<<20)))}},
 			{"replacements without end", "strings.replace_n", []value.Value{object("a", text(rep("b", 1<<16))), text(rep("a", 1<<20))}},
+			{"one long text to replace", "strings.replace_n", []value.Value{object("b"+rep("a", 30_000), text("x")), text(rep("a", 1<<20))}},
 			{"lines without end", "internal.print", []value.Value{value.NewArray(many10(), many10(), many10(), many10(), many10(), many10(), many10(), many10(), many10())}},
 		} {
 			measure(t, tc.does, tc.name, tc.args...)

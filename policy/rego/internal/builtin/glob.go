@@ -11,7 +11,7 @@ import (
 
 // globbing are the functions on globs of github.com/gobwas/glob.
 var globbing = []*Builtin{
-	{Name: "glob.match", Func: globMatch, Bind: bindGlobMatch},
+	{Name: "glob.match", Func: globMatch, binds: []int{0, 1}, bind: bindGlobMatch},
 	{Name: "glob.quote_meta", Func: globQuoteMeta},
 }
 
@@ -41,15 +41,15 @@ func globMatch(c *Call, args []value.Value) (value.Value, error) {
 	return value.Boolean(matched), err
 }
 
-func bindGlobMatch(consts []value.Value) Func {
-	if consts[0].Kind() != value.String || !consts[1].Defined() {
+func bindGlobMatch(c *Call, consts []value.Value) Func {
+	if consts[0].Kind() != value.String {
 		return nil
 	}
 	delimiters, err := delimitersOf(consts[1])
 	if err != nil {
 		return nil
 	}
-	e, err := compiledGlobs.get(preparing(), consts[0].Text(), delimiters)
+	e, err := compiledGlobs.get(c, consts[0].Text(), delimiters)
 	if err != nil || e.err != nil {
 		return nil // what is wrong with it is said when it is called
 	}

@@ -12,8 +12,8 @@ import (
 // package net's types; what these say of addresses that are IPv4 in IPv6 is what
 // is said of the IPv4 address, and so it is here with package net/netip's.
 var networks = []*Builtin{
-	{Name: "net.cidr_contains", Func: cidrContains("net.cidr_contains"), Bind: bindCIDRContains("net.cidr_contains")},
-	{Name: "net.cidr_overlap", Func: cidrContains("net.cidr_overlap"), Bind: bindCIDRContains("net.cidr_overlap")},
+	{Name: "net.cidr_contains", Func: cidrContains("net.cidr_contains"), binds: []int{0}, bind: bindCIDRContains("net.cidr_contains")},
+	{Name: "net.cidr_overlap", Func: cidrContains("net.cidr_overlap"), binds: []int{0}, bind: bindCIDRContains("net.cidr_overlap")},
 	{Name: "net.cidr_intersects", Func: cidrIntersects},
 	{Name: "net.cidr_is_valid", Func: cidrIsValid, Total: true},
 	{Name: "net.cidr_expand", Func: cidrExpand},
@@ -106,13 +106,10 @@ func cidrContains(name string) Func {
 	}
 }
 
-func bindCIDRContains(name string) func(consts []value.Value) Func {
-	return func(consts []value.Value) Func {
-		if !consts[0].Defined() {
-			return nil
-		}
-		a, ok := parseCIDR(consts[0].Text())
-		if !ok {
+func bindCIDRContains(name string) func(c *Call, consts []value.Value) Func {
+	return func(c *Call, consts []value.Value) Func {
+		a, err := c.network(name, consts[0])
+		if err != nil {
 			return nil // what is wrong with it is said when it is called
 		}
 		return func(c *Call, args []value.Value) (value.Value, error) {

@@ -9,13 +9,13 @@ import (
 
 // regexes are the functions on regular expressions of package regexp.
 var regexes = []*Builtin{
-	{Name: "regex.match", Func: regexMatch("regex.match", compileFor), Bind: bindRegex("regex.match", 0, regexMatch)},
-	{Name: "re_match", Func: regexMatch("re_match", compileFor), Bind: bindRegex("re_match", 0, regexMatch)},
-	{Name: "regex.find_n", Func: regexFind("regex.find_n", compileFor), Bind: bindRegex("regex.find_n", 0, regexFind)},
-	{Name: findSubmatches, Func: regexFindSubmatches(findSubmatches, compileFor), Bind: bindRegex(findSubmatches, 0, regexFindSubmatches)},
-	{Name: "regex.split", Func: regexSplit("regex.split", compileFor), Bind: bindRegex("regex.split", 0, regexSplit)},
-	{Name: "regex.replace", Func: regexReplace("regex.replace", compileFor), Bind: bindRegex("regex.replace", 1, regexReplace)},
-	{Name: "regex.template_match", Func: regexTemplateMatch, Bind: bindRegexTemplateMatch},
+	{Name: "regex.match", Func: regexMatch("regex.match", compileFor), binds: []int{0}, bind: bindRegex("regex.match", 0, regexMatch)},
+	{Name: "re_match", Func: regexMatch("re_match", compileFor), binds: []int{0}, bind: bindRegex("re_match", 0, regexMatch)},
+	{Name: "regex.find_n", Func: regexFind("regex.find_n", compileFor), binds: []int{0}, bind: bindRegex("regex.find_n", 0, regexFind)},
+	{Name: findSubmatches, Func: regexFindSubmatches(findSubmatches, compileFor), binds: []int{0}, bind: bindRegex(findSubmatches, 0, regexFindSubmatches)},
+	{Name: "regex.split", Func: regexSplit("regex.split", compileFor), binds: []int{0}, bind: bindRegex("regex.split", 0, regexSplit)},
+	{Name: "regex.replace", Func: regexReplace("regex.replace", compileFor), binds: []int{1}, bind: bindRegex("regex.replace", 1, regexReplace)},
+	{Name: "regex.template_match", Func: regexTemplateMatch, binds: []int{0, 2, 3}, bind: bindRegexTemplateMatch},
 	{Name: "regex.is_valid", Func: regexIsValid, Total: true},
 	{Name: "regex.globs_match", Func: globsMatch},
 }
@@ -38,12 +38,12 @@ func compileFor(c *Call, name, pattern string) (*regex, error) {
 
 // bindRegex compiles a pattern that is a constant. What is wrong with it is said
 // when it is called.
-func bindRegex(name string, position int, of func(name string, compile compiler) Func) func(consts []value.Value) Func {
-	return func(consts []value.Value) Func {
+func bindRegex(name string, position int, of func(name string, compile compiler) Func) func(c *Call, consts []value.Value) Func {
+	return func(c *Call, consts []value.Value) Func {
 		if consts[position].Kind() != value.String {
 			return nil
 		}
-		r, err := compileFor(preparing(), name, consts[position].Text())
+		r, err := compileFor(c, name, consts[position].Text())
 		if err != nil {
 			return nil
 		}
@@ -225,14 +225,14 @@ func regexTemplateMatch(c *Call, args []value.Value) (value.Value, error) {
 	return value.Boolean(matched), err
 }
 
-func bindRegexTemplateMatch(consts []value.Value) Func {
+func bindRegexTemplateMatch(c *Call, consts []value.Value) Func {
 	const name = "regex.template_match"
 	for i, v := range consts {
 		if i != 1 && v.Kind() != value.String {
 			return nil
 		}
 	}
-	r, err := compileTemplate(preparing(), name, consts[0].Text(), consts[2].Text(), consts[3].Text())
+	r, err := compileTemplate(c, name, consts[0].Text(), consts[2].Text(), consts[3].Text())
 	if err != nil {
 		return nil
 	}

@@ -30,7 +30,7 @@ var texts = []*Builtin{
 	{Name: "split", Func: split},
 	{Name: "strings.split_n", Func: splitN},
 	{Name: "replace", Func: replace},
-	{Name: "strings.replace_n", Func: replaceN, Bind: bindReplaceN},
+	{Name: "strings.replace_n", Func: replaceN, binds: []int{0}, bind: bindReplaceN},
 }
 
 // textOf returns an operand that must be a string.

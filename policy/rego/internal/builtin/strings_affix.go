@@ -9,8 +9,8 @@ import (
 
 // affixes are the searches for one of several prefixes or suffixes.
 var affixes = []*Builtin{
-	{Name: anyPrefix.name, Func: anyPrefix.call, Bind: anyPrefix.bind},
-	{Name: anySuffix.name, Func: anySuffix.call, Bind: anySuffix.bind},
+	{Name: anyPrefix.name, Func: anyPrefix.call, binds: []int{1}, bind: anyPrefix.bind},
+	{Name: anySuffix.name, Func: anySuffix.call, binds: []int{1}, bind: anySuffix.bind},
 }
 
 // end is one of the two ends of a string.
@@ -71,12 +71,16 @@ func (e *end) any(c *Call, s string, affixes value.Value) (bool, error) {
 }
 
 // bind puts constant affixes into order.
-func (e *end) bind(consts []value.Value) Func {
+func (e *end) bind(c *Call, consts []value.Value) Func {
 	affixes := consts[1]
 	if k := affixes.Kind(); k != value.Array && k != value.Set {
 		return nil
 	}
-	if err := e.checkOne(preparing(), 2, affixes); err != nil {
+	if err := e.checkOne(c, 2, affixes); err != nil {
+		return nil
+	}
+	size, err := c.measure(affixes)
+	if err != nil || c.Bytes(size.Values*elemBytes) != nil || c.block((size.Values+size.Text/64)*log2(size.Values)) != nil {
 		return nil
 	}
 	table := e.newTable(affixes)

@@ -8,7 +8,7 @@ import (
 
 func replace(c *Call, args []value.Value) (value.Value, error) {
 	const name = "replace"
-	s, old, err := twoTexts(name, args)
+	_, old, err := twoTexts(name, args)
 	if err != nil {
 		return value.Value{}, err
 	}
@@ -16,15 +16,21 @@ func replace(c *Call, args []value.Value) (value.Value, error) {
 	if err != nil {
 		return value.Value{}, err
 	}
-	if err := c.block(1 + int64(len(s))/8); err != nil {
-		return value.Value{}, err
-	}
 	if old == "" { // goes in between bytes, not characters
 		return c.replaced(&replacer{Replacer: strings.NewReplacer(old, by), longest: 1}, args[0])
 	}
+	return c.replaceAll(args[0], old, by)
+}
+
+// replaceAll replaces one string, which is not empty.
+func (c *Call) replaceAll(v value.Value, old, by string) (value.Value, error) {
+	s := v.Text()
+	if err := c.block(1 + int64(len(s))/8); err != nil {
+		return value.Value{}, err
+	}
 	n := strings.Count(s, old)
 	if n == 0 {
-		return args[0], nil
+		return v, nil
 	}
 	size := int64(len(s)) + int64(n)*int64(len(by)-len(old))
 	if err := c.Work(int64(n)+textSteps(int(size)), size); err != nil {
@@ -33,10 +39,12 @@ func replace(c *Call, args []value.Value) (value.Value, error) {
 	return value.Text(strings.ReplaceAll(s, old, by)), nil
 }
 
-// replacer replaces several strings at once.
+// replacer replaces several strings at once. Its own Replacer is nil if it is only
+// one, for which package strings would take time quadratic in its length.
 type replacer struct {
 	*strings.Replacer
 	longest int // of what it looks for
+	old, by string
 }
 
 func replaceN(c *Call, args []value.Value) (value.Value, error) {
@@ -47,11 +55,11 @@ func replaceN(c *Call, args []value.Value) (value.Value, error) {
 	return c.replaced(r, args[1])
 }
 
-func bindReplaceN(consts []value.Value) Func {
+func bindReplaceN(c *Call, consts []value.Value) Func {
 	if consts[0].Kind() != value.Object {
 		return nil
 	}
-	r, err := newReplacer(preparing(), consts[0], value.Text(""))
+	r, err := newReplacer(c, consts[0], value.Text(""))
 	if err != nil {
 		return nil
 	}
@@ -98,12 +106,20 @@ func newReplacer(c *Call, pairs, s value.Value) (*replacer, error) {
 	if err := c.block(20*size + 20*int64(len(list))); err != nil {
 		return nil, err
 	}
+	if len(list) == 2 && list[0] != "" {
+		r.old, r.by = list[0], list[1]
+		return r, nil
+	}
 	r.Replacer = strings.NewReplacer(list...)
+	_ = r.Replace("") // it is made when it is used first
 	return r, nil
 }
 
 // replaced replaces in a string.
 func (c *Call) replaced(r *replacer, s value.Value) (value.Value, error) {
+	if r.Replacer == nil {
+		return c.replaceAll(s, r.old, r.by)
+	}
 	text := s.Text()
 	if err := c.block(1 + int64(len(text))*(2+int64(r.longest)/64)/2); err != nil {
 		return value.Value{}, err

@@ -45,12 +45,12 @@ func BenchmarkText(b *testing.B) {
 				}
 			}
 		}
-		if f.Bind != nil {
-			consts := make([]value.Value, len(tc.args))
-			for _, i := range tc.bound {
-				consts[i] = tc.args[i]
-			}
-			b.Run(tc.name+"/bound", func(b *testing.B) { run(b, f.Bind(consts)) })
+		consts := make([]value.Value, len(tc.args))
+		for _, i := range tc.bound {
+			consts[i] = tc.args[i]
+		}
+		if bound := builtin.NewPreparation(b.Context()).Bind(f, consts); bound != nil {
+			b.Run(tc.name+"/bound", func(b *testing.B) { run(b, bound) })
 		}
 		b.Run(tc.name+"/native", func(b *testing.B) { run(b, f.Func) })
 		b.Run(tc.name+"/opa", func(b *testing.B) {

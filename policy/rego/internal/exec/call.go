@@ -29,10 +29,8 @@ func (b *builder) call(s *ir.CallStmt) op {
 		args[i] = b.c.expr(nodes[i])
 	}
 	f := bi.Func
-	if bi.Bind != nil {
-		if bound := bi.Bind(consts); bound != nil {
-			f = bound
-		}
+	if bound := b.c.prepared.Bind(bi, consts); bound != nil {
+		f = bound
 	}
 	t := int(s.Result)
 	at := b.c.fault(s.GetLocation(), "", "")

@@ -9,6 +9,7 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ir"
 
+	"github.com/microwall/microwall/policy/rego/internal/builtin"
 	"github.com/microwall/microwall/policy/rego/internal/value"
 )
 
@@ -16,6 +17,8 @@ import (
 type compiler struct {
 	options Options
 	program *Program
+	// prepared is what is made of the constants of calls.
+	prepared *builtin.Preparation
 	strings []string
 	files   []string
 	// collect is the array that an answer would be put into.

@@ -47,6 +47,8 @@ type Options struct {
 	// Host makes what OPA's own built-ins may know of an evaluation and its host;
 	// nil lets them know nothing.
 	Host func(context.Context) *topdown.BuiltinContext
+	// Context ends the preparation of constants; nil does not.
+	Context context.Context
 	// Find returns a built-in.
 	Find func(name string) (*builtin.Builtin, bool)
 }
@@ -57,7 +59,7 @@ func Compile(p *ir.Policy, o Options) (*Program, error) {
 		return nil, fmt.Errorf("plan has %d queries instead of one", len(p.Plans.Plans))
 	}
 	c := &compiler{
-		options: o,
+		options: o, prepared: builtin.NewPreparation(o.Context),
 		program: &Program{byName: map[string]*function{}, dynamic: &names{}, data: o.Data.Value(), strict: o.Strict, host: o.Host},
 	}
 	for _, s := range p.Static.Strings {
