@@ -341,13 +341,17 @@ func TestTextAndNumberBuiltinsAreOPAs(t *testing.T) {
 	for _, name := range made() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			d := newDiff(t, name)
-			for seed := range part(rounds) {
+			d, calls := newDiff(t, name), 0
+			for seed := range uint64(rounds) {
+				if skipped(seed) {
+					continue
+				}
+				calls++
 				m := maker{rand.New(rand.NewPCG(seed, 23))}
 				d.call(t, m.Rand, makerOf(name)(m, name))
 			}
-			if *full && d.results < rounds/50 {
-				t.Errorf("only %d of %d calls gave a result", d.results, rounds)
+			if d.results < calls/50 {
+				t.Errorf("only %d of %d calls gave a result", d.results, calls)
 			}
 		})
 	}
