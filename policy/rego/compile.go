@@ -79,8 +79,8 @@ func Compile(ctx context.Context, src Source, o Options) (*Program, error) {
 		return nil, problemsOf(err, nil)
 	}
 	p := &Program{limits: o.limits(), reads: reads.Of(plan.Policy)}
-	p.exec, err = exec.Compile(plan.Policy, exec.Options{
-		Context: bounded, Data: c.data, Strict: true, Answers: answers,
+	p.exec, err = exec.Compile(bounded, plan.Policy, exec.Options{
+		Data: c.data, Strict: true, Answers: answers,
 		Functions: c.front.Functions(), Find: builtin.Find,
 	})
 	if err != nil {

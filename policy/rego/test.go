@@ -215,8 +215,8 @@ func (t *tests) program(ctx context.Context, some []front.Test) (p *exec.Program
 	if err != nil {
 		return nil, err
 	}
-	return exec.Compile(plan.Policy, exec.Options{
-		Context: ctx, Data: t.compiled.data, Answers: names, Functions: t.compiled.front.Functions(), Find: builtin.Find,
+	return exec.Compile(ctx, plan.Policy, exec.Options{
+		Data: t.compiled.data, Answers: names, Functions: t.compiled.front.Functions(), Find: builtin.Find,
 	})
 }
 

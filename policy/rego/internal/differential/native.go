@@ -41,7 +41,7 @@ func Native(c *Case) (Ask, error) {
 	if err != nil {
 		return nil, fmt.Errorf("data: %w", err)
 	}
-	program, err := exec.Compile(plan.Policy, exec.Options{
+	program, err := exec.Compile(ctx, plan.Policy, exec.Options{
 		Data: data, Strict: true, Functions: compiled.Functions(), Find: builtin.Find,
 	})
 	if u, ok := errors.AsType[*exec.Unsupported](err); ok && u.Unsafe {

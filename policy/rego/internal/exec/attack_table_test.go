@@ -47,7 +47,7 @@ func attack(t *testing.T, modules, data, query string) (*attacked, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := exec.Compile(plan.Policy, exec.Options{Data: packed, Strict: true, Functions: compiled.Functions(), Find: builtin.Find})
+	p, err := exec.Compile(t.Context(), plan.Policy, exec.Options{Data: packed, Strict: true, Functions: compiled.Functions(), Find: builtin.Find})
 	if err != nil {
 		return nil, fmt.Errorf("exec: %w", err)
 	}

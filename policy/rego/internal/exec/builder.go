@@ -1,8 +1,6 @@
 package exec
 
 import (
-	"maps"
-
 	"github.com/open-policy-agent/opa/v1/ir"
 
 	"github.com/microwall/microwall/policy/rego/internal/value"
@@ -12,11 +10,12 @@ import (
 type builder struct {
 	c   *compiler
 	ops []op
+	// at is the position of the statement that is being compiled.
+	at int
 	// pending are look-ups that are put off, because the next statement may be the
-	// only one that reads them.
-	pending []pending
-	// known are numbers that locals have at this place.
-	known map[ir.Local]value.Value
+	// only one that reads them, in order; deferred is where they stand, by target.
+	pending  []pending
+	deferred map[ir.Local]int
 	// ended is set once no statement that follows is ever reached: the block gives
 	// result.
 	ended  bool
@@ -37,30 +36,23 @@ func (k code) op() op {
 	return func(*machine, []value.Value) int { return r }
 }
 
+// pending is a look-up that is put off. It has no node any more once it is taken.
 type pending struct {
 	target ir.Local
 	node   *node
 }
 
-func (c *compiler) block(b *ir.Block) code { return c.inner(b, nil) }
-
-// inner compiles a block that stands where the given numbers are known.
-func (c *compiler) inner(b *ir.Block, known map[ir.Local]value.Value) code {
-	bl := &builder{c: c, known: maps.Clone(known)}
-	if bl.known == nil {
-		bl.known = map[ir.Local]value.Value{}
-	}
-	visit(b, func(s ir.Stmt) { // a loop may come back with another value
-		defs, _ := access(s)
-		for _, l := range defs {
-			delete(bl.known, l)
-		}
-	})
-	for _, s := range b.Stmts {
+// block compiles a block of the region that is being compiled.
+func (c *compiler) block(b *ir.Block) code {
+	bl := &builder{c: c}
+	c.region.open(c.region.spans[b])
+	for at, s := range c.statements(b) {
+		bl.at = at
 		if bl.statement(s); bl.ended {
 			break
 		}
 	}
+	c.region.close()
 	bl.flush()
 	if len(bl.ops) == 0 {
 		return code{result: bl.result}
@@ -80,12 +72,36 @@ func (b *builder) end(r int) {
 
 func (b *builder) emit(o op) { b.ops = append(b.ops, o) }
 
+// putOff puts a look-up off.
+func (b *builder) putOff(target ir.Local, n *node) {
+	if b.deferred == nil {
+		b.deferred = map[ir.Local]int{}
+	}
+	b.deferred[target] = len(b.pending)
+	b.pending = append(b.pending, pending{target, n})
+}
+
+// take returns the look-up that was put off for a local, to be computed now.
+func (b *builder) take(l ir.Local) (*node, bool) {
+	i, ok := b.deferred[l]
+	if !ok {
+		return nil, false
+	}
+	n := b.pending[i].node
+	b.pending[i].node = nil
+	delete(b.deferred, l)
+	return n, true
+}
+
 // flush computes what was put off.
 func (b *builder) flush() {
 	for _, p := range b.pending {
-		b.ops = append(b.ops, b.assign(p.target, p.node))
+		if p.node != nil {
+			b.ops = append(b.ops, b.assign(p.target, p.node))
+		}
 	}
 	b.pending = nil
+	clear(b.deferred)
 }
 
 // assign computes a node, and is undefined if the node is.

@@ -147,13 +147,13 @@ func isLocal(o ir.Operand, l ir.Local) bool {
 }
 
 func (b *builder) callDynamic(s *ir.CallDynamicStmt) op {
-	b.c.depth = max(b.c.depth, b.c.program.dynamic.depth())
+	b.c.depth = max(b.c.depth, b.c.deepest)
 	if len(s.Args) != 2 || s.Args[0] != ir.Input || s.Args[1] != ir.Data {
 		b.c.errorf("dynamic call with arguments %v in a plan", s.Args)
 	}
 	if generation, ok := s.Path[0].Value.(ir.StringIndex); ok {
 		// OPA's plan does not hand over what a function is replaced by.
-		if n := b.c.program.dynamic.below[b.c.strings[generation]]; n != nil && n.hasArguments() {
+		if n := b.c.program.dynamic.below[b.c.strings[generation]]; n != nil && n.arguments {
 			b.c.unsupported(s.GetLocation(), "a reference that only the evaluation resolves, under `with` that replaces a function by a variable", "write the reference out, or replace the function by a value that is written in place")
 		}
 	}

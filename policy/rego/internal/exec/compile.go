@@ -1,9 +1,9 @@
 package exec
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -15,18 +15,23 @@ import (
 
 // compiler turns statements into ops.
 type compiler struct {
+	ctx     context.Context
+	seen    int // statements
 	options Options
 	program *Program
 	// prepared is what is made of the constants of calls.
 	prepared *builtin.Preparation
-	strings []string
-	files   []string
+	strings  []string
+	files    []string
 	// collect is the array that an answer would be put into.
 	collect ir.Local
 	errs    []error
 	// fixed is set if no with statement replaces data, or a part of it: what is
 	// looked up there is known now.
 	fixed bool
+
+	// deepest is the depth of the deepest function that a dynamic call may call.
+	deepest int
 
 	// Of the function that is being compiled.
 	name      string
@@ -35,6 +40,7 @@ type compiler struct {
 	depth     int
 	saves     map[ir.Local]int // hidden locals, by the local that a document is saved in
 	region    *region
+	regionsOf map[*ir.Block]*region
 	kept      map[string]*kept
 	loops     int               // around what is being compiled
 	changed   map[ir.Local]bool // documents that a with statement replaces
@@ -47,7 +53,7 @@ func (c *compiler) errorf(format string, args ...any) {
 
 func (c *compiler) begin(name string, blocks []*ir.Block, params []ir.Local) {
 	c.name, c.depth = name, 0
-	c.locals = countLocals(blocks)
+	c.locals = c.countLocals(blocks)
 	_, path, _ := strings.Cut(name, ".")
 	c.twoValues = "rule " + path + " produced conflicting values"
 	if c.options.Functions[path] {
@@ -61,8 +67,9 @@ func (c *compiler) begin(name string, blocks []*ir.Block, params []ir.Local) {
 	c.refuseUnbound(blocks)
 	c.shareExposed(blocks)
 	c.kept, c.changed = map[string]*kept{}, map[ir.Local]bool{}
+	c.regionsOf = map[*ir.Block]*region{}
 	for _, b := range blocks {
-		visit(b, func(s ir.Stmt) {
+		c.visit(b, func(s ir.Stmt) {
 			if with, ok := s.(*ir.WithStmt); ok {
 				c.changed[with.Local] = true
 			}
@@ -84,11 +91,10 @@ func (c *compiler) refuseUnbound(blocks []*ir.Block) {
 		if takesOver(b) {
 			continue
 		}
-		bound := maps.Clone(c.shared)
-		visit(b, func(s ir.Stmt) {
-			defs, uses := access(s)
-			for _, l := range uses {
-				if !bound[l] && !asksFor(s, l) {
+		bound := map[ir.Local]bool{}
+		c.visit(b, func(s ir.Stmt) {
+			uses(s, func(l ir.Local) {
+				if !bound[l] && !c.shared[l] && !asksFor(s, l) {
 					bound[l] = true // once is enough
 					at := c.fault(s.GetLocation(), "", "")
 					c.errs = append(c.errs, &Unsupported{
@@ -96,10 +102,8 @@ func (c *compiler) refuseUnbound(blocks []*ir.Block) {
 						Hint: "is its name spelled as it is where it gets its value?",
 					})
 				}
-			}
-			for _, l := range defs {
-				bound[l] = true
-			}
+			})
+			defs(s, func(l ir.Local) { bound[l] = true })
 		})
 	}
 }
@@ -187,7 +191,8 @@ func (c *compiler) planAnswers(p *ir.Plan) {
 				continue
 			}
 			c.collect = array
-			c.region, c.saves = newRegion(c, block.Blocks[0]), map[ir.Local]int{}
+			c.enter(block.Blocks[0])
+			c.saves = map[ir.Local]int{}
 			found[i] = true
 			steps, answer := weight(block.Blocks[0]), c.block(block.Blocks[0]).run
 			if answer == nil {
@@ -219,16 +224,13 @@ func (c *compiler) shareExposed(blocks []*ir.Block) {
 			continue
 		}
 		set := map[ir.Local]bool{}
-		visit(b, func(s ir.Stmt) {
-			defs, uses := access(s)
-			for _, l := range uses {
+		c.visit(b, func(s ir.Stmt) {
+			uses(s, func(l ir.Local) {
 				if !set[l] {
 					c.shared[l] = true
 				}
-			}
-			for _, l := range defs {
-				set[l] = true
-			}
+			})
+			defs(s, func(l ir.Local) { set[l] = true })
 		})
 	}
 }
@@ -248,7 +250,8 @@ func (c *compiler) regionOf(b *ir.Block) op {
 	if s, ok := onlyBlocks(b); ok {
 		return blockOp(c.regions(s.Blocks))
 	}
-	c.region, c.saves = newRegion(c, b), map[ir.Local]int{}
+	c.enter(b)
+	c.saves = map[ir.Local]int{}
 	return c.block(b).op()
 }
 

@@ -24,9 +24,9 @@ func (c *compiler) mayFail(s ir.Stmt, constant func(ir.Local) bool) bool {
 	case *ir.ObjectInsertOnceStmt:
 		return true
 	case *ir.ObjectInsertStmt:
-		return !c.region.made[s.Object]
+		return !c.region.isMade(s.Object)
 	case *ir.SetAddStmt:
-		return !c.region.made[s.Set]
+		return !c.region.isMade(s.Set)
 	}
 	return false
 }
@@ -34,63 +34,8 @@ func (c *compiler) mayFail(s ir.Stmt, constant func(ir.Local) bool) bool {
 // blockMayFail reports whether any statement of a block can.
 func (c *compiler) blockMayFail(b *ir.Block, constant func(ir.Local) bool) bool {
 	fails := false
-	visit(b, func(s ir.Stmt) { fails = fails || c.mayFail(s, constant) })
+	c.visit(b, func(s ir.Stmt) { fails = fails || c.mayFail(s, constant) })
 	return fails
-}
-
-// onlySets returns the one local outside a loop that its body sets, and only to
-// one constant: once it is set, going on changes nothing. The body must not be
-// able to fail.
-func (c *compiler) onlySets(body *ir.Block) (ir.Local, bool) {
-	var target ir.Local
-	var what value.Value
-	ok, inner := true, map[ir.Local]int{}
-	visit(body, func(s ir.Stmt) {
-		_, uses := access(s)
-		for _, l := range uses {
-			inner[l]++
-		}
-	})
-	set := func(l ir.Local, v value.Value, constant bool) {
-		if !c.region.shared[l] && c.region.uses[l] == inner[l] {
-			return // nobody outside reads it
-		}
-		if !constant || target != 0 && (target != l || !identical(what, v)) {
-			ok = false
-			return
-		}
-		target, what = l, v
-	}
-	visit(body, func(s ir.Stmt) {
-		switch s := s.(type) {
-		case *ir.AssignVarStmt:
-			v, constant := c.constantOf(s.Source)
-			set(s.Target, v, constant)
-			return
-		case *ir.AssignVarOnceStmt:
-			v, constant := c.constantOf(s.Source)
-			set(s.Target, v, constant)
-			return
-		case *ir.ArrayAppendStmt:
-			set(s.Array, value.Value{}, false)
-		case *ir.SetAddStmt:
-			set(s.Set, value.Value{}, false)
-		case *ir.ObjectInsertStmt:
-			set(s.Object, value.Value{}, false)
-		case *ir.ObjectInsertOnceStmt:
-			set(s.Object, value.Value{}, false)
-		case *ir.ReturnLocalStmt, *ir.ResultSetAddStmt:
-			ok = false
-		}
-		defs, _ := access(s)
-		for _, l := range defs {
-			set(l, value.Value{}, false)
-		}
-	})
-	if !ok || target == 0 {
-		return 0, false
-	}
-	return target, !c.blockMayFail(body, func(l ir.Local) bool { return l == target })
 }
 
 // constantOf returns what an operand always is, if it is a scalar that is written

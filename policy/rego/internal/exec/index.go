@@ -56,15 +56,37 @@ type Tried struct {
 	Why string
 }
 
+// requested is a value of the request: the request itself, or what has a name in
+// the value above.
+type requested struct {
+	above *requested
+	name  string
+	depth int
+	// names that lead here, and their key, once they are asked for.
+	names []string
+	key   string
+}
+
+func (r *requested) path() (names []string, key string) {
+	if r.names == nil {
+		r.names = make([]string, r.depth)
+		for at := r; at.above != nil; at = at.above {
+			r.names[at.depth-1] = at.name
+		}
+		r.key = pathKey(r.names)
+	}
+	return r.names, r.key
+}
+
 const noTest = "it compares no value of the request with a constant"
 
 // tests returns the comparisons with constants that a rule makes before anything
 // that can fail or has an effect, and what ended the search for them.
 func (c *compiler) tests(b *ir.Block) (tests []test, why string) {
-	paths := map[ir.Local][]string{ir.Input: nil}
+	paths := map[ir.Local]*requested{ir.Input: {}}
 	add := func(l ir.Local, is ...value.Value) {
-		names, ok := paths[l]
-		if !ok || len(names) == 0 {
+		of, ok := paths[l]
+		if !ok || of.above == nil {
 			return
 		}
 		for _, v := range is {
@@ -72,7 +94,8 @@ func (c *compiler) tests(b *ir.Block) (tests []test, why string) {
 				return
 			}
 		}
-		tests = append(tests, test{path: pathKey(names), names: names, is: is})
+		names, key := of.path()
+		tests = append(tests, test{path: key, names: names, is: is})
 	}
 	members := map[ir.Local]test{} // results of `x in {...}`
 	for _, s := range b.Stmts {
@@ -85,23 +108,22 @@ func (c *compiler) tests(b *ir.Block) (tests []test, why string) {
 				}
 			}
 		case *ir.MakeSetStmt, *ir.MakeArrayStmt, *ir.MakeObjectStmt, *ir.SetAddStmt, *ir.ArrayAppendStmt, *ir.ObjectInsertStmt:
-			defs, uses := access(s)
-			if _, ok := c.region.constants[slices.Concat(defs, uses)[max(0, len(uses)-1)]]; !ok {
+			if _, ok := c.region.constants[composed(s)]; !ok {
 				return tests, noTest
 			}
 		case *ir.DotStmt:
 			source, ok := s.Source.Value.(ir.Local)
-			names, known := paths[source]
+			above, known := paths[source]
 			key, constant := s.Key.Value.(ir.StringIndex)
 			delete(paths, s.Target)
 			if ok && known && constant {
-				paths[s.Target] = append(slices.Clip(names), c.strings[key])
+				paths[s.Target] = &requested{above: above, name: c.strings[key], depth: above.depth + 1}
 			}
 		case *ir.AssignVarStmt:
 			source, ok := s.Source.Value.(ir.Local)
 			delete(paths, s.Target)
-			if names, known := paths[source]; ok && known {
-				paths[s.Target] = names
+			if of, known := paths[source]; ok && known {
+				paths[s.Target] = of
 			}
 		case *ir.EqualStmt:
 			for _, o := range [][2]ir.Operand{{s.A, s.B}, {s.B, s.A}} {

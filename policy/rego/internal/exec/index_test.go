@@ -33,7 +33,7 @@ func compileBoth(t *testing.T, module, query string) (*exec.Program, *reference.
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := exec.Compile(plan.Policy, exec.Options{Data: data, Strict: true, Functions: compiled.Functions(), Find: builtin.Find})
+	p, err := exec.Compile(t.Context(), plan.Policy, exec.Options{Data: data, Strict: true, Functions: compiled.Functions(), Find: builtin.Find})
 	if err != nil {
 		t.Fatal(err)
 	}

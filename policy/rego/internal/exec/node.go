@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,22 +19,45 @@ type node struct {
 	key      *node
 	// base is set for look-ups on a path into the data document.
 	base bool
+	// names is how many names lead here from the local root, 0 if not only names do.
+	names int
+	root  ir.Local
+}
+
+// lookUpIn returns the look-up of a key.
+func lookUpIn(source, key *node, base bool) *node {
+	n := &node{source: source, key: key, base: base}
+	switch {
+	case !key.isConstant() || key.constant.Kind() != value.String:
+	case source.isLocal():
+		n.root, n.names = source.local, 1
+	case source.names > 0:
+		n.root, n.names = source.root, source.names+1
+	}
+	return n
 }
 
 func (n *node) isConstant() bool { return n.source == nil && n.constant.Defined() }
 
 func (n *node) isLocal() bool { return n.source == nil && !n.constant.Defined() }
 
+// isBelow reports whether a node is looked up by names in a local.
+func (n *node) isBelow(l ir.Local) bool { return n.names > 0 && n.root == l }
+
 // path returns the local and the names that a node is looked up by.
 func (n *node) path() (root ir.Local, names []string, ok bool) {
 	if n.isLocal() {
 		return n.local, nil, true
 	}
-	if n.source == nil || !n.key.isConstant() || n.key.constant.Kind() != value.String {
+	if n.names == 0 {
 		return 0, nil, false
 	}
-	root, names, ok = n.source.path()
-	return root, append(names, n.key.constant.Text()), ok
+	root, names = n.root, make([]string, n.names)
+	for i := range slices.Backward(names) {
+		names[i] = n.key.constant.Text()
+		n = n.source
+	}
+	return root, names, true
 }
 
 // expr computes a node: the undefined Value if it is undefined.
@@ -137,13 +161,10 @@ func (b *builder) local(l ir.Local) *node {
 	if k, ok := b.c.region.constants[l]; ok {
 		return &node{constant: k}
 	}
-	for i, p := range b.pending {
-		if p.target == l {
-			b.pending = append(b.pending[:i:i], b.pending[i+1:]...)
-			return p.node
-		}
+	if n, ok := b.take(l); ok {
+		return n
 	}
-	if k, ok := b.known[l]; ok {
+	if k, ok := b.c.region.knows(l, b.at); ok {
 		return &node{constant: k}
 	}
 	return &node{local: l}

@@ -47,19 +47,30 @@ type Options struct {
 	// Host makes what OPA's own built-ins may know of an evaluation and its host;
 	// nil lets them know nothing.
 	Host func(context.Context) *topdown.BuiltinContext
-	// Context ends the preparation of constants; nil does not.
-	Context context.Context
 	// Find returns a built-in.
 	Find func(name string) (*builtin.Builtin, bool)
 }
 
-// Compile turns a plan with one query into a Program.
-func Compile(p *ir.Policy, o Options) (*Program, error) {
+// Compile turns a plan with one query into a Program. If ctx ends first, the error
+// is its cause.
+func Compile(ctx context.Context, p *ir.Policy, o Options) (program *Program, err error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	defer func() {
+		switch stop := recover().(type) {
+		case nil:
+		case interrupted:
+			program, err = nil, stop.cause
+		default:
+			panic(stop)
+		}
+	}()
 	if len(p.Plans.Plans) != 1 {
 		return nil, fmt.Errorf("plan has %d queries instead of one", len(p.Plans.Plans))
 	}
 	c := &compiler{
-		options: o, prepared: builtin.NewPreparation(o.Context),
+		ctx: ctx, options: o, prepared: builtin.NewPreparation(ctx),
 		program: &Program{byName: map[string]*function{}, dynamic: &names{}, data: o.Data.Value(), strict: o.Strict, host: o.Host},
 	}
 	for _, s := range p.Static.Strings {
@@ -80,7 +91,7 @@ func Compile(p *ir.Policy, o Options) (*Program, error) {
 			c.program.dynamic.add(f.Path, fn)
 		}
 	}
-	c.fixed = !replacesData(p)
+	c.fixed = !c.replacesData(p)
 	// OPA plans what a function calls before the function itself, so that depths
 	// are known in this order.
 	for i, f := range p.Funcs.Funcs {
@@ -117,7 +128,7 @@ func (u *Unsupported) Error() string {
 }
 
 // replacesData reports whether a with statement of a plan replaces data.
-func replacesData(p *ir.Policy) bool {
+func (c *compiler) replacesData(p *ir.Policy) bool {
 	replaces := false
 	look := func(s ir.Stmt) {
 		with, ok := s.(*ir.WithStmt)
@@ -125,12 +136,12 @@ func replacesData(p *ir.Policy) bool {
 	}
 	for _, f := range p.Funcs.Funcs {
 		for _, b := range f.Blocks {
-			visit(b, look)
+			c.visit(b, look)
 		}
 	}
 	for _, q := range p.Plans.Plans {
 		for _, b := range q.Blocks {
-			visit(b, look)
+			c.visit(b, look)
 		}
 	}
 	return replaces
@@ -140,10 +151,15 @@ func replacesData(p *ir.Policy) bool {
 type names struct {
 	function *function
 	below    map[string]*names
+	// arguments is set if a rule here or below has more parameters than input and
+	// data: the variables that replace a function.
+	arguments bool
 }
 
 func (n *names) add(path []string, f *function) {
+	arguments := !f.rule && !f.called
 	for _, name := range path {
+		n.arguments = n.arguments || arguments
 		if n.below == nil {
 			n.below = map[string]*names{}
 		}
@@ -154,33 +170,7 @@ func (n *names) add(path []string, f *function) {
 		}
 		n = child
 	}
-	n.function = f
-}
-
-// hasArguments reports whether a rule below n has more parameters than input and
-// data: the variables that replace a function.
-func (n *names) hasArguments() bool {
-	if n.function != nil && !n.function.rule && !n.function.called {
-		return true
-	}
-	for _, child := range n.below {
-		if child.hasArguments() {
-			return true
-		}
-	}
-	return false
-}
-
-// depth of the deepest function below n.
-func (n *names) depth() int {
-	d := 0
-	if n.function != nil {
-		d = n.function.depth
-	}
-	for _, child := range n.below {
-		d = max(d, child.depth())
-	}
-	return d
+	n.function, n.arguments = f, n.arguments || arguments
 }
 
 // Query runs the plan and returns its results: objects of the query's variables.
@@ -208,7 +198,7 @@ func (p *Program) Test(ctx context.Context, answer int, w *builtin.Watch, l budg
 // Answer computes the answers whose bit is set in wanted and hands each of them to
 // use, but for those that are undefined. What use is given belongs to the
 // evaluation, and must not be kept.
-func (p *Program) Answer(ctx context.Context, in value.Input, wanted uint, l budget.Limits, use func(i int, v value.Value) error) error {
+func (p *Program) Answer(ctx context.Context, in value.Input, wanted uint, l budget.Limits, use func(c *builtin.Call, i int, v value.Value) error) error {
 	m := p.machine(ctx, l)
 	defer p.release(m)
 	m.input = in
@@ -224,7 +214,7 @@ func (p *Program) Answer(ctx context.Context, in value.Input, wanted uint, l bud
 		if !m.answer.Defined() {
 			continue
 		}
-		if err := use(i, m.answer); err != nil {
+		if err := use(&m.call, i, m.answer); err != nil {
 			return err
 		}
 	}

@@ -1,6 +1,8 @@
 package exec
 
 import (
+	"slices"
+
 	"github.com/open-policy-agent/opa/v1/ir"
 
 	"github.com/microwall/microwall/policy/rego/internal/value"
@@ -8,57 +10,140 @@ import (
 
 // region is what is known of the locals of one rule.
 type region struct {
-	// defs and uses count the statements that set and read a local.
-	defs, uses map[ir.Local]int
+	locals map[ir.Local]*local
+	// spans are where blocks stand.
+	spans map[*ir.Block]span
 	// constants are locals that have one value throughout.
 	constants map[ir.Local]value.Value
 	// alias are locals that are only another name for a local.
 	alias map[ir.Local]ir.Local
 	// base are locals that are only ever set by a path into the data document.
 	base map[ir.Local]bool
-	// made are locals that are only ever set to a new set, object or array.
-	made map[ir.Local]bool
 	// shared are locals that other regions set or read.
 	shared map[ir.Local]bool
+	// until are loops that are over once a local is set.
+	until map[*ir.ScanStmt]ir.Local
+	numbers
 }
 
-func newRegion(c *compiler, b *ir.Block) *region {
-	r := &region{defs: map[ir.Local]int{}, uses: map[ir.Local]int{}, constants: map[ir.Local]value.Value{}, base: map[ir.Local]bool{}, alias: map[ir.Local]ir.Local{}, made: map[ir.Local]bool{}, shared: c.shared}
-	visit(b, func(s ir.Stmt) {
-		def, uses := access(s)
-		for _, l := range def {
-			r.defs[l]++
-		}
-		for _, l := range uses {
-			r.uses[l]++
-		}
-	})
-	r.findAliases(b)
-	visit(b, func(s ir.Stmt) {
-		if dot, ok := s.(*ir.DotStmt); ok && r.defs[dot.Target] == 1 && r.isBase(dot.Source) {
+// local is how a region sets and reads a local.
+type local struct {
+	// sets are the positions of the statements that set it, in order; trues are
+	// those that set it to true.
+	sets, trues []int
+	// reads counts the statements that read it. The first and the last one stand at
+	// these positions.
+	reads, first, last int
+	// uses are the reads, and those of its aliases.
+	uses int
+	// asked is set if a statement asks whether it has a value.
+	asked bool
+	// other is set if it is ever set to anything but a new set, object or array.
+	other bool
+}
+
+var unused = &local{}
+
+// of returns how a local is used, which must not be changed.
+func (r *region) of(l ir.Local) *local {
+	if k, ok := r.locals[l]; ok {
+		return k
+	}
+	return unused
+}
+
+func (r *region) at(l ir.Local) *local {
+	k, ok := r.locals[l]
+	if !ok {
+		k = &local{}
+		r.locals[l] = k
+	}
+	return k
+}
+
+// isMade reports whether a local is only ever set to a new set, object or array.
+func (r *region) isMade(l ir.Local) bool {
+	k := r.of(l)
+	return len(k.sets) > 0 && !k.other
+}
+
+// within reports whether one of some positions, which are in order, is in a span.
+func within(positions []int, s span) bool {
+	i, _ := slices.BinarySearch(positions, s.from)
+	return i < len(positions) && positions[i] < s.to
+}
+
+// enter makes a block the region that is being compiled.
+func (c *compiler) enter(b *ir.Block) {
+	if r, ok := c.regionsOf[b]; ok {
+		c.region = r
+		return
+	}
+	r := &region{
+		locals: map[ir.Local]*local{}, spans: map[*ir.Block]span{}, constants: map[ir.Local]value.Value{},
+		alias: map[ir.Local]ir.Local{}, base: map[ir.Local]bool{}, shared: c.shared, until: map[*ir.ScanStmt]ir.Local{},
+	}
+	c.region, c.regionsOf[b] = r, r
+	r.survey(c, b, 0)
+	r.findAliases(c, b)
+	c.visit(b, func(s ir.Stmt) {
+		if dot, ok := s.(*ir.DotStmt); ok && len(r.of(dot.Target).sets) == 1 && r.isBase(dot.Source) {
 			r.base[dot.Target] = true
-		}
-	})
-	notMade := map[ir.Local]bool{}
-	visit(b, func(s ir.Stmt) {
-		defs, _ := access(s)
-		for _, l := range defs {
-			switch s.(type) {
-			case *ir.MakeSetStmt, *ir.MakeObjectStmt, *ir.MakeArrayStmt:
-				r.made[l] = !notMade[l]
-			default:
-				notMade[l] = true
-				r.made[l] = false
-			}
 		}
 	})
 	made := map[ir.Local]int{} // changes that are in the constants
 	r.foldConstants(c, b, made)
-	r.dropChanged(b, made)
+	r.dropChanged(c, b, made)
 	for _, v := range r.constants {
 		value.Freeze(v)
 	}
-	return r
+	r.findEnds(c, b)
+}
+
+// survey notes where each local is set and read, and where blocks stand. It
+// returns the position after the block.
+func (r *region) survey(c *compiler, b *ir.Block, at int) int {
+	if _, twice := r.spans[b]; twice {
+		c.errorf("a block stands twice in a plan")
+		return at
+	}
+	from := at
+	r.spans[b] = span{from, from}
+	for _, s := range b.Stmts {
+		c.went()
+		defs(s, func(l ir.Local) {
+			k := r.at(l)
+			k.sets = append(k.sets, at)
+			switch s := s.(type) {
+			case *ir.MakeSetStmt, *ir.MakeObjectStmt, *ir.MakeArrayStmt:
+				return
+			case *ir.AssignVarStmt:
+				if s.Source.Value == ir.Bool(true) {
+					k.trues = append(k.trues, at)
+				}
+			}
+			k.other = true
+		})
+		uses(s, func(l ir.Local) {
+			k := r.at(l)
+			if k.reads == 0 {
+				k.first = at
+			}
+			k.last = at
+			k.reads++
+			k.uses++
+			switch s.(type) {
+			case *ir.IsDefinedStmt, *ir.IsUndefinedStmt:
+				k.asked = true
+			}
+		})
+		at++
+		for _, inner := range blocksOf(s) {
+			at = r.survey(c, inner, at)
+		}
+	}
+	r.spans[b] = span{from, at}
+	return at
 }
 
 // foldConstants finds locals that are constants: numbers and null, and sets,
@@ -78,11 +163,12 @@ func (r *region) foldConstants(c *compiler, b *ir.Block, made map[ir.Local]int) 
 		return value.Value{}, false
 	}
 	start := func(l ir.Local, v value.Value) {
-		if r.defs[l] == 1 && !r.shared[l] {
+		if len(r.of(l).sets) == 1 && !r.shared[l] {
 			r.constants[l], building[l] = v, true
 		}
 	}
 	for _, s := range b.Stmts {
+		c.went()
 		switch s := s.(type) {
 		case *ir.MakeNullStmt:
 			start(s.Target, value.NullValue)
@@ -122,53 +208,56 @@ func (r *region) foldConstants(c *compiler, b *ir.Block, made map[ir.Local]int) 
 
 // dropChanged drops what is changed by any other statement than those that made
 // it, and what holds such a one.
-func (r *region) dropChanged(b *ir.Block, made map[ir.Local]int) {
+func (r *region) dropChanged(c *compiler, b *ir.Block, made map[ir.Local]int) {
 	changes := map[ir.Local]int{}
-	holds := map[ir.Local][]ir.Local{}
-	visit(b, func(s ir.Stmt) {
-		var target ir.Local
-		var operands []ir.Operand
-		switch s := s.(type) {
-		case *ir.ArrayAppendStmt:
-			target, operands = s.Array, []ir.Operand{s.Value}
-		case *ir.SetAddStmt:
-			target, operands = s.Set, []ir.Operand{s.Value}
-		case *ir.ObjectInsertStmt:
-			target, operands = s.Object, []ir.Operand{s.Key, s.Value}
-		case *ir.ObjectInsertOnceStmt:
-			target, operands = s.Object, []ir.Operand{s.Key, s.Value}
-		default:
+	holders := map[ir.Local][]ir.Local{}
+	c.visit(b, func(s ir.Stmt) {
+		target, ok := change(s)
+		if !ok {
 			return
 		}
 		changes[target]++
-		for _, o := range operands {
-			if l, ok := o.Value.(ir.Local); ok {
-				holds[target] = append(holds[target], l)
+		uses(s, func(l ir.Local) {
+			if l != target {
+				holders[l] = append(holders[l], target)
+			}
+		})
+	})
+	var dropped []ir.Local
+	drop := func(l ir.Local) {
+		if _, ok := r.constants[l]; ok {
+			delete(r.constants, l)
+			dropped = append(dropped, l)
+		}
+	}
+	for held, by := range holders {
+		if _, constant := r.constants[held]; !constant {
+			for _, l := range by {
+				drop(l)
 			}
 		}
-	})
-	for again := true; again; {
-		again = false
-		for l := range r.constants {
-			ok := changes[l] == made[l]
-			for _, held := range holds[l] {
-				_, constant := r.constants[held]
-				ok = ok && constant
-			}
-			if !ok {
-				delete(r.constants, l)
-				again = true
-			}
+	}
+	for l, n := range changes {
+		if n != made[l] {
+			drop(l)
+		}
+	}
+	for len(dropped) > 0 {
+		c.went()
+		l := dropped[len(dropped)-1]
+		dropped = dropped[:len(dropped)-1]
+		for _, by := range holders[l] {
+			drop(by)
 		}
 	}
 }
 
 // findAliases finds locals that are set once to another local that is set once,
-// and are read only where that has happened.
-func (r *region) findAliases(b *ir.Block) {
-	for i, s := range b.Stmts {
+// and are read only where that has happened: in the same block, below.
+func (r *region) findAliases(c *compiler, b *ir.Block) {
+	for at, s := range c.statements(b) {
 		for _, inner := range blocksOf(s) {
-			r.findAliases(inner)
+			r.findAliases(c, inner)
 		}
 		assign, ok := s.(*ir.AssignVarStmt)
 		if !ok {
@@ -176,32 +265,24 @@ func (r *region) findAliases(b *ir.Block) {
 		}
 		from, ok := assign.Source.Value.(ir.Local)
 		to := assign.Target
-		if !ok || from == ir.Input || from == ir.Data || r.defs[from] != 1 || r.defs[to] != 1 || r.shared[from] || r.shared[to] {
+		if !ok || from == ir.Input || from == ir.Data || r.shared[from] || r.shared[to] {
 			continue
 		}
-		after, asks := 0, false
-		visit(&ir.Block{Stmts: b.Stmts[i+1:]}, func(s ir.Stmt) {
-			_, uses := access(s)
-			for _, l := range uses {
-				if l != to {
-					continue
-				}
-				after++
-				switch s.(type) {
-				case *ir.IsDefinedStmt, *ir.IsUndefinedStmt:
-					asks = true
-				}
-			}
-		})
-		if after != r.uses[to] || asks {
+		name := r.of(to)
+		if len(r.of(from).sets) != 1 || len(name.sets) != 1 || name.asked || !name.readIn(span{at + 1, r.spans[b].to}) {
 			continue
 		}
 		for root, ok := r.alias[from]; ok; root, ok = r.alias[from] {
 			from = root
 		}
 		r.alias[to] = from
-		r.uses[from] += r.uses[to] - 1
+		r.locals[from].uses += name.uses - 1
 	}
+}
+
+// readIn reports whether all that reads a local stands in a span.
+func (k *local) readIn(s span) bool {
+	return k.reads == 0 || s.from <= k.first && k.last < s.to
 }
 
 // named returns the local that l is a name for.
@@ -219,132 +300,22 @@ func (r *region) isBase(o ir.Operand) bool {
 
 // foldable reports whether a local is set once and read once, so that what it is
 // set to can be computed where it is read.
-func (r *region) foldable(l ir.Local) bool { return r.defs[l] == 1 && r.uses[l] == 1 }
-
-// visit calls f for every statement of a block and of those inside it.
-func visit(b *ir.Block, f func(ir.Stmt)) {
-	for _, s := range b.Stmts {
-		f(s)
-		for _, inner := range blocksOf(s) {
-			visit(inner, f)
-		}
-	}
+func (r *region) foldable(l ir.Local) bool {
+	k := r.of(l)
+	return len(k.sets) == 1 && k.uses == 1
 }
 
-func blocksOf(s ir.Stmt) []*ir.Block {
-	switch s := s.(type) {
-	case *ir.BlockStmt:
-		return s.Blocks
-	case *ir.NotStmt:
-		return []*ir.Block{s.Block}
-	case *ir.ScanStmt:
-		return []*ir.Block{s.Block}
-	case *ir.WithStmt:
-		return []*ir.Block{s.Block}
+// condition returns the local that says whether a body has held: its block sets it
+// to true, and asks for it at the end. Where the body can never hold, the block
+// only asks.
+func (r *region) condition(b *ir.Block) (int, bool) {
+	if len(b.Stmts) == 0 {
+		return 0, false
 	}
-	return nil
-}
-
-// access returns the locals that a statement itself sets and reads. What is put
-// into a composite changes it, and counts as reading.
-func access(s ir.Stmt) (defs, uses []ir.Local) {
-	use := func(operands ...ir.Operand) {
-		for _, o := range operands {
-			if l, ok := o.Value.(ir.Local); ok {
-				uses = append(uses, l)
-			}
-		}
+	asked, ok := b.Stmts[len(b.Stmts)-1].(*ir.IsDefinedStmt)
+	if !ok {
+		return 0, false
 	}
-	switch s := s.(type) {
-	case *ir.ReturnLocalStmt:
-		uses = append(uses, s.Source)
-	case *ir.CallStmt:
-		use(s.Args...)
-		defs = append(defs, s.Result)
-	case *ir.CallDynamicStmt:
-		uses = append(uses, s.Args...)
-		use(s.Path...)
-		defs = append(defs, s.Result)
-	case *ir.DotStmt:
-		use(s.Source, s.Key)
-		defs = append(defs, s.Target)
-	case *ir.LenStmt:
-		use(s.Source)
-		defs = append(defs, s.Target)
-	case *ir.ScanStmt:
-		uses = append(uses, s.Source)
-		defs = append(defs, s.Key, s.Value)
-	case *ir.AssignIntStmt:
-		defs = append(defs, s.Target)
-	case *ir.AssignVarStmt:
-		use(s.Source)
-		defs = append(defs, s.Target)
-	case *ir.AssignVarOnceStmt:
-		use(s.Source)
-		uses = append(uses, s.Target)
-		defs = append(defs, s.Target)
-	case *ir.ResetLocalStmt:
-		defs = append(defs, s.Target)
-	case *ir.MakeNullStmt:
-		defs = append(defs, s.Target)
-	case *ir.MakeNumberIntStmt:
-		defs = append(defs, s.Target)
-	case *ir.MakeNumberRefStmt:
-		defs = append(defs, s.Target)
-	case *ir.MakeArrayStmt:
-		defs = append(defs, s.Target)
-	case *ir.MakeObjectStmt:
-		defs = append(defs, s.Target)
-	case *ir.MakeSetStmt:
-		defs = append(defs, s.Target)
-	case *ir.EqualStmt:
-		use(s.A, s.B)
-	case *ir.NotEqualStmt:
-		use(s.A, s.B)
-	case *ir.IsArrayStmt:
-		use(s.Source)
-	case *ir.IsObjectStmt:
-		use(s.Source)
-	case *ir.IsSetStmt:
-		use(s.Source)
-	case *ir.IsDefinedStmt:
-		uses = append(uses, s.Source)
-	case *ir.IsUndefinedStmt:
-		uses = append(uses, s.Source)
-	case *ir.ArrayAppendStmt:
-		use(s.Value)
-		uses = append(uses, s.Array)
-	case *ir.ObjectInsertStmt:
-		use(s.Key, s.Value)
-		uses = append(uses, s.Object)
-	case *ir.ObjectInsertOnceStmt:
-		use(s.Key, s.Value)
-		uses = append(uses, s.Object)
-	case *ir.ObjectMergeStmt:
-		uses = append(uses, s.A, s.B)
-		defs = append(defs, s.Target)
-	case *ir.SetAddStmt:
-		use(s.Value)
-		uses = append(uses, s.Set)
-	case *ir.WithStmt:
-		use(s.Value)
-		uses = append(uses, s.Local)
-		defs = append(defs, s.Local)
-	case *ir.ResultSetAddStmt:
-		uses = append(uses, s.Value)
-	}
-	return defs, uses
-}
-
-func countLocals(blocks []*ir.Block) int {
-	n := int(ir.Unused)
-	for _, b := range blocks {
-		visit(b, func(s ir.Stmt) {
-			defs, uses := access(s)
-			for _, l := range append(defs, uses...) {
-				n = max(n, int(l)+1)
-			}
-		})
-	}
-	return n
+	k, in := r.of(asked.Source), r.spans[b]
+	return int(asked.Source), within(k.trues, in) || !within(k.sets, in) && asked.Source > ir.Data
 }

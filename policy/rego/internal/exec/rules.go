@@ -72,6 +72,9 @@ func (c *compiler) function(fn *function, f *ir.Func) {
 	flush()
 	fn.body = steps0(steps)
 	fn.locals, fn.depth = c.locals, c.locals+c.depth
+	if f.Path != nil {
+		c.deepest = max(c.deepest, fn.depth)
+	}
 }
 
 func firstLocation(blocks []*ir.Block) *ir.Location {
@@ -147,8 +150,8 @@ func (c *compiler) commonResult(f *ir.Func) (value.Value, bool) {
 			return value.Value{}, false
 		}
 		ok := true
-		c.region = newRegion(c, b)
-		visit(b, func(s ir.Stmt) {
+		c.enter(b)
+		c.visit(b, func(s ir.Stmt) {
 			assign, is := s.(*ir.AssignVarOnceStmt)
 			if !is {
 				return

@@ -1,8 +1,6 @@
 package exec
 
 import (
-	"slices"
-
 	"github.com/open-policy-agent/opa/v1/ir"
 
 	"github.com/microwall/microwall/policy/rego/internal/value"
@@ -17,11 +15,9 @@ func (b *builder) statement(s ir.Stmt) {
 		return
 	case *ir.BlockStmt:
 		b.blocks(s)
-		b.forget(s)
 		return
 	case *ir.NotStmt:
 		b.not(s)
-		b.forget(s)
 		return
 	}
 	switch s := s.(type) {
@@ -30,8 +26,9 @@ func (b *builder) statement(s ir.Stmt) {
 			return
 		}
 	case *ir.DotStmt:
-		n := &node{source: b.operand(s.Source), key: b.operand(s.Key), base: b.c.region.isBase(s.Source)}
-		if root, names, ok := n.path(); ok && root == ir.Data && b.c.fixed {
+		n := lookUpIn(b.operand(s.Source), b.operand(s.Key), b.c.region.isBase(s.Source))
+		if n.isBelow(ir.Data) && b.c.fixed {
+			_, names, _ := n.path()
 			v := base(b.c.program.data, names)
 			if !v.Defined() {
 				b.end(undefined)
@@ -41,15 +38,13 @@ func (b *builder) statement(s ir.Stmt) {
 		}
 		if n.source != nil && !n.key.isConstant() {
 			b.step(func() op { return b.lookUp(n, s.Target) })
-			delete(b.known, s.Target)
 			return
 		}
 		if b.c.region.foldable(s.Target) {
-			b.pending = append(b.pending, pending{s.Target, n})
+			b.putOff(s.Target, n)
 			return
 		}
 		b.step(func() op { return b.assign(s.Target, n) })
-		delete(b.known, s.Target)
 		return
 	case *ir.MakeNullStmt, *ir.MakeNumberIntStmt, *ir.MakeNumberRefStmt, *ir.MakeArrayStmt, *ir.MakeObjectStmt, *ir.MakeSetStmt,
 		*ir.ArrayAppendStmt, *ir.SetAddStmt, *ir.ObjectInsertStmt:
@@ -58,23 +53,12 @@ func (b *builder) statement(s ir.Stmt) {
 		}
 	}
 	b.step(func() op { return b.compile(s) })
-	b.forget(s)
 	switch s := s.(type) {
 	case *ir.AssignIntStmt:
-		b.known[s.Target] = value.Int(s.Value)
+		b.c.region.know(s.Target, value.Int(s.Value), b.at)
 	case *ir.MakeNumberIntStmt:
-		b.known[s.Target] = value.Int(s.Value)
+		b.c.region.know(s.Target, value.Int(s.Value), b.at)
 	}
-}
-
-// forget drops what is known of the locals that a statement sets.
-func (b *builder) forget(s ir.Stmt) {
-	visit(&ir.Block{Stmts: []ir.Stmt{s}}, func(s ir.Stmt) {
-		defs, _ := access(s)
-		for _, l := range defs {
-			delete(b.known, l)
-		}
-	})
 }
 
 // blocks runs blocks one after the other. Planners leave some behind that do
@@ -83,7 +67,7 @@ func (b *builder) blocks(s *ir.BlockStmt) {
 	b.flush()
 	var run []op
 	for _, inner := range s.Blocks {
-		k := b.c.inner(inner, b.known)
+		k := b.c.block(inner)
 		if k.run != nil {
 			run = append(run, k.run)
 			continue
@@ -104,13 +88,13 @@ func (b *builder) blocks(s *ir.BlockStmt) {
 
 func (b *builder) not(s *ir.NotStmt) {
 	b.flush()
-	k := b.c.inner(s.Block, b.known)
+	k := b.c.block(s.Block)
 	if k.run == nil {
 		b.end(negated(k.result))
 		return
 	}
 	inner := k.run
-	cond, ok := condition(s.Block)
+	cond, ok := b.c.region.condition(s.Block)
 	if !ok {
 		b.emit(func(m *machine, l []value.Value) int { return negated(inner(m, l)) })
 		return
@@ -129,27 +113,6 @@ func (b *builder) not(s *ir.NotStmt) {
 		}
 		return next
 	})
-}
-
-// condition returns the local that says whether a body has held: its block sets it
-// to true, and asks for it at the end. Where the body can never hold, the block
-// only asks.
-func condition(b *ir.Block) (int, bool) {
-	if len(b.Stmts) == 0 {
-		return 0, false
-	}
-	asked, ok := b.Stmts[len(b.Stmts)-1].(*ir.IsDefinedStmt)
-	if !ok {
-		return 0, false
-	}
-	sets, changes := false, false
-	visit(b, func(s ir.Stmt) {
-		assign, ok := s.(*ir.AssignVarStmt)
-		sets = sets || ok && assign.Target == asked.Source && assign.Source.Value == ir.Bool(true)
-		defs, _ := access(s)
-		changes = changes || slices.Contains(defs, asked.Source)
-	})
-	return int(asked.Source), sets || !changes && asked.Source > ir.Data
 }
 
 // base looks names up in the data document.
@@ -198,10 +161,7 @@ func (b *builder) lookUp(n *node, target ir.Local) op {
 
 // isConstant reports whether a statement makes a constant, or a part of one.
 func (b *builder) isConstant(s ir.Stmt) bool {
-	defs, uses := access(s)
-	all := slices.Concat(uses, defs) // the composite that is made or changed is the last
-	target := all[len(all)-1]
-	_, ok := b.c.region.constants[target]
+	_, ok := b.c.region.constants[composed(s)]
 	return ok
 }
 
@@ -499,7 +459,10 @@ func (b *builder) keyLookUp(s *ir.ScanStmt) (key ir.Operand, rest *ir.Block, ok 
 	if !ok || !isLocal(equal.A, s.Key) || isLocal(equal.B, s.Key) || isLocal(equal.B, s.Value) {
 		return key, nil, false
 	}
-	return equal.B, &ir.Block{Stmts: s.Block.Stmts[1:]}, true
+	rest = &ir.Block{Stmts: s.Block.Stmts[1:]}
+	in := b.c.region.spans[s.Block]
+	b.c.region.spans[rest] = span{in.from + 1, in.to}
+	return equal.B, rest, true
 }
 
 // scanKey runs the body of such a loop for the one member that has the key. OPA
@@ -507,7 +470,7 @@ func (b *builder) keyLookUp(s *ir.ScanStmt) (key ir.Operand, rest *ir.Block, ok 
 func (b *builder) scanKey(s *ir.ScanStmt, known ir.Operand, rest *ir.Block) op {
 	source, want := b.c.expr(b.local(s.Source)), b.c.expr(b.operand(known))
 	b.flush()
-	inner := b.c.inner(rest, b.known).op()
+	inner := b.c.block(rest).op()
 	key, val, steps := int(s.Key), int(s.Value), weight(rest)
 	return func(m *machine, l []value.Value) int {
 		v, k := source(l), want(l)
@@ -540,15 +503,15 @@ func (b *builder) scan(s *ir.ScanStmt) op {
 	source := b.c.expr(b.local(s.Source))
 	b.flush()
 	b.c.loops++
-	inner := b.c.inner(s.Block, b.known).op()
+	inner := b.c.block(s.Block).op()
 	b.c.loops--
 	key, val := int(s.Key), int(s.Value)
-	until, ends := b.c.onlySets(s.Block)
+	until, ends := b.c.region.until[s]
 	if !ends {
 		until = -1
 	}
 	loop := &loop{
-		body: inner, key: key, val: val, keyed: b.c.region.uses[s.Key] > 0, until: int(until), steps: weight(s.Block),
+		body: inner, key: key, val: val, keyed: b.c.region.of(s.Key).uses > 0, until: int(until), steps: weight(s.Block),
 	}
 	return func(m *machine, l []value.Value) int {
 		v := source(l)
@@ -594,10 +557,11 @@ func (m *machine) scanArray(l []value.Value, v value.Value, o *loop) int {
 
 // scanMembers goes through the members of an object or a set.
 func (m *machine) scanMembers(l []value.Value, v value.Value, o *loop) int {
-	if err := m.call.Ordered(v); err != nil {
+	c, err := m.call.Scan(v)
+	if err != nil {
 		return m.fail(err)
 	}
-	for c := v.Scan(); c.Next(&l[o.key], &l[o.val]); {
+	for c.Next(&l[o.key], &l[o.val]) {
 		if err := m.meter.Step(o.steps); err != nil {
 			return m.fail(err)
 		}
@@ -734,7 +698,14 @@ func (m *machine) merge(a, b value.Value) (value.Value, error) {
 		return value.Value{}, err
 	}
 	o := value.NewObject(int(n))
-	for k, v := range a.All() {
+	members, err := m.call.Scan(a)
+	if err != nil {
+		return value.Value{}, err
+	}
+	for k, v := range members.All() {
+		if err := m.hashed(k); err != nil {
+			return value.Value{}, err
+		}
 		if w := b.Get(k); w.Defined() {
 			both, err := m.merge(v, w)
 			if err != nil {
@@ -744,7 +715,13 @@ func (m *machine) merge(a, b value.Value) (value.Value, error) {
 		}
 		o.Insert(k, v)
 	}
-	for k, v := range b.All() {
+	if members, err = m.call.Scan(b); err != nil {
+		return value.Value{}, err
+	}
+	for k, v := range members.All() {
+		if err := m.hashed(k); err != nil {
+			return value.Value{}, err
+		}
 		if !a.Get(k).Defined() {
 			o.Insert(k, v)
 		}

@@ -35,7 +35,7 @@ func (b *builder) with(s *ir.WithStmt) op {
 	n := b.operand(s.Value)
 	b.flush()
 	e := b.c.expr(n)
-	inner := b.c.inner(s.Block, b.known).op()
+	inner := b.c.block(s.Block).op()
 	t := int(s.Local)
 	path := make([]value.Value, len(s.Path))
 	for i, p := range s.Path {
@@ -115,7 +115,14 @@ func (m *machine) upsert(v value.Value, path []value.Value, replacement value.Va
 	}
 	o := value.NewBase(members + 1)
 	if members > 0 {
-		for k, e := range v.All() {
+		copied, err := m.call.Scan(v)
+		if err != nil {
+			return value.Value{}, err
+		}
+		for k, e := range copied.All() {
+			if err := m.hashed(k); err != nil {
+				return value.Value{}, err
+			}
 			o.Insert(k, e)
 		}
 	}

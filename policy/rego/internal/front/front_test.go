@@ -181,7 +181,7 @@ func TestWhatAQueryStatesMustHold(t *testing.T) {
 			t.Errorf("%s: %v", query, err)
 			continue
 		}
-		program, err := evaluator.Compile(plan.Policy, evaluator.Options{
+		program, err := evaluator.Compile(t.Context(), plan.Policy, evaluator.Options{
 			Data: data, Strict: true, Functions: compiled.Functions(), Find: builtin.Find, Host: suite.Host,
 		})
 		if err != nil {

@@ -128,7 +128,7 @@ func (c *Case) Compile(t testing.TB, strict bool) (compiled *front.Compiled, pro
 	if err != nil {
 		t.Fatal(err)
 	}
-	program, err = evaluator.Compile(plan.Policy, evaluator.Options{
+	program, err = evaluator.Compile(t.Context(), plan.Policy, evaluator.Options{
 		Data: data, Strict: strict, Functions: compiled.Functions(), Find: builtin.Find, Host: Host,
 	})
 	if err != nil {
