@@ -557,11 +557,10 @@ func (m *machine) scanArray(l []value.Value, v value.Value, o *loop) int {
 
 // scanMembers goes through the members of an object or a set.
 func (m *machine) scanMembers(l []value.Value, v value.Value, o *loop) int {
-	c, err := m.call.Scan(v)
-	if err != nil {
+	if err := m.call.Ordered(v); err != nil {
 		return m.fail(err)
 	}
-	for c.Next(&l[o.key], &l[o.val]) {
+	for c := v.Scan(); c.Next(&l[o.key], &l[o.val]); {
 		if err := m.meter.Step(o.steps); err != nil {
 			return m.fail(err)
 		}
@@ -698,14 +697,7 @@ func (m *machine) merge(a, b value.Value) (value.Value, error) {
 		return value.Value{}, err
 	}
 	o := value.NewObject(int(n))
-	members, err := m.call.Scan(a)
-	if err != nil {
-		return value.Value{}, err
-	}
-	for k, v := range members.All() {
-		if err := m.hashed(k); err != nil {
-			return value.Value{}, err
-		}
+	for k, v := range a.All() {
 		if w := b.Get(k); w.Defined() {
 			both, err := m.merge(v, w)
 			if err != nil {
@@ -715,13 +707,7 @@ func (m *machine) merge(a, b value.Value) (value.Value, error) {
 		}
 		o.Insert(k, v)
 	}
-	if members, err = m.call.Scan(b); err != nil {
-		return value.Value{}, err
-	}
-	for k, v := range members.All() {
-		if err := m.hashed(k); err != nil {
-			return value.Value{}, err
-		}
+	for k, v := range b.All() {
 		if !a.Get(k).Defined() {
 			o.Insert(k, v)
 		}
