@@ -30,6 +30,7 @@ type analysis struct {
 	spare []*frame     // that were run
 	at    *ir.Location // of the statement that runs
 	steps int          // statements run
+	left  int          // locals that blocks have left behind
 }
 
 func newAnalysis(p *ir.Policy) *analysis {

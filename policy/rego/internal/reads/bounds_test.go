@@ -123,3 +123,15 @@ func pathOf(t *testing.T, ref string) reads.Path {
 	}
 	return path
 }
+
+// Each loop inside another looks once more at all that was assigned to in it.
+func TestLoopsInLoopsAreReadWholeBeforeTheyTakeLong(t *testing.T) {
+	q := ask(t, "data.authz.allow", "package authz\n"+strings.Repeat("allow if {\n"+strings.Repeat("input.list[_]\n", 2000)+"}\n", 10)+"allow if input.free")
+	p, err := q.plan(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if set := reads.Of(p); !set.Whole() {
+		t.Errorf("read is %v", set)
+	}
+}

@@ -127,11 +127,18 @@ func (f *frame) assign(l ir.Local, v value) {
 	}
 }
 
+// maxLeft is how many locals are looked at when blocks end. What is assigned to
+// in a loop is looked at once more for each loop around it.
+const maxLeft = 20_000_000
+
 // leave ends a block that began when the log had this length. It may have been
 // left anywhere, so a local that it assigned to may hold any value it had since.
 func (a *analysis) leave(began int) {
 	f := a.frame
 	f.turn++
+	if a.left += len(f.log) - began; a.left > maxLeft {
+		a.widen(a.input, "is read by loops that are too deep to be followed")
+	}
 	kept := began
 	for _, e := range f.log[began:] {
 		x := f.at(e.local)
