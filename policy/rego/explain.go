@@ -10,6 +10,8 @@ import (
 	"github.com/open-policy-agent/opa/v1/topdown"
 	"github.com/open-policy-agent/opa/v1/util"
 
+	"github.com/microwall/microwall/policy/rego/internal/budget"
+	"github.com/microwall/microwall/policy/rego/internal/builtin"
 	"github.com/microwall/microwall/policy/rego/internal/convert"
 	"github.com/microwall/microwall/policy/rego/internal/reference"
 	"github.com/microwall/microwall/policy/rego/internal/value"
@@ -129,6 +131,8 @@ func explain(ctx context.Context, src Source, in *Input, evaluate func(*Program,
 	if err != nil {
 		return nil, err
 	}
+	free := &builtin.Call{Meter: new(budget.Meter)}
+	free.Reset(ctx, budget.Limits{})
 	traced, failures := Outcome{}, []error(nil)
 	for _, rule := range rules {
 		t := newTracer(w)
@@ -137,7 +141,7 @@ func explain(ctx context.Context, src Source, in *Input, evaluate func(*Program,
 			return nil, err
 		}
 		if v.Defined() {
-			if err := traced.set(rule, v); err != nil {
+			if err := traced.set(free, rule, v); err != nil {
 				failed = append(failed, err)
 			}
 		}

@@ -46,6 +46,10 @@ func hostilePolicies() map[string]hostile {
 		return strings.Join(parts, ",")
 	}
 	twenty := "allow if { data.many[a] == 1; data.many[b] == 2; data.many[c] == 3; data.many[d] == 4; data.many[e] == 5 }\n"
+	nested := "o0 := 1\n"
+	for i := range 40 {
+		nested += fmt.Sprintf("o%d := {\"a\": o%d, [1]: 1}\n", i+1, i)
+	}
 	mocks := "allow if f0(1) == 1\n"
 	for i := range 24 {
 		mocks += fmt.Sprintf("f%d(x) := y if { y := f%d(x) with g as h%d; z := f%d(x) with g as h%d; z == y }\nh%d(x) := x\n", i, i+1, i, i+1, i, i)
@@ -65,14 +69,16 @@ func hostilePolicies() map[string]hostile {
 		"300,000 elements to sort": {module: `allow if sort(data.l)[0] == 1`, fits: true, data: func() string {
 			return `{"l":[` + list(300_000, func(i int) string { return fmt.Sprint(1 + i*7919%300_000) }) + `]}`
 		}},
-		"loops in loops":        {module: `allow if { some a in numbers.range(1, 3000); some b in numbers.range(1, 3000); some c in numbers.range(1, 3000); a + b + c < 0 }`},
-		"a product of sets":     {module: `allow if count({[a, b, c] | some a in numbers.range(1, 1000); some b in numbers.range(1, 1000); some c in numbers.range(1, 1000)}) > 0`},
-		"a text that doubles":   {module: doubling(`"0123456789"`, `x%[1]d := concat("", [X, X])`, `count(x60) == 1`)},
-		"an array that doubles": {module: doubling(`[1, 2]`, `x%[1]d := array.concat(X, X)`, `count(x60) == 1`)},
-		"a number that squares": {module: doubling(`12345678901234567890`, `x%[1]d := X * X`, `x60 == 1`)},
-		"a width of a billion":  {module: `allow if sprintf("%1000000000d", [1]) == ""`},
-		"a list in a list":      {module: doubling(`[1]`, `x%[1]d := [X, X]`, `json.marshal(x60) == ""`), refused: true},
-		"every address":         {module: `allow if count(net.cidr_expand("::/0")) > 0`},
+		"loops in loops":             {module: `allow if { some a in numbers.range(1, 3000); some b in numbers.range(1, 3000); some c in numbers.range(1, 3000); a + b + c < 0 }`},
+		"a product of sets":          {module: `allow if count({[a, b, c] | some a in numbers.range(1, 1000); some b in numbers.range(1, 1000); some c in numbers.range(1, 1000)}) > 0`},
+		"a text that doubles":        {module: doubling(`"0123456789"`, `x%[1]d := concat("", [X, X])`, `count(x60) == 1`)},
+		"an array that doubles":      {module: doubling(`[1, 2]`, `x%[1]d := array.concat(X, X)`, `count(x60) == 1`)},
+		"a number that squares":      {module: doubling(`12345678901234567890`, `x%[1]d := X * X`, `x60 == 1`)},
+		"a width of a billion":       {module: `allow if sprintf("%1000000000d", [1]) == ""`},
+		"a list in a list":           {module: doubling(`[1]`, `x%[1]d := [X, X]`, `json.marshal(x60) == ""`), refused: true},
+		"an obligation that doubles": {module: doubling(`{"a": 1}`, `x%[1]d := object.union({"a": X}, {"b": X})`, `count(x60) > 0`) + "\nobligations[\"o\"] := x60"},
+		"names that are no strings":  {module: nested + `allow if json.marshal(o40) != ""`, fits: true},
+		"every address":              {module: `allow if count(net.cidr_expand("::/0")) > 0`},
 		"a deep document": {module: `allow if count([p | walk(json.unmarshal(input.resource.properties.text), [p, _])]) > 0`, text: func() string {
 			return strings.Repeat("[", 9_000) + strings.Repeat("]", 9_000)
 		}},

@@ -131,7 +131,11 @@ func (o *observed) judge(c *builtin.Call, v value.Value) error {
 // judgeCases takes over the outcomes of the cases below names, and notes the
 // names that have cases below them.
 func (o *observed) judgeCases(c *builtin.Call, v value.Value, names []string, groups map[string]bool) error {
-	for key, member := range v.All() {
+	members, err := c.Scan(v)
+	if err != nil {
+		return err
+	}
+	for key, member := range members.All() {
 		name, err := c.CaseName(key)
 		if err != nil {
 			return err

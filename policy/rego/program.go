@@ -6,11 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
-	"slices"
 	"unicode/utf8"
 
 	"github.com/microwall/microwall/policy"
 	"github.com/microwall/microwall/policy/rego/internal/budget"
+	"github.com/microwall/microwall/policy/rego/internal/builtin"
 	"github.com/microwall/microwall/policy/rego/internal/exec"
 	"github.com/microwall/microwall/policy/rego/internal/reads"
 	"github.com/microwall/microwall/policy/rego/internal/value"
@@ -79,8 +79,8 @@ func (p *Program) run(ctx context.Context, in *Input, rules uint) (out Outcome, 
 			}
 		}
 	}()
-	err = p.exec.Answer(ctx, value.Input{Request: *in.request, Unix: in.stamp.unix}, rules, p.limits, func(rule int, v value.Value) error {
-		return out.set(rule, v)
+	err = p.exec.Answer(ctx, value.Input{Request: *in.request, Unix: in.stamp.unix}, rules, p.limits, func(c *builtin.Call, rule int, v value.Value) error {
+		return out.set(c, rule, v)
 	})
 	if err != nil {
 		return Outcome{}, p.failure(ctx, err)
@@ -109,7 +109,7 @@ func over(limit, flag string) error {
 }
 
 // set takes over what a rule is.
-func (o *Outcome) set(rule int, v value.Value) (err error) {
+func (o *Outcome) set(c *builtin.Call, rule int, v value.Value) (err error) {
 	switch rule {
 	case allow:
 		if v.Kind() != value.Bool {
@@ -117,45 +117,51 @@ func (o *Outcome) set(rule int, v value.Value) (err error) {
 		}
 		o.Allow = v.IsTrue()
 	case deny:
-		o.Deny, err = stringSet(ruleDeny, v)
+		o.Deny, err = stringSet(c, ruleDeny, v)
 	case reasons:
-		o.Reasons, err = stringSet(ruleReasons, v)
+		o.Reasons, err = stringSet(c, ruleReasons, v)
 	case obligations:
-		o.Obligations, err = properties(v)
+		o.Obligations, err = properties(c, v)
 	}
 	return err
 }
 
-func stringSet(rule string, v value.Value) ([]string, error) {
+func stringSet(c *builtin.Call, rule string, v value.Value) ([]string, error) {
 	if v.Kind() != value.Set {
 		return nil, wrongShape(rule, "a set of strings", v)
 	}
 	if v.Len() == 0 {
 		return nil, nil
 	}
+	members, err := c.Scan(v)
+	if err != nil {
+		return nil, err
+	}
 	texts := make([]string, 0, v.Len())
-	for member := range v.All() {
+	for member := range members.All() {
 		if member.Kind() != value.String {
 			return nil, wrongShape(rule, "a set of strings; a member", member)
 		}
 		text := member.Text()
+		if err := c.Work(1+int64(len(text)/64), goBytes); err != nil {
+			return nil, err
+		}
 		if !utf8.ValidString(text) {
 			return nil, policy.Errorf(policy.Failed, "policy failed: %s has the member %q, which is not valid UTF-8", rule, text)
 		}
 		texts = append(texts, text)
 	}
-	slices.Sort(texts)
-	return texts, nil
+	return texts, nil // sorted, as the members of a set are
 }
 
-func properties(v value.Value) (policy.Properties, error) {
+func properties(c *builtin.Call, v value.Value) (policy.Properties, error) {
 	if v.Kind() != value.Object {
 		return policy.Properties{}, wrongShape(ruleObligations, "an object", v)
 	}
 	if v.Len() == 0 {
 		return policy.Properties{}, nil
 	}
-	plain, err := goValue(v)
+	plain, err := goValue(c, v)
 	if err != nil {
 		return policy.Properties{}, err
 	}
@@ -166,9 +172,16 @@ func properties(v value.Value) (policy.Properties, error) {
 	return p, nil
 }
 
+// goBytes is what one value takes in Go, with its name in a map.
+const goBytes = 96
+
 // goValue copies a value, so that it can leave the evaluation that it belongs to.
 // A name that is no string is refused: as JSON, it could take the place of another.
-func goValue(v value.Value) (any, error) {
+// What stands in a value more than once is copied each time, and is charged for.
+func goValue(c *builtin.Call, v value.Value) (any, error) {
+	if err := c.Work(4, goBytes); err != nil {
+		return nil, err
+	}
 	switch v.Kind() {
 	case value.Bool:
 		return v.IsTrue(), nil
@@ -177,9 +190,13 @@ func goValue(v value.Value) (any, error) {
 	case value.String:
 		return v.Text(), nil
 	case value.Array, value.Set:
+		members, err := c.Scan(v)
+		if err != nil {
+			return nil, err
+		}
 		list := make([]any, 0, v.Len())
-		for _, e := range v.All() {
-			plain, err := goValue(e)
+		for _, e := range members.All() {
+			plain, err := goValue(c, e)
 			if err != nil {
 				return nil, err
 			}
@@ -187,12 +204,16 @@ func goValue(v value.Value) (any, error) {
 		}
 		return list, nil
 	case value.Object:
+		members, err := c.Scan(v)
+		if err != nil {
+			return nil, err
+		}
 		m := make(map[string]any, v.Len())
-		for name, e := range v.All() {
+		for name, e := range members.All() {
 			if name.Kind() != value.String {
 				return nil, wrongShape(ruleObligations, "an object with names that are strings, at every depth; a name", name)
 			}
-			plain, err := goValue(e)
+			plain, err := goValue(c, e)
 			if err != nil {
 				return nil, err
 			}

@@ -31,8 +31,8 @@ var (
 // below a millisecond's worth.
 const interval = 1 << 12
 
-// Meter counts what an evaluation costs. It belongs to one goroutine. The zero
-// Meter has no limits and no context.
+// Meter counts what an evaluation costs. It belongs to one goroutine. [Meter.Reset]
+// begins an evaluation; the zero Meter allows none.
 type Meter struct {
 	fuel  int64 // steps until the next look at the context
 	steps int64 // steps left beyond fuel

@@ -39,7 +39,7 @@ func extreme(name string, sign int) Func {
 		if v.Kind() != value.Array && v.Kind() != value.Set {
 			return value.Value{}, wrongType(name, 1, v, "set", "array")
 		}
-		if err := c.ordered(v); err != nil {
+		if _, err := c.scan(v); err != nil {
 			return value.Value{}, err
 		}
 		if v.Kind() == value.Set { // in order, and no two are equal
@@ -98,11 +98,12 @@ func all(c *Call, args []value.Value) (value.Value, error) {
 	if v.Kind() != value.Array && v.Kind() != value.Set {
 		return value.Value{}, wrongType("all", 1, v, "array", "set")
 	}
-	if err := c.ordered(v); err != nil {
+	members, err := c.scan(v)
+	if err != nil {
 		return value.Value{}, err
 	}
 	var key, elem value.Value
-	for s := v.Scan(); s.Next(&key, &elem); {
+	for members.Next(&key, &elem) {
 		if err := c.Step(1); err != nil || !elem.IsTrue() {
 			return value.False, err
 		}
@@ -139,11 +140,12 @@ func member(c *Call, args []value.Value) (value.Value, error) {
 			}
 		}
 	case value.Object:
-		if err := c.ordered(in); err != nil {
+		members, err := c.scan(in)
+		if err != nil {
 			return value.Value{}, err
 		}
 		var key, val value.Value
-		for s := in.Scan(); s.Next(&key, &val); {
+		for members.Next(&key, &val) {
 			if same, err := c.equal(x, val); same || err != nil {
 				return value.Boolean(same), err
 			}

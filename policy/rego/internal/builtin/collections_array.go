@@ -15,7 +15,8 @@ func (c *Call) elements(to []value.Value, v value.Value) ([]value.Value, error) 
 	if err := c.Bytes(int64(n) * elemBytes); err != nil {
 		return nil, err
 	}
-	if err := c.ordered(v); err != nil {
+	members, err := c.scan(v)
+	if err != nil {
 		return nil, err
 	}
 	if to == nil {
@@ -33,7 +34,7 @@ func (c *Call) elements(to []value.Value, v value.Value) ([]value.Value, error) 
 		return to, nil
 	}
 	var key, elem value.Value
-	for s := v.Scan(); s.Next(&key, &elem); {
+	for members.Next(&key, &elem) {
 		if err := c.Step(1); err != nil {
 			return nil, err
 		}

@@ -41,11 +41,12 @@ func objectKeys(c *Call, args []value.Value) (value.Value, error) {
 
 // keySet gives the keys of an object as a set.
 func (c *Call) keySet(object value.Value) (value.Value, error) {
-	if err := c.ordered(object); err != nil {
+	members, err := c.scan(object)
+	if err != nil {
 		return value.Value{}, err
 	}
 	keys := value.NewSet(object.Len())
-	for key := range object.All() {
+	for key := range members.All() {
 		if err := c.add(keys, key); err != nil {
 			return value.Value{}, err
 		}
@@ -82,11 +83,12 @@ func objectRemove(c *Call, args []value.Value) (value.Value, error) {
 	if err != nil {
 		return value.Value{}, err
 	}
-	if err := c.ordered(v); err != nil {
+	members, err := c.scan(v)
+	if err != nil {
 		return value.Value{}, err
 	}
 	rest := value.NewObject(0)
-	for key, val := range v.All() {
+	for key, val := range members.All() {
 		found, err := c.has(keys, key)
 		if err == nil && !found {
 			err = c.insert(rest, key, val)
@@ -113,11 +115,12 @@ func objectFilter(c *Call, args []value.Value) (value.Value, error) {
 	if v.Len() < keys.Len() {
 		through, in = keys, v
 	}
-	if err := c.ordered(through); err != nil {
+	members, err := c.scan(through)
+	if err != nil {
 		return value.Value{}, err
 	}
 	part := value.NewObject(0)
-	for key := range through.All() {
+	for key := range members.All() {
 		found, err := c.get(in, key)
 		if err == nil && found.Defined() {
 			err = c.insert(part, key, v.Get(key))
@@ -151,10 +154,11 @@ func objectUnion(c *Call, args []value.Value) (value.Value, error) {
 // does the same.
 func (c *Call) overwrite(a, b value.Value) (value.Value, error) {
 	merged := value.NewObject(0)
-	if err := c.ordered(a); err != nil {
+	members, err := c.scan(a)
+	if err != nil {
 		return value.Value{}, err
 	}
-	for key, val := range a.All() {
+	for key, val := range members.All() {
 		over, err := c.get(b, key)
 		if err != nil {
 			return value.Value{}, err
@@ -172,10 +176,10 @@ func (c *Call) overwrite(a, b value.Value) (value.Value, error) {
 			return value.Value{}, err
 		}
 	}
-	if err := c.ordered(b); err != nil {
+	if members, err = c.scan(b); err != nil {
 		return value.Value{}, err
 	}
-	for key, val := range b.All() {
+	for key, val := range members.All() {
 		under, err := c.get(a, key)
 		if err == nil && !under.Defined() {
 			err = c.insert(merged, key, val)
@@ -223,10 +227,11 @@ type underlay struct {
 
 // merge puts the members of an object beneath those of one that is being built.
 func (u underlay) merge(to, from value.Value) error {
-	if err := u.c.ordered(from); err != nil {
+	members, err := u.c.scan(from)
+	if err != nil {
 		return err
 	}
-	for key, val := range from.All() {
+	for key, val := range members.All() {
 		have, err := u.c.get(to, key)
 		switch {
 		case err != nil:
@@ -252,11 +257,12 @@ func (u underlay) own(v value.Value) (value.Value, error) {
 	if v.Kind() != value.Object {
 		return v, nil
 	}
-	if err := u.c.ordered(v); err != nil {
+	members, err := u.c.scan(v)
+	if err != nil {
 		return value.Value{}, err
 	}
 	copied := value.NewObject(v.Len())
-	for key, val := range v.All() {
+	for key, val := range members.All() {
 		val, err := u.own(val)
 		if err == nil {
 			err = u.c.insert(copied, key, val)
@@ -290,20 +296,22 @@ func (c *Call) isSubset(super, sub value.Value) (bool, error) {
 	case value.Array:
 		return c.hasRun(super, sub)
 	case value.Set:
-		if err := c.ordered(sub); err != nil {
+		members, err := c.scan(sub)
+		if err != nil {
 			return false, err
 		}
-		for m := range sub.All() {
+		for m := range members.All() {
 			if found, err := c.has(super, m); !found || err != nil {
 				return false, err
 			}
 		}
 		return true, nil
 	}
-	if err := c.ordered(sub); err != nil {
+	members, err := c.scan(sub)
+	if err != nil {
 		return false, err
 	}
-	for key, val := range sub.All() {
+	for key, val := range members.All() {
 		in, err := c.get(super, key)
 		if err != nil || !in.Defined() {
 			return false, err

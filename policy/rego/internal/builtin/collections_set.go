@@ -40,11 +40,12 @@ func (c *Call) difference(a, b value.Value) (value.Value, error) { return c.sift
 
 // sift gives the members of a that are in b, or those that are not.
 func (c *Call) sift(a, b value.Value, in bool) (value.Value, error) {
-	if err := c.ordered(a); err != nil {
+	members, err := c.scan(a)
+	if err != nil {
 		return value.Value{}, err
 	}
 	result := value.NewSet(0)
-	for m := range a.All() {
+	for m := range members.All() {
 		found, err := c.has(b, m)
 		if err == nil && found == in {
 			err = c.add(result, m)
@@ -76,10 +77,11 @@ func or(c *Call, args []value.Value) (value.Value, error) {
 
 // addAll adds the members of a set to one that is being built.
 func (c *Call) addAll(to, from value.Value) error {
-	if err := c.ordered(from); err != nil {
+	members, err := c.scan(from)
+	if err != nil {
 		return err
 	}
-	for m := range from.All() {
+	for m := range members.All() {
 		if err := c.add(to, m); err != nil {
 			return err
 		}
@@ -130,10 +132,11 @@ func setOfSets(c *Call, name string, v value.Value) error {
 	if v.Kind() != value.Set {
 		return wrongType(name, 1, v, "set")
 	}
-	if err := c.ordered(v); err != nil {
+	members, err := c.scan(v)
+	if err != nil {
 		return err
 	}
-	for m := range v.All() {
+	for m := range members.All() {
 		if err := c.Step(1); err != nil {
 			return err
 		}

@@ -19,7 +19,8 @@ func sum(c *Call, args []value.Value) (value.Value, error) {
 	if v.Kind() != value.Array && v.Kind() != value.Set {
 		return value.Value{}, wrongType("sum", 1, v, "set", "array")
 	}
-	if err := c.ordered(v); err != nil {
+	members, err := c.scan(v)
+	if err != nil {
 		return value.Value{}, err
 	}
 	var total int64
@@ -35,7 +36,7 @@ func sum(c *Call, args []value.Value) (value.Value, error) {
 		return value.Int(total), nil
 	}
 	var key, elem value.Value
-	for s := v.Scan(); s.Next(&key, &elem); {
+	for members.Next(&key, &elem) {
 		if err := c.Step(1); err != nil {
 			return value.Value{}, err
 		}
@@ -72,7 +73,7 @@ func product(c *Call, args []value.Value) (value.Value, error) {
 	if v.Kind() != value.Array && v.Kind() != value.Set {
 		return value.Value{}, wrongType("product", 1, v, "set", "array")
 	}
-	if err := c.ordered(v); err != nil {
+	if _, err := c.scan(v); err != nil {
 		return value.Value{}, err
 	}
 	return c.total("product", v, totalOf{

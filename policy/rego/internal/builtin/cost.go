@@ -34,11 +34,18 @@ func (c *Call) look(v value.Value) error {
 // measure says what v amounts to, and charges like look.
 func (c *Call) measure(v value.Value) (value.Size, error) { return v.Measure(c.Step) }
 
-// ordered charges for putting the members of an object or a set in order, which
-// going through them takes.
-func (c *Call) ordered(v value.Value) error {
+// scan returns a cursor over a composite in order. It charges for putting the
+// members in order, also where they are, and for more where they are long. What
+// goes through an object, or through a set for the first time, gets its cursor here.
+func (c *Call) scan(v value.Value) (value.Cursor, error) {
 	n := int64(v.Len())
-	return c.Step(1 + n*log2(n)/4)
+	if err := c.Step(1 + n*log2(n)/4); err != nil {
+		return value.Cursor{}, err
+	}
+	if v.InOrder() {
+		return v.Scan(), nil
+	}
+	return v.ScanFor(c.Step)
 }
 
 // log2 returns how often n can be halved, and 1.
@@ -50,9 +57,7 @@ func (c *Call) equal(a, b value.Value) (bool, error) {
 		return false, err
 	}
 	if a.IsComposite() && a.Kind() == b.Kind() {
-		if err := c.look(smaller(a, b)); err != nil {
-			return false, err
-		}
+		return value.EqualFor(a, b, c.Step)
 	}
 	return value.Equal(a, b), nil
 }
@@ -63,9 +68,7 @@ func (c *Call) compare(a, b value.Value) (int, error) {
 		return 0, err
 	}
 	if a.IsComposite() && a.Kind() == b.Kind() {
-		if err := c.look(smaller(a, b)); err != nil {
-			return 0, err
-		}
+		return value.CompareFor(a, b, c.Step)
 	}
 	return value.Compare(a, b), nil
 }
@@ -83,14 +86,6 @@ func comparing(a, b value.Value) int64 {
 		return 1 + textSteps(min(len(a.Text()), len(b.Text())))
 	}
 	return 1
-}
-
-// smaller returns the composite that ends a comparison of both first.
-func smaller(a, b value.Value) value.Value {
-	if a.Len() < b.Len() {
-		return a
-	}
-	return b
 }
 
 // longAddress is longer than any address or network, but for zeros before its

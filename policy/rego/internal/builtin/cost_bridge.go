@@ -66,11 +66,12 @@ func (c *Call) clashes(v value.Value) (int64, error) {
 		return 0, nil
 	}
 	var sum, keys int64
-	if err := c.ordered(v); err != nil {
+	members, err := c.scan(v)
+	if err != nil {
 		return 0, err
 	}
 	var key, val value.Value
-	for s := v.Scan(); s.Next(&key, &val); {
+	for members.Next(&key, &val) {
 		if err := c.Step(1); err != nil {
 			return 0, err
 		}

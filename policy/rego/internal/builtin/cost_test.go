@@ -64,6 +64,9 @@ func TestHostileCalls(t *testing.T) {
 	inChild(t, func(t *testing.T) {
 		text := func(s string) value.Value { return value.Text(s) }
 		rep := strings.Repeat
+		alikeSet, alikeObject := value.NewSet(0), value.NewObject(0)
+		alikeAtFirst(1000, 300, func(member value.Value) { alikeSet.Add(member) })
+		alikeAtFirst(1000, 300, func(member value.Value) { alikeObject.Insert(member, value.True) })
 		for _, tc := range []struct {
 			does string
 			name string
@@ -103,6 +106,11 @@ func TestHostileCalls(t *testing.T) {
 			{"a layout of a megabyte", "time.format", []value.Value{value.NewArray(value.Int(0), text("UTC"), text(rep("January", 1<<17)))}},
 			{"an indent of a megabyte", "json.marshal_with_options", []value.Value{deep(1000), object("indent", text(rep(" ", 1<<20)))}},
 			{"replacements without end", "strings.replace_n", []value.Value{object("a", text(rep("b", 1<<16))), text(rep("a", 1<<20))}},
+			{"sets in sets that are equal", "equal", []value.Value{sets(5, 0), sets(5, 0)}},
+			{"sets in sets, as a member", "internal.member_2", []value.Value{sets(5, 1), value.SetOf(sets(5, 0))}},
+			{"members that differ in their last element", "sort", []value.Value{alikeSet}},
+			{"keys that differ in their last element", "object.keys", []value.Value{alikeObject}},
+			{"names that are no strings, at every depth", "json.marshal", []value.Value{unnamed(60)}},
 			{"one long text to replace", "strings.replace_n", []value.Value{object("b"+rep("a", 30_000), text("x")), text(rep("a", 1<<20))}},
 			{"lines without end", "internal.print", []value.Value{value.NewArray(many10(), many10(), many10(), many10(), many10(), many10(), many10(), many10(), many10())}},
 		} {
@@ -366,6 +374,42 @@ func doubled(levels int) value.Value {
 	v := value.Int(1)
 	for range levels {
 		v = value.NewArray(v, v)
+	}
+	return v
+}
+
+// sets is a set of sets of sets: each has the same seven, and another one.
+func sets(depth, which int) value.Value {
+	if depth == 0 {
+		return value.Int(int64(which))
+	}
+	set := value.NewSet(8)
+	for i := range 7 {
+		set.Add(sets(depth-1, i))
+	}
+	set.Add(sets(depth-1, 7+which))
+	return set
+}
+
+// alikeAtFirst is a set, or the keys of an object, of arrays that begin with the
+// same long one.
+func alikeAtFirst(n, long int, add func(member value.Value)) {
+	first := value.NewArray()
+	for i := range long {
+		first.Append(object("a", value.Int(int64(i))))
+	}
+	for i := range n {
+		add(value.NewArray(first, value.Int(int64(i*7919%100_003))))
+	}
+}
+
+// unnamed is an object that has another one, and a name that is no string.
+func unnamed(levels int) value.Value {
+	v := value.Int(1)
+	for range levels {
+		o := object("a", v)
+		o.Insert(value.NewArray(value.Int(1)), value.True)
+		v = object("b", o)
 	}
 	return v
 }

@@ -116,13 +116,17 @@ func urlqueryEncodeObject(c *Call, args []value.Value) (value.Value, error) {
 	if v.Kind() != value.Object {
 		return value.Value{}, wrongType("urlquery.encode_object", 1, v, "object")
 	}
+	members, err := c.scan(v)
+	if err != nil {
+		return value.Value{}, err
+	}
 	named := make(map[string]value.Value, v.Len())
-	for key, val := range v.All() {
+	for key, val := range members.All() {
 		name := key.Text()
 		if key.Kind() != value.String {
-			text, err := key.AppendJSON(nil)
+			text, err := key.AppendJSONFor(nil, c.Step)
 			if err != nil {
-				return value.Value{}, fail("urlquery.encode_object", "%v", err)
+				return value.Value{}, failJSON("urlquery.encode_object", err)
 			}
 			name = string(text)
 		}
@@ -130,7 +134,10 @@ func urlqueryEncodeObject(c *Call, args []value.Value) (value.Value, error) {
 	}
 	query := make(url.Values, len(named))
 	for name, val := range named {
-		list, ok := stringList(val)
+		list, ok, err := c.stringList(val)
+		if err != nil {
+			return value.Value{}, err
+		}
 		if !ok {
 			return value.Value{}, typeError("urlquery.encode_object", "operand 1 values must be string, array[string], or set[string]")
 		}
@@ -140,21 +147,24 @@ func urlqueryEncodeObject(c *Call, args []value.Value) (value.Value, error) {
 }
 
 // stringList returns a string, or an array or a set of strings.
-func stringList(v value.Value) ([]string, bool) {
+func (c *Call) stringList(v value.Value) (list []string, ok bool, err error) {
 	switch v.Kind() {
 	case value.String:
-		return []string{v.Text()}, true
+		return []string{v.Text()}, true, nil
 	case value.Array, value.Set:
-		list := make([]string, 0, v.Len())
-		for _, e := range v.All() {
+		members, err := c.scan(v)
+		if err != nil {
+			return nil, false, err
+		}
+		for _, e := range members.All() {
 			if e.Kind() != value.String {
-				return nil, false
+				return nil, false, nil
 			}
 			list = append(list, e.Text())
 		}
-		return list, true
+		return list, true, nil
 	}
-	return nil, false
+	return nil, false, nil
 }
 
 func urlqueryDecodeObject(c *Call, args []value.Value) (value.Value, error) {

@@ -164,14 +164,17 @@ func (c *Call) text(v value.Value) (string, error) {
 
 // appendText appends what [value.Value.AppendText] does, and charges for it.
 func (c *Call) appendText(dst []byte, v value.Value) ([]byte, error) {
+	var s value.Cursor
 	switch v.Kind() {
 	case value.Array:
+		s = v.Scan()
 		dst = append(dst, '[')
 	case value.Object, value.Set:
 		if v.Len() == 0 {
 			return v.AppendText(dst), c.Work(1, 5)
 		}
-		if err := c.ordered(v); err != nil {
+		var err error
+		if s, err = c.scan(v); err != nil {
 			return nil, err
 		}
 		dst = append(dst, '{')
@@ -191,7 +194,6 @@ func (c *Call) appendText(dst []byte, v value.Value) ([]byte, error) {
 		return v.AppendText(dst), nil
 	}
 	var key, val value.Value
-	s := v.Scan()
 	for first := true; s.Next(&key, &val); first = false {
 		if !first {
 			dst = append(dst, ", "...)
@@ -298,7 +300,10 @@ func templateString(c *Call, args []value.Value) (value.Value, error) {
 				break
 			}
 			conflict = conflict || part.Len() > 1
-			s := part.Scan()
+			s, err := c.scan(part)
+			if err != nil {
+				return value.Value{}, err
+			}
 			s.Next(&part, &part)
 		}
 		text := part.Text()

@@ -53,10 +53,11 @@ func (c *Call) positioned(object value.Value) (value.Value, error) {
 		return object, nil
 	}
 	built := value.NewObject(0)
-	if err := c.ordered(object); err != nil {
+	members, err := c.scan(object)
+	if err != nil {
 		return value.Value{}, err
 	}
-	for key, val := range object.All() {
+	for key, val := range members.All() {
 		if err := c.insert(built, key, val); err != nil {
 			return value.Value{}, err
 		}
@@ -96,14 +97,15 @@ func (r *reach) meet(nodes value.Value) error {
 			}
 		}
 	case value.Set:
-		if err := r.c.ordered(nodes); err != nil {
+		members, err := r.c.scan(nodes)
+		if err != nil {
 			return err
 		}
 		if err := r.c.Step(int64(nodes.Len()) * r.cost); err != nil {
 			return err
 		}
 		var key, node value.Value
-		for s := nodes.Scan(); s.Next(&key, &node); {
+		for members.Next(&key, &node) {
 			if err := r.c.look(node); err != nil {
 				return err
 			}
@@ -154,11 +156,12 @@ func reachablePaths(c *Call, args []value.Value) (value.Value, error) {
 		return value.Value{}, err
 	}
 	p := paths{c: c, graph: args[0], found: value.NewSet(0)}
-	if err := c.ordered(args[1]); err != nil {
+	members, err := c.scan(args[1])
+	if err != nil {
 		return value.Value{}, err
 	}
 	var key, node value.Value
-	for s := args[1].Scan(); s.Next(&key, &node); {
+	for members.Next(&key, &node) {
 		edges, err := c.get(p.graph, node)
 		if err == nil && edges.Defined() {
 			p.path = append(p.path[:0], node)
@@ -185,11 +188,12 @@ func (p *paths) follow(edges value.Value, step func(node value.Value) error) err
 	if !isNodes(edges) || edges.Len() == 0 {
 		return p.end()
 	}
-	if err := p.c.ordered(edges); err != nil {
+	members, err := p.c.scan(edges)
+	if err != nil {
 		return err
 	}
 	var key, node value.Value
-	for s := edges.Scan(); s.Next(&key, &node); {
+	for members.Next(&key, &node) {
 		if err := step(node); err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package builtin
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/util"
@@ -30,11 +31,20 @@ func (c *Call) jsonText(name string, v value.Value) ([]byte, value.Size, error) 
 	if err := c.block(size.Values*6 + size.Text/4); err != nil {
 		return nil, size, err
 	}
-	text, err := v.AppendJSON(make([]byte, 0, length))
+	text, err := v.AppendJSONFor(make([]byte, 0, length), c.Step)
 	if err != nil {
-		return nil, size, fail(name, "%v", err)
+		return nil, size, failJSON(name, err)
 	}
 	return text, size, c.Bytes(max(0, int64(len(text))-length))
+}
+
+// failJSON returns the error of a built-in that has met what is no JSON, and the
+// meter's as it is.
+func failJSON(name string, err error) error {
+	if e, ok := errors.AsType[*value.NotJSON](err); ok {
+		return fail(name, "%v", e)
+	}
+	return err
 }
 
 func jsonMarshal(c *Call, args []value.Value) (value.Value, error) {
@@ -60,7 +70,11 @@ func jsonMarshalWithOptions(c *Call, args []value.Value) (value.Value, error) {
 	prefix, indent := "", "\t"
 	given, pretty, said := false, false, false
 	i := -1
-	for key, val := range options.All() {
+	members, err := c.scan(options)
+	if err != nil {
+		return value.Value{}, err
+	}
+	for key, val := range members.All() {
 		i++
 		switch {
 		case key.Kind() != value.String:

@@ -41,11 +41,12 @@ func (c *Call) jsonPaths(name string, args []value.Value) (value.Value, error) {
 	if list.Kind() != value.Array && list.Kind() != value.Set {
 		return value.Value{}, wrongType(name, 2, list, "set", "array")
 	}
-	if err := c.ordered(list); err != nil {
+	members, err := c.scan(list)
+	if err != nil {
 		return value.Value{}, err
 	}
 	root := value.NewObject(0)
-	for _, path := range list.All() {
+	for _, path := range members.All() {
 		segments, err := c.segments(name, path)
 		if err == nil {
 			err = c.plant(root, segments)
@@ -121,11 +122,12 @@ func (c *Call) keepPaths(v, paths value.Value) (value.Value, error) {
 	if v.Kind() == value.Object && v.Len() < paths.Len() {
 		through, in = paths, v
 	}
-	if err := c.ordered(through); err != nil {
+	members, err := c.scan(through)
+	if err != nil {
 		return value.Value{}, err
 	}
 	kept := emptyLike(v)
-	for key, elem := range through.All() {
+	for key, elem := range members.All() {
 		key = pathKey(through, key, elem)
 		below, err := c.get(in, key)
 		if err != nil {
@@ -152,11 +154,12 @@ func (c *Call) dropPaths(v, paths value.Value) (value.Value, error) {
 	if paths.Kind() != value.Object || !v.IsComposite() {
 		return v, c.Step(1)
 	}
-	if err := c.ordered(v); err != nil {
+	members, err := c.scan(v)
+	if err != nil {
 		return value.Value{}, err
 	}
 	rest := emptyLike(v)
-	for key, elem := range v.All() {
+	for key, elem := range members.All() {
 		key = pathKey(v, key, elem)
 		below, err := c.get(paths, key)
 		if err != nil {

@@ -8,8 +8,9 @@ import "github.com/microwall/microwall/policy/rego/internal/value"
 // it as a key.
 func (c *Call) Look(v value.Value) error { return c.look(v) }
 
-// Ordered charges for going through the members of an object or a set in order.
-func (c *Call) Ordered(v value.Value) error { return c.ordered(v) }
+// Scan returns a cursor over a composite in order, and charges for putting its
+// members in order.
+func (c *Call) Scan(v value.Value) (value.Cursor, error) { return c.scan(v) }
 
 // Equal reports whether a and b are the same value.
 func (c *Call) Equal(a, b value.Value) (bool, error) { return c.equal(a, b) }

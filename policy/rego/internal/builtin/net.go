@@ -209,12 +209,12 @@ func eachCIDR(c *Call, name string, position int, v value.Value, do func(i int, 
 	if v.Kind() == value.String {
 		return do(0, v, v)
 	}
-	if err := c.ordered(v); err != nil {
+	members, err := c.scan(v)
+	if err != nil {
 		return err
 	}
 	var key, elem value.Value
-	s := v.Scan()
-	for i := 0; s.Next(&key, &elem); i++ {
+	for i := 0; members.Next(&key, &elem); i++ {
 		if err := c.Step(4); err != nil {
 			return err
 		}

@@ -24,14 +24,15 @@ func cidrMerge(c *Call, args []value.Value) (value.Value, error) {
 		return value.Value{}, fail(name, "operand must be an array")
 	}
 	n := int64(list.Len())
-	if err := c.ordered(list); err != nil {
+	members, err := c.scan(list)
+	if err != nil {
 		return value.Value{}, err
 	}
 	if err := c.Work(20*n+n*log2(n), 96*n); err != nil {
 		return value.Value{}, err
 	}
 	ranges := make([]addressRange, 0, n)
-	for _, elem := range list.All() {
+	for _, elem := range members.All() {
 		if elem.Kind() != value.String {
 			return value.Value{}, fail(name, "element must be string")
 		}

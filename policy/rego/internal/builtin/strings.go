@@ -289,11 +289,12 @@ func concat(c *Call, args []value.Value) (value.Value, error) {
 	if k := list.Kind(); k != value.Array && k != value.Set {
 		return value.Value{}, wrongType(name, 2, list, "set", "array")
 	}
-	if err := c.ordered(list); err != nil {
+	members, err := c.scan(list)
+	if err != nil {
 		return value.Value{}, err
 	}
 	size := len(delimiter) * max(list.Len()-1, 0)
-	for _, e := range list.All() {
+	for _, e := range members.All() {
 		if e.Kind() != value.String {
 			return value.Value{}, wrongElement(name, 2, list, e, "string")
 		}
@@ -308,8 +309,7 @@ func concat(c *Call, args []value.Value) (value.Value, error) {
 	var b strings.Builder
 	b.Grow(size)
 	var key, e value.Value
-	s := list.Scan()
-	for first := true; s.Next(&key, &e); first = false {
+	for first := true; members.Next(&key, &e); first = false {
 		if list.Len() == 1 {
 			return e, nil
 		}

@@ -136,11 +136,12 @@ func (e *end) checkOne(c *Call, position int, v value.Value) error {
 	default:
 		return wrongType(e.name, position, v, "string", "set", "array")
 	}
-	if err := c.ordered(v); err != nil {
+	members, err := c.scan(v)
+	if err != nil {
 		return err
 	}
 	var key, elem value.Value
-	for s := v.Scan(); s.Next(&key, &elem); {
+	for members.Next(&key, &elem) {
 		if elem.Kind() != value.String {
 			return wrongElement(e.name, position, v, elem, "string")
 		}

@@ -81,13 +81,14 @@ func newReplacer(c *Call, pairs, s value.Value) (*replacer, error) {
 	if _, err := textOf(name, 2, s); err != nil {
 		return nil, err
 	}
-	if err := c.ordered(pairs); err != nil {
+	members, err := c.scan(pairs)
+	if err != nil {
 		return nil, err
 	}
 	r := &replacer{}
 	list := make([]string, 0, 2*pairs.Len())
 	var size int64
-	for old, by := range pairs.All() {
+	for old, by := range members.All() {
 		if old.Kind() != value.String {
 			return nil, typeError(name, "operand 1 non-string key found in pattern object")
 		}

@@ -27,11 +27,12 @@ func (w *walker) visit(v value.Value) error {
 	if !v.IsComposite() {
 		return nil
 	}
-	if err := w.c.ordered(v); err != nil {
+	members, err := w.c.scan(v)
+	if err != nil {
 		return err
 	}
 	var key, elem value.Value
-	for s := v.Scan(); s.Next(&key, &elem); {
+	for members.Next(&key, &elem) {
 		w.path = append(w.path, key)
 		err := w.visit(elem)
 		w.path = w.path[:len(w.path)-1]

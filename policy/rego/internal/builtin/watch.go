@@ -80,10 +80,11 @@ func (c *Call) printed(operand value.Value) ([]string, error) {
 		return []string{"<undefined>"}, c.Step(1)
 	case operand.Kind() == value.Set:
 		texts := make([]string, 0, operand.Len())
-		if err := c.ordered(operand); err != nil {
+		members, err := c.scan(operand)
+		if err != nil {
 			return nil, err
 		}
-		for member := range operand.All() {
+		for member := range members.All() {
 			text, err := c.plainText(member)
 			if err != nil {
 				return nil, err

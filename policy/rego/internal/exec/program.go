@@ -198,7 +198,7 @@ func (p *Program) Test(ctx context.Context, answer int, w *builtin.Watch, l budg
 // Answer computes the answers whose bit is set in wanted and hands each of them to
 // use, but for those that are undefined. What use is given belongs to the
 // evaluation, and must not be kept.
-func (p *Program) Answer(ctx context.Context, in value.Input, wanted uint, l budget.Limits, use func(i int, v value.Value) error) error {
+func (p *Program) Answer(ctx context.Context, in value.Input, wanted uint, l budget.Limits, use func(c *builtin.Call, i int, v value.Value) error) error {
 	m := p.machine(ctx, l)
 	defer p.release(m)
 	m.input = in
@@ -214,7 +214,7 @@ func (p *Program) Answer(ctx context.Context, in value.Input, wanted uint, l bud
 		if !m.answer.Defined() {
 			continue
 		}
-		if err := use(i, m.answer); err != nil {
+		if err := use(&m.call, i, m.answer); err != nil {
 			return err
 		}
 	}

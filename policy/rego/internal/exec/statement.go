@@ -557,10 +557,11 @@ func (m *machine) scanArray(l []value.Value, v value.Value, o *loop) int {
 
 // scanMembers goes through the members of an object or a set.
 func (m *machine) scanMembers(l []value.Value, v value.Value, o *loop) int {
-	if err := m.call.Ordered(v); err != nil {
+	c, err := m.call.Scan(v)
+	if err != nil {
 		return m.fail(err)
 	}
-	for c := v.Scan(); c.Next(&l[o.key], &l[o.val]); {
+	for c.Next(&l[o.key], &l[o.val]) {
 		if err := m.meter.Step(o.steps); err != nil {
 			return m.fail(err)
 		}
@@ -697,7 +698,14 @@ func (m *machine) merge(a, b value.Value) (value.Value, error) {
 		return value.Value{}, err
 	}
 	o := value.NewObject(int(n))
-	for k, v := range a.All() {
+	members, err := m.call.Scan(a)
+	if err != nil {
+		return value.Value{}, err
+	}
+	for k, v := range members.All() {
+		if err := m.hashed(k); err != nil {
+			return value.Value{}, err
+		}
 		if w := b.Get(k); w.Defined() {
 			both, err := m.merge(v, w)
 			if err != nil {
@@ -707,7 +715,13 @@ func (m *machine) merge(a, b value.Value) (value.Value, error) {
 		}
 		o.Insert(k, v)
 	}
-	for k, v := range b.All() {
+	if members, err = m.call.Scan(b); err != nil {
+		return value.Value{}, err
+	}
+	for k, v := range members.All() {
+		if err := m.hashed(k); err != nil {
+			return value.Value{}, err
+		}
 		if !a.Get(k).Defined() {
 			o.Insert(k, v)
 		}

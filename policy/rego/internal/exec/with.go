@@ -115,7 +115,14 @@ func (m *machine) upsert(v value.Value, path []value.Value, replacement value.Va
 	}
 	o := value.NewBase(members + 1)
 	if members > 0 {
-		for k, e := range v.All() {
+		copied, err := m.call.Scan(v)
+		if err != nil {
+			return value.Value{}, err
+		}
+		for k, e := range copied.All() {
+			if err := m.hashed(k); err != nil {
+				return value.Value{}, err
+			}
 			o.Insert(k, e)
 		}
 	}

@@ -141,15 +141,7 @@ func (v Value) Has(member Value) bool {
 // All yields the members of an object and of a set (as key and value) and the
 // elements of an array with their index, in OPA's order.
 func (v Value) All() func(yield func(key, val Value) bool) {
-	return func(yield func(key, val Value) bool) {
-		c := v.Scan()
-		var k, e Value
-		for c.Next(&k, &e) {
-			if !yield(k, e) {
-				return
-			}
-		}
-	}
+	return func(yield func(key, val Value) bool) { v.Scan().All()(yield) }
 }
 
 // Cursor goes through a composite. The zero Cursor has nothing to go through.
@@ -160,15 +152,15 @@ type Cursor struct {
 	anyway  bool     // in any order
 }
 
-// Scan returns a cursor in OPA's order; over nothing, if v is no composite.
+// Scan returns a cursor in OPA's order; over nothing, if v is no composite. Putting
+// the members in that order may take long: what bounds that is [Value.ScanFor].
 func (v Value) Scan() Cursor {
+	if !v.InOrder() {
+		return new(comparer).scan(v)
+	}
 	c := Cursor{v: v, n: v.Len()}
-	switch {
-	case v.tag == Object.as(held):
+	if v.tag == Object.as(held) {
 		c.names = v.names()
-		slices.Sort(c.names)
-	case v.Kind() >= Object && v.form() == built:
-		v.ref.(*table).sort()
 	}
 	return c
 }
@@ -192,6 +184,18 @@ func (v Value) names() []string {
 		return names
 	}
 	return slices.AppendSeq(names, v.ref.(policy.Composite).Names())
+}
+
+// All yields what the cursor has not gone through yet, as [Value.All] does.
+func (c Cursor) All() func(yield func(key, val Value) bool) {
+	return func(yield func(key, val Value) bool) {
+		var k, e Value
+		for c.Next(&k, &e) {
+			if !yield(k, e) {
+				return
+			}
+		}
+	}
 }
 
 // Next sets key and val to the next member and reports whether there was one.

@@ -192,3 +192,28 @@ func BenchmarkEqual(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkOrder puts a set in order whose members came in another one.
+func BenchmarkOrder(b *testing.B) {
+	for name, member := range map[string]func(i int) value.Value{
+		"numbers": func(i int) value.Value { return value.Int(int64(i)) },
+		"strings": func(i int) value.Value { return value.Text("user-" + strconv.Itoa(i)) },
+		"pairs":   func(i int) value.Value { return value.NewArray(value.Text("team"), value.Int(int64(i))) },
+	} {
+		for _, n := range []int{10, 1000, 100_000} {
+			b.Run(name+"/"+strconv.Itoa(n), func(b *testing.B) {
+				members := make([]value.Value, n)
+				for i := range members {
+					members[i] = member(i * 7919 % 1_000_003)
+				}
+				b.ReportAllocs()
+				for b.Loop() {
+					b.StopTimer()
+					set := value.SetOf(members...)
+					b.StartTimer()
+					set.Scan()
+				}
+			})
+		}
+	}
+}

@@ -167,7 +167,7 @@ func (t *table) add(key Value) (i int, isNew bool) {
 		}
 		t.index[place] = hash>>32<<32 | uint64(n+1)
 	}
-	if t.ordered && n > 0 && Compare(t.keys[n-1], key) > 0 {
+	if t.ordered && n > 0 && !follows(t.keys[n-1], key) {
 		t.ordered = false
 	}
 	t.order = nil
@@ -206,16 +206,13 @@ func (t *table) reindex(size int) {
 	}
 }
 
-func (t *table) sort() {
-	if t.ordered || t.order != nil {
-		return
-	}
-	t.order = make([]uint32, len(t.keys))
-	for i := range t.order {
-		t.order[i] = uint32(i)
-	}
-	slices.SortFunc(t.order, func(a, b uint32) int { return Compare(t.keys[a], t.keys[b]) })
+// follows reports whether b is known to come after a: composites, which may take
+// long to compare, are not compared.
+func follows(a, b Value) bool {
+	return a.Kind() < b.Kind() || a.Kind() == b.Kind() && !a.IsComposite() && Compare(a, b) <= 0
 }
+
+func (t *table) inOrder() bool { return t.ordered || t.order != nil }
 
 // Freeze makes a value that was built safe for concurrent readers.
 func Freeze(v Value) {
@@ -228,7 +225,7 @@ func Freeze(v Value) {
 			Freeze(e)
 		}
 	case *table:
-		ref.sort()
+		new(comparer).sort(ref)
 		ref.sealed = true
 		for _, k := range ref.keys {
 			Freeze(k)

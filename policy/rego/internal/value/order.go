@@ -20,43 +20,10 @@ func Compare(a, b Value) int {
 		return compareNumbers(a, b)
 	case String:
 		return strings.Compare(a.text(), b.text())
-	case Array:
-		n, m := a.Len(), b.Len()
-		for i := range min(n, m) {
-			if c := Compare(a.Elem(i), b.Elem(i)); c != 0 {
-				return c
-			}
-		}
-		return cmp.Compare(n, m)
-	case Object, Set:
-		return compareMembers(a, b)
+	case Array, Object, Set:
+		return new(comparer).compare(a, b)
 	}
 	return 0
-}
-
-func compareMembers(a, b Value) int {
-	ac, bc := a.Scan(), b.Scan()
-	var ak, av, bk, bv Value
-	for {
-		aok, bok := ac.Next(&ak, &av), bc.Next(&bk, &bv)
-		if !aok || !bok {
-			switch {
-			case aok:
-				return 1
-			case bok:
-				return -1
-			}
-			return 0
-		}
-		if c := Compare(ak, bk); c != 0 {
-			return c
-		}
-		if a.Kind() == Object {
-			if c := Compare(av, bv); c != 0 {
-				return c
-			}
-		}
-	}
 }
 
 // Equal reports whether a and b are the same value. 1 and 1.0 are.
@@ -74,41 +41,8 @@ func Equal(a, b Value) bool {
 		return compareNumbers(a, b) == 0
 	case String:
 		return a.num == b.num && a.text() == b.text()
-	case Array:
-		n := a.Len()
-		if n != b.Len() {
-			return false
-		}
-		for i := range n {
-			if !Equal(a.Elem(i), b.Elem(i)) {
-				return false
-			}
-		}
-		return true
-	case Object:
-		if a.Len() != b.Len() {
-			return false
-		}
-		c := a.members()
-		var k, v Value
-		for c.Next(&k, &v) {
-			if w := b.Get(k); !w.Defined() || !Equal(v, w) {
-				return false
-			}
-		}
-		return true
-	case Set:
-		if a.Len() != b.Len() {
-			return false
-		}
-		c := a.members()
-		var k, v Value
-		for c.Next(&k, &v) {
-			if !b.Has(k) {
-				return false
-			}
-		}
-		return true
+	case Array, Object, Set:
+		return new(comparer).equal(a, b)
 	}
 	return true
 }

@@ -59,9 +59,22 @@ func (v Value) AppendText(dst []byte) []byte {
 // keys become the same, the one that comes later in order stays; members are
 // sorted by name; <, > and & are escaped, and what is not UTF-8 is U+FFFD.
 //
-// It returns an error for a number whose spelling is not JSON's, for instance
+// It returns a [*NotJSON] for a number whose spelling is not JSON's, for instance
 // one that to_number made of ".5", and for the undefined Value.
-func (v Value) AppendJSON(dst []byte) ([]byte, error) {
+func (v Value) AppendJSON(dst []byte) ([]byte, error) { return v.appendJSON(dst, new(comparer)) }
+
+// AppendJSONFor is [Value.AppendJSON] for a charge, which pays for putting members in
+// order.
+func (v Value) AppendJSONFor(dst []byte, charge Charge) ([]byte, error) {
+	c := comparer{charge: charge}
+	dst, err := v.appendJSON(dst, &c)
+	if err := c.end(); err != nil {
+		return nil, err
+	}
+	return dst, err
+}
+
+func (v Value) appendJSON(dst []byte, o *comparer) ([]byte, error) {
 	switch v.Kind() {
 	case Null:
 		return append(dst, "null"...), nil
@@ -73,27 +86,32 @@ func (v Value) AppendJSON(dst []byte) ([]byte, error) {
 		return appendJSONString(dst, v.text()), nil
 	case Array, Set:
 		dst = append(dst, '[')
-		c := v.Scan()
+		c := o.scan(v)
 		var key, elem Value
 		for first := true; c.Next(&key, &elem); first = false {
 			if !first {
 				dst = append(dst, ',')
 			}
 			var err error
-			if dst, err = elem.AppendJSON(dst); err != nil {
+			if dst, err = elem.appendJSON(dst, o); err != nil {
 				return nil, err
 			}
 		}
 		return append(dst, ']'), nil
 	case Object:
-		return v.appendJSONObject(dst)
+		return v.appendJSONObject(dst, o)
 	}
-	return nil, fmt.Errorf("%s is no JSON", v.Kind())
+	return nil, &NotJSON{v.Kind().String() + " is no JSON"}
 }
+
+// NotJSON is why a value has no JSON.
+type NotJSON struct{ reason string }
+
+func (e *NotJSON) Error() string { return e.reason }
 
 func (v Value) appendJSONNumber(dst []byte) ([]byte, error) {
 	if v.form() == spelled && !json.Valid([]byte(v.text())) {
-		return nil, fmt.Errorf("json: invalid number literal %q", v.text())
+		return nil, &NotJSON{fmt.Sprintf("json: invalid number literal %q", v.text())}
 	}
 	return v.AppendNumeral(dst), nil
 }
@@ -109,21 +127,24 @@ func appendJSONString(dst []byte, s string) []byte {
 	return append(append(append(dst, '"'), s...), '"')
 }
 
-func (v Value) appendJSONObject(dst []byte) ([]byte, error) {
-	c := v.Scan()
+func (v Value) appendJSONObject(dst []byte, o *comparer) ([]byte, error) {
+	c := o.scan(v)
 	var key, val Value
-	start := len(dst)
+	if v.form() == built {
+		for look := c; look.Next(&key, &val); { // before anything is written, which would be twice at every level
+			if key.Kind() != String {
+				return v.appendRenamedJSON(dst, o)
+			}
+		}
+	}
 	dst = append(dst, '{')
 	for first := true; c.Next(&key, &val); first = false {
-		if key.Kind() != String {
-			return v.appendRenamedJSON(dst[:start])
-		}
 		if !first {
 			dst = append(dst, ',')
 		}
 		dst = append(appendJSONString(dst, key.text()), ':')
 		var err error
-		if dst, err = val.AppendJSON(dst); err != nil {
+		if dst, err = val.appendJSON(dst, o); err != nil {
 			return nil, err
 		}
 	}
@@ -131,12 +152,12 @@ func (v Value) appendJSONObject(dst []byte) ([]byte, error) {
 }
 
 // appendRenamedJSON is for objects with keys that are not strings.
-func (v Value) appendRenamedJSON(dst []byte) ([]byte, error) {
+func (v Value) appendRenamedJSON(dst []byte, o *comparer) ([]byte, error) {
 	members := make(map[string]Value, v.Len())
-	for key, val := range v.All() {
+	for key, val := range o.scan(v).All() {
 		name := key.Text()
 		if key.Kind() != String {
-			text, err := key.AppendJSON(nil)
+			text, err := key.appendJSON(nil, o)
 			if err != nil {
 				return nil, err
 			}
@@ -145,13 +166,15 @@ func (v Value) appendRenamedJSON(dst []byte) ([]byte, error) {
 		members[name] = val
 	}
 	dst = append(dst, '{')
-	for i, name := range slices.Sorted(maps.Keys(members)) {
+	names := slices.Collect(maps.Keys(members))
+	o.sortTexts(names)
+	for i, name := range names {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
 		dst = append(appendJSONString(dst, name), ':')
 		var err error
-		if dst, err = members[name].AppendJSON(dst); err != nil {
+		if dst, err = members[name].appendJSON(dst, o); err != nil {
 			return nil, err
 		}
 	}
