@@ -173,7 +173,7 @@ func TestAFaultTellsAHostileSenderOnlySoMuch(t *testing.T) {
 	if strings.ToValidUTF8(err.Error(), "") != err.Error() {
 		t.Error("the text was cut inside a character")
 	}
-	r := policy.Request{Context: properties(t, map[string]any{"n": json.Number(strings.Repeat("9", 1<<20))})}
+	r := policy.Request{Context: properties(t, map[string]any{long: json.Number(strings.Repeat("9", 300))})}
 	if _, err := wire.RequestProto(&r); err == nil || len(err.Error()) > 1000 || !strings.HasSuffix(err.Error(), "send it as a string") {
 		t.Errorf("%.2000v", err)
 	}

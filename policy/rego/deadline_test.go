@@ -69,8 +69,7 @@ func TestNothingGoesOnAfterItsDeadline(t *testing.T) {
 			r := request(t)
 			r.Context = props(t, map[string]any{"big": big, "names": names, "q": -1})
 			in := rego.NewInput(&r, noon)
-			for _, limit := range []time.Duration{50, 150, 300} {
-				limit *= time.Millisecond
+			for _, limit := range []time.Duration{50 * time.Millisecond, 150 * time.Millisecond, 300 * time.Millisecond} {
 				p, err := rego.Compile(t.Context(), source("package authz\n"+module, "{}"), rego.Options{Budget: limit, Steps: 1 << 60, Bytes: 2 << 30})
 				if err != nil {
 					t.Fatal(err)
