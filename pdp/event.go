@@ -6,7 +6,7 @@ import (
 	"github.com/microwall/microwall/policy"
 )
 
-// Event is something that a [Service] or [Releases] did: one of [Decided],
+// Event is something that a [Service] or [Releases] did: one of [*Decided],
 // [Pushed] and [PushRefused]. Events come from many goroutines at once and must
 // not block.
 type Event interface{ event() }
@@ -36,6 +36,6 @@ type PushRefused struct {
 	Err       error
 }
 
-func (Decided) event()     {}
+func (*Decided) event()    {}
 func (Pushed) event()      {}
 func (PushRefused) event() {}

@@ -62,7 +62,9 @@ func (s *Service) Authorize(ctx context.Context, r policy.Request) (policy.Decis
 	defer s.leave()
 	now := s.config.Now()
 	d, err := decide(ctx, s.config.Source.Snapshot(), s.config.Limits, &r, now)
-	s.tell(&r, &d, err, now)
+	if s.config.Events != nil {
+		s.tell(new(Decided), &r, &d, err, now)
+	}
 	return d, err
 }
 
@@ -78,6 +80,10 @@ func (s *Service) AuthorizeBatch(ctx context.Context, rs []policy.Request) ([]po
 	defer s.leave()
 	snapshot, now := s.config.Source.Snapshot(), s.config.Now()
 	results := make([]policy.Result, len(rs))
+	var events []Decided
+	if s.config.Events != nil {
+		events = make([]Decided, len(rs))
+	}
 	begun := now
 	for i := range rs {
 		if err := ctx.Err(); err != nil {
@@ -85,19 +91,19 @@ func (s *Service) AuthorizeBatch(ctx context.Context, rs []policy.Request) ([]po
 		}
 		r := &results[i]
 		r.Decision, r.Err = decide(ctx, snapshot, s.config.Limits, &rs[i], now)
-		begun = s.tell(&rs[i], &r.Decision, r.Err, begun)
+		if events != nil {
+			begun = s.tell(&events[i], &rs[i], &r.Decision, r.Err, begun)
+		}
 	}
 	return results, nil
 }
 
-// tell reports a decision that was begun at a time, and returns the time when
-// it ended.
-func (s *Service) tell(r *policy.Request, d *policy.Decision, err error, begun time.Time) time.Time {
-	if s.config.Events == nil {
-		return begun
-	}
+// tell reports a decision that was begun at a time, as the event e, and returns
+// the time when it ended.
+func (s *Service) tell(e *Decided, r *policy.Request, d *policy.Decision, err error, begun time.Time) time.Time {
 	now := s.config.Now()
-	s.config.Events(Decided{Request: r, Decision: d, Err: err, Took: now.Sub(begun)})
+	*e = Decided{Request: r, Decision: d, Err: err, Took: now.Sub(begun)}
+	s.config.Events(e)
 	return now
 }
 

@@ -130,7 +130,7 @@ func TestACallThatIsOverIsNotDecided(t *testing.T) {
 
 func TestEveryDecisionIsReported(t *testing.T) {
 	var events []pdp.Decided
-	s := pdp.New(pdp.Config{Source: snapshot(t, `allow if input.action.name == "Add"`), Events: func(e pdp.Event) { events = append(events, e.(pdp.Decided)) }})
+	s := pdp.New(pdp.Config{Source: snapshot(t, `allow if input.action.name == "Add"`), Events: func(e pdp.Event) { events = append(events, *e.(*pdp.Decided)) }})
 	_, _ = s.Authorize(t.Context(), testkit.Request("shop.cart", "Add"))
 	_, _ = s.Authorize(t.Context(), testkit.Request("shop.other", "Add"))
 	_, _ = s.AuthorizeBatch(t.Context(), []policy.Request{testkit.Request("shop.cart", "Remove")})

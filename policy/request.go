@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"cmp"
 	"unicode/utf8"
 )
 
@@ -85,11 +84,16 @@ func (l Limits) Check(r *Request) error {
 	if _, err := ParseNamespace(string(r.Namespace)); err != nil {
 		return err
 	}
-	if err := cmp.Or(
-		checkField("subject.type", r.Subject.Type), checkField("subject.id", r.Subject.ID), checkField("action.name", r.Action.Name),
-		checkField("resource.type", r.Resource.Type), checkField("resource.id", r.Resource.ID),
-	); err != nil {
-		return err
+	for _, f := range [...]struct{ path, value string }{
+		{"subject.type", r.Subject.Type}, {"subject.id", r.Subject.ID}, {"action.name", r.Action.Name},
+		{"resource.type", r.Resource.Type}, {"resource.id", r.Resource.ID},
+	} {
+		if f.value == "" {
+			return Errorf(BadRequest, "%s is missing or empty; every request names it", f.path)
+		}
+		if !utf8.ValidString(f.value) {
+			return Errorf(BadRequest, "%s is not valid UTF-8", f.path)
+		}
 	}
 	size := len(r.Subject.Type) + len(r.Subject.ID) + len(r.Action.Name) + len(r.Resource.Type) + len(r.Resource.ID) +
 		r.Subject.Properties.size + r.Action.Properties.size + r.Resource.Properties.size + r.Context.size
@@ -98,16 +102,6 @@ func (l Limits) Check(r *Request) error {
 		return Errorf(Exhausted, "request is %d bytes, the limit is %d; send less, or raise --max-request-bytes", size, l.RequestBytes)
 	}
 	return l.checkCallPath(r.Context)
-}
-
-func checkField(path, value string) error {
-	if value == "" {
-		return Errorf(BadRequest, "%s is missing or empty; every request names it", path)
-	}
-	if !utf8.ValidString(value) {
-		return Errorf(BadRequest, "%s is not valid UTF-8", path)
-	}
-	return nil
 }
 
 func (l Limits) checkCallPath(context Properties) error {

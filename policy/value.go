@@ -61,8 +61,8 @@ type Value struct {
 // Composite is a JSON object or array that is held in another form than Go's
 // maps and slices, for instance protobuf's Struct, and is read in place. An
 // implementation must not change while it is read, and must be comparable to
-// nothing: it is only ever called. Its values are made with [StringValue],
-// [FloatValue], [BoolValue], [NullValue], [ObjectValue], [ArrayValue] and, for
+// nothing: it is only ever called. Its values are made with [StringValue] or
+// [CheckedStringValue], [FloatValue], [BoolValue], [NullValue], [ObjectValue], [ArrayValue] and, for
 // what is no JSON value, [InvalidValue].
 //
 // One that knows without a look at its values whether it is an array of strings
@@ -97,6 +97,10 @@ func StringValue(s string) Value {
 	}
 	return Value{typ: String, text: s}
 }
+
+// CheckedStringValue returns s, which has been found to be UTF-8, as
+// [CheckedProperties] requires: a value is looked up more often than it is read.
+func CheckedStringValue(s string) Value { return Value{typ: String, text: s} }
 
 // FloatValue returns f. What a double cannot say exactly is invalid: NaN,
 // infinities, and whole numbers beyond 2^53-1, which may have been another

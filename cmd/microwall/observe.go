@@ -63,7 +63,7 @@ func newObserver(log *slog.Logger) *observer {
 
 func (o *observer) pdp(e pdp.Event) {
 	switch e := e.(type) {
-	case pdp.Decided:
+	case *pdp.Decided:
 		// A namespace that decided is one that exists: a label for every name
 		// that somebody asks for would let strangers fill the memory.
 		namespace := ""

@@ -59,7 +59,7 @@ func (t *tree) value(e *entry) policy.Value {
 	case policy.Number:
 		return policy.FloatValue(double(t.raw[e.at : e.at+8]))
 	case policy.String:
-		return policy.StringValue(t.raw[e.at:e.end])
+		return policy.CheckedStringValue(t.raw[e.at:e.end])
 	case policy.Array:
 		return policy.ArrayValue(&t.nodes[e.at])
 	case policy.Object:
