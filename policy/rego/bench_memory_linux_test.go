@@ -30,6 +30,8 @@ import (
 //	busy/quiet   the one by the other
 //	floor-us     the same as quiet-us for a question that costs nothing: how late
 //	             this machine is by itself
+//	spin-us      the same as floor-us beside a loop that does nothing: how late
+//	             this machine is with a processor less
 //
 // where x is the size of the JSON. It says the more about busy-us the more
 // activations there are: run it with -benchtime 10x.
@@ -47,6 +49,10 @@ func BenchmarkMemory(b *testing.B) {
 			live := heap().objects - before - float64(len(s.text))
 			quietly := func() { <-time.After(2 * time.Second) }
 			floor, _ := observe(b, s, free{s}, questionsPerSecond, quietly)
+			spin, _ := observe(b, s, free{s}, questionsPerSecond, func() {
+				for start := time.Now(); time.Since(start) < 4*time.Second; {
+				}
+			})
 			var quiet, busy []time.Duration
 			var peak usage
 			for b.Loop() {
@@ -66,6 +72,7 @@ func BenchmarkMemory(b *testing.B) {
 			b.ReportMetric(tail(busy), "busy-us")
 			b.ReportMetric(tail(busy)/tail(quiet), "busy/quiet")
 			b.ReportMetric(tail(floor), "floor-us")
+			b.ReportMetric(tail(spin), "spin-us")
 		})
 	}
 }
