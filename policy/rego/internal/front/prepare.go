@@ -17,7 +17,14 @@ import (
 //     planner takes what is tried for what holds: `not data.roles[x]`, with rules
 //     under data.roles, would never hold.
 //   - A composite that is stated alone is computed: a call in it may fail.
+//   - A module without rules has a function, which nobody can call. The planner
+//     forgets packages without rules where it looks one up by a variable, which
+//     are empty objects, as those with functions alone are.
 func (c *Compiled) prepareModule(m *ast.Module) {
+	if len(m.Rules) == 0 {
+		head := ast.Head{Reference: ast.Ref{ast.VarTerm("$")}, Name: "$", Args: ast.Args{ast.VarTerm("_")}, Value: ast.BooleanTerm(true), Location: m.Package.Location}
+		m.Rules = append(m.Rules, &ast.Rule{Head: &head, Body: ast.NewBody(ast.NewExpr(ast.BooleanTerm(true))), Module: m, Location: m.Package.Location})
+	}
 	stated := 0
 	ast.WalkExprs(m, func(e *ast.Expr) bool {
 		c.orderWith(e)
