@@ -64,10 +64,12 @@ func newObserver(log *slog.Logger) *observer {
 func (o *observer) pdp(e pdp.Event) {
 	switch e := e.(type) {
 	case *pdp.Decided:
-		// A namespace that decided is one that exists: a label for every name
-		// that somebody asks for would let strangers fill the memory.
+		// A namespace that decided, or whose policy failed, is one that exists: a
+		// label for every name that somebody asks for would let strangers fill
+		// the memory.
+		failed := policy.KindOf(e.Err) == policy.Failed
 		namespace := ""
-		if len(e.Decision.Versions) > 0 {
+		if failed || len(e.Decision.Versions) > 0 {
 			namespace = string(e.Request.Namespace)
 		}
 		outcome := "denied"
@@ -79,7 +81,7 @@ func (o *observer) pdp(e pdp.Event) {
 		}
 		o.decisions.WithLabelValues(namespace, outcome).Inc()
 		o.seconds.Observe(e.Took.Seconds())
-		if policy.KindOf(e.Err) == policy.Failed {
+		if failed {
 			o.log.Error("policy failed", "namespace", e.Request.Namespace, "error", e.Err)
 		}
 	case pdp.Pushed:
