@@ -42,8 +42,9 @@ func newAuthorize(w world) *cobra.Command {
 client does (--nats), or by a folder (--bundle).
 
 The request is given by flags, or as AuthZEN JSON on stdin if neither --subject,
---action nor --resource is given. --context NAME=TEXT sets a text, and
---context NAME:=JSON any JSON value.
+--action nor --resource is given; what AuthZEN does not know in it is ignored, and
+named on stderr. --context NAME=TEXT sets a text, and --context NAME:=JSON any
+JSON value.
 
 Properties of the subject, the action and the resource can only be given as
 JSON: {"subject": {"type": "user", "id": "ann", "properties": {...}}, ...}.
@@ -155,7 +156,10 @@ func (f *authorizeFlags) request(w world) (policy.Request, error) {
 		if err != nil {
 			return policy.Request{}, fmt.Errorf("read the request from stdin: %w", err)
 		}
-		return authzen.ParseRequest(raw, n)
+		// On the wire such members must be ignored; who types them has made a slip.
+		return authzen.ParseRequest(raw, n, authzen.Ignored(func(path string, known []string) {
+			fmt.Fprintf(w.stderr, "microwall: %.200q is no member of a request and is ignored; known are %s\n", path, strings.Join(known, ", "))
+		}))
 	}
 	r := policy.Request{Namespace: n, Action: policy.Action{Name: f.action}}
 	for _, e := range []struct {

@@ -13,8 +13,8 @@
 //	}
 //
 // namespace is Microwall's own, and optional where there is a default. Members
-// that AuthZEN does not know are ignored, as it demands. What could be read in
-// two ways is refused, because whoever checked the request before may have read
+// that AuthZEN does not know are ignored, as it demands, and told of to those who
+// ask ([Ignored]). What could be read in two ways is refused, because whoever checked the request before may have read
 // the other: a name that is there twice, in ignored members too; a name that
 // differs from a known one in case only; invalid UTF-8, unpaired surrogates
 // among it; a member of another type than it must have, null included; anything

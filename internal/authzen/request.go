@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -24,8 +26,11 @@ const maxDepth = 128
 //
 // Errors are of kind policy.BadRequest and name the member. They come with the
 // zero Request.
-func ParseRequest(src []byte, defaultNamespace policy.Namespace) (policy.Request, error) {
-	d := decoder{jsontext.NewDecoder(bytes.NewBuffer(src))}
+func ParseRequest(src []byte, defaultNamespace policy.Namespace, options ...Option) (policy.Request, error) {
+	d := newDecoder(src)
+	for _, set := range options {
+		set(&d)
+	}
 	r, err := d.request(defaultNamespace)
 	if err == nil {
 		err = d.end()
@@ -34,6 +39,16 @@ func ParseRequest(src []byte, defaultNamespace policy.Namespace) (policy.Request
 		return policy.Request{}, asBadRequest(err)
 	}
 	return r, nil
+}
+
+// Option of [ParseRequest].
+type Option func(*decoder)
+
+// Ignored tells of each member that is ignored, in their order: its path, for
+// instance "subject.colour", and the sorted names that are known in its place. It
+// is for doors that are not AuthZEN's, where such a member is a slip.
+func Ignored(tell func(path string, known []string)) Option {
+	return func(d *decoder) { d.ignored = tell }
 }
 
 // asBadRequest keeps the errors of this package and explains those of the JSON
@@ -49,7 +64,14 @@ func asBadRequest(err error) error {
 	return policy.Errorf(policy.BadRequest, "request is not JSON as it must be: %w", err)
 }
 
-type decoder struct{ *jsontext.Decoder }
+type decoder struct {
+	*jsontext.Decoder
+	ignored func(path string, known []string) // nil tells nobody
+}
+
+func newDecoder(src []byte) decoder {
+	return decoder{Decoder: jsontext.NewDecoder(bytes.NewBuffer(src))}
+}
 
 // member reads the value of one member of an object; path is how errors call
 // it.
@@ -151,6 +173,9 @@ func (d decoder) object(path string, known map[string]member) error {
 				return err
 			}
 			read = func(path string) error {
+				if d.ignored != nil {
+					d.ignored(path, slices.Sorted(maps.Keys(known)))
+				}
 				_, err := d.value(path)
 				return err
 			}

@@ -2,6 +2,7 @@ package authzen_test
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -47,6 +48,32 @@ func TestAWholeRequestIsRead(t *testing.T) {
 		`"subject":{"id":"spiffe://boutique.example/ns/default/sa/frontend","properties":{"team":"shop"},"type":"workload"}}`
 	if got := spell(r); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestWhoeverAsksIsToldWhatIsIgnored(t *testing.T) {
+	const (
+		top    = " not action, context, evaluations, namespace, resource, subject"
+		entity = " not id, properties, type"
+	)
+	for src, want := range map[string][]string{
+		whole: nil,
+		`{"evaluations": [], "context": {"a": 1}, "subject": {"properties": {"b": 2}}}`: nil,
+		`{"contxt": {"a": {"b": 1}}, "x": null}`:                                        {"contxt" + top, "x" + top},
+		`{"subject": {"colour": 1, "id": "a"}, "resource": {"name": "b"}}`:              {"subject.colour" + entity, "resource.name" + entity},
+		`{"action": {"id": "a", "type": "b"}}`:                                          {"action.id not name, properties", "action.type not name, properties"},
+		`{"": 1}`:                                                                       {"" + top},
+	} {
+		var got []string
+		told, err := authzen.ParseRequest([]byte(src), "a", authzen.Ignored(func(path string, known []string) {
+			got = append(got, path+" not "+strings.Join(known, ", "))
+		}))
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: told %q, want %q; %v", src, got, want, err)
+		}
+		if untold, err := authzen.ParseRequest([]byte(src), "a"); err != nil || spell(untold) != spell(told) {
+			t.Errorf("%s is %s, and for who asks %s; %v", src, spell(untold), spell(told), err)
+		}
 	}
 }
 

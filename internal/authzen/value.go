@@ -1,15 +1,9 @@
 package authzen
 
-import (
-	"bytes"
-
-	"github.com/go-json-experiment/json/jsontext"
-)
-
 // ParseValue reads one JSON value as a member of properties is read: a Go value
 // that policy.NewProperties takes. Errors are of kind policy.BadRequest.
 func ParseValue(src []byte) (any, error) {
-	d := decoder{jsontext.NewDecoder(bytes.NewBuffer(src))}
+	d := newDecoder(src)
 	v, err := d.value("value")
 	if err == nil {
 		err = d.end()
