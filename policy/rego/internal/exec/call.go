@@ -162,7 +162,11 @@ func (b *builder) callDynamic(s *ir.CallDynamicStmt) op {
 		path[i] = b.c.expr(b.operand(o))
 	}
 	t, root := int(s.Result), b.c.program.dynamic
+	either := b.c.region.base[s.Result]
 	return func(m *machine, l []value.Value) int {
+		if either != inValue {
+			l[either] = value.Value{}
+		}
 		at := root
 		for _, e := range path {
 			v := e(l)

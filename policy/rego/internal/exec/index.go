@@ -238,7 +238,7 @@ func (c *compiler) indexOf(units []unit, among []int32, looked []string, room in
 	if best == "" || len(apart[best]) < 2 {
 		return &index{rest: among}
 	}
-	node := &index{names: names[best], look: c.pathExpr(int(ir.Input), names[best]), found: map[scalar]*index{}}
+	node := &index{names: names[best], look: c.pathExpr(int(ir.Input), names[best], inValue), found: map[scalar]*index{}}
 	groups := map[scalar][]int32{}
 	for _, i := range among {
 		at := slices.IndexFunc(units[i].tests, func(t test) bool { return t.path == best })

@@ -17,15 +17,14 @@ type node struct {
 	local    ir.Local    // if source is nil
 	source   *node
 	key      *node
-	// base is set for look-ups on a path into the data document.
-	base bool
+	base   footing // of the source
 	// names is how many names lead here from the local root, 0 if not only names do.
 	names int
 	root  ir.Local
 }
 
 // lookUpIn returns the look-up of a key.
-func lookUpIn(source, key *node, base bool) *node {
+func lookUpIn(source, key *node, base footing) *node {
 	n := &node{source: source, key: key, base: base}
 	switch {
 	case !key.isConstant() || key.constant.Kind() != value.String:
@@ -73,15 +72,10 @@ func (c *compiler) expr(n *node) expr {
 		return func(l []value.Value) value.Value { return l[i] }
 	}
 	if root, names, ok := n.path(); ok {
-		return c.pathExpr(int(root), names)
+		return c.pathExpr(int(root), names, n.base)
 	}
 	source, key, base := c.expr(n.source), n.key.constant, n.base
-	return func(l []value.Value) value.Value {
-		if base {
-			return source(l).GetBase(key)
-		}
-		return source(l).Get(key)
-	}
+	return func(l []value.Value) value.Value { return base.get(l, source(l), key) }
 }
 
 // kept is a path that is looked up once a call of the function, and where its
@@ -105,14 +99,14 @@ func pathKey(names []string) string {
 
 // pathExpr looks names up from a local. What the input holds is the same
 // throughout a function, unless the function replaces it.
-func (c *compiler) pathExpr(root int, names []string) expr {
+func (c *compiler) pathExpr(root int, names []string, base footing) expr {
 	path := c.options.Data.Path(names...)
-	if root == int(ir.Data) { // and a with statement may replace it
+	if base != inValue { // a with statement may replace what is there
 		return func(l []value.Value) value.Value {
 			if v := path.Of(l[root]); v.Defined() {
 				return v
 			}
-			return base(l[root], names)
+			return base.follow(l, l[root], names)
 		}
 	}
 	if root != int(ir.Input) || c.changed[ir.Input] {

@@ -17,8 +17,8 @@ type region struct {
 	constants map[ir.Local]value.Value
 	// alias are locals that are only another name for a local.
 	alias map[ir.Local]ir.Local
-	// base are locals that are only ever set by a path into the data document.
-	base map[ir.Local]bool
+	// base are locals that a path into the data document leads to.
+	base map[ir.Local]footing
 	// shared are locals that other regions set or read.
 	shared map[ir.Local]bool
 	// until are loops that are over once a local is set.
@@ -81,16 +81,12 @@ func (c *compiler) enter(b *ir.Block) {
 	}
 	r := &region{
 		locals: map[ir.Local]*local{}, spans: map[*ir.Block]span{}, constants: map[ir.Local]value.Value{},
-		alias: map[ir.Local]ir.Local{}, base: map[ir.Local]bool{}, shared: c.shared, until: map[*ir.ScanStmt]ir.Local{},
+		alias: map[ir.Local]ir.Local{}, base: map[ir.Local]footing{ir.Data: inBase}, shared: c.shared, until: map[*ir.ScanStmt]ir.Local{},
 	}
 	c.region, c.regionsOf[b] = r, r
 	r.survey(c, b, 0)
 	r.findAliases(c, b)
-	c.visit(b, func(s ir.Stmt) {
-		if dot, ok := s.(*ir.DotStmt); ok && len(r.of(dot.Target).sets) == 1 && r.isBase(dot.Source) {
-			r.base[dot.Target] = true
-		}
-	})
+	r.findBase(c, b)
 	made := map[ir.Local]int{} // changes that are in the constants
 	r.foldConstants(c, b, made)
 	r.dropChanged(c, b, made)
@@ -293,10 +289,6 @@ func (r *region) named(l ir.Local) ir.Local {
 	return l
 }
 
-func (r *region) isBase(o ir.Operand) bool {
-	l, ok := o.Value.(ir.Local)
-	return ok && (l == ir.Data || r.base[l])
-}
 
 // foldable reports whether a local is set once and read once, so that what it is
 // set to can be computed where it is read.

@@ -26,10 +26,10 @@ func (b *builder) statement(s ir.Stmt) {
 			return
 		}
 	case *ir.DotStmt:
-		n := lookUpIn(b.operand(s.Source), b.operand(s.Key), b.c.region.isBase(s.Source))
+		n := lookUpIn(b.operand(s.Source), b.operand(s.Key), b.c.region.footing(s.Source))
 		if n.isBelow(ir.Data) && b.c.fixed {
 			_, names, _ := n.path()
-			v := base(b.c.program.data, names)
+			v := inBase.follow(nil, b.c.program.data, names)
 			if !v.Defined() {
 				b.end(undefined)
 				return
@@ -115,14 +115,6 @@ func (b *builder) not(s *ir.NotStmt) {
 	})
 }
 
-// base looks names up in the data document.
-func base(v value.Value, names []string) value.Value {
-	for _, name := range names {
-		v = v.GetBase(value.Text(name))
-	}
-	return v
-}
-
 // negated turns what the block of a not gave into what the not gives.
 func negated(r int) int {
 	switch r {
@@ -146,12 +138,7 @@ func (b *builder) lookUp(n *node, target ir.Local) op {
 			return m.fail(err)
 		}
 		v := source(l)
-		if base {
-			v = v.GetBase(k)
-		} else {
-			v = v.Get(k)
-		}
-		if !v.Defined() {
+		if v = base.get(l, v, k); !v.Defined() {
 			return undefined
 		}
 		l[t] = v
@@ -363,7 +350,7 @@ func (b *builder) equal(s *ir.EqualStmt) op {
 		return func(m *machine, l []value.Value) int { return m.same(x(l), k) }
 	}
 	y := b.c.expr(ny)
-	if root, names, ok := nx.path(); ok && len(names) == 1 {
+	if root, names, ok := nx.path(); ok && len(names) == 1 && nx.base == inValue {
 		i, key := int(root), b.c.options.Data.Key(names[0])
 		return func(m *machine, l []value.Value) int {
 			return m.same(l[i].GetKey(&key), y(l))
@@ -418,6 +405,18 @@ func (m *machine) hashed(v value.Value) error {
 }
 
 func (b *builder) assignVar(s *ir.AssignVarStmt) op {
+	either := b.c.region.base[s.Target]
+	assign := b.assignTo(s)
+	if either <= inValue || b.c.region.footing(s.Source) != inBase {
+		return assign
+	}
+	return func(m *machine, l []value.Value) int {
+		l[either] = value.NullValue
+		return assign(m, l)
+	}
+}
+
+func (b *builder) assignTo(s *ir.AssignVarStmt) op {
 	n := b.operand(s.Source)
 	t := int(s.Target)
 	if n.isLocal() && (n.local == ir.Input || n.local == ir.Data) && b.c.isSave(s) {
@@ -452,7 +451,7 @@ func (b *builder) assignOnce(s *ir.AssignVarOnceStmt) op {
 // keyLookUp recognizes a loop over a base document whose body begins by comparing
 // the key with a value: a package is gone through by a key that is known.
 func (b *builder) keyLookUp(s *ir.ScanStmt) (key ir.Operand, rest *ir.Block, ok bool) {
-	if !b.c.region.isBase(ir.Operand{Value: s.Source}) || len(s.Block.Stmts) == 0 {
+	if b.c.region.footing(ir.Operand{Value: s.Source}) != inBase || len(s.Block.Stmts) == 0 {
 		return key, nil, false
 	}
 	equal, ok := s.Block.Stmts[0].(*ir.EqualStmt)
