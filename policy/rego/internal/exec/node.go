@@ -17,7 +17,7 @@ type node struct {
 	local    ir.Local    // if source is nil
 	source   *node
 	key      *node
-	base   footing // of the source
+	base     footing // of the source
 	// names is how many names lead here from the local root, 0 if not only names do.
 	names int
 	root  ir.Local

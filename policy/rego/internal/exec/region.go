@@ -289,7 +289,6 @@ func (r *region) named(l ir.Local) ir.Local {
 	return l
 }
 
-
 // foldable reports whether a local is set once and read once, so that what it is
 // set to can be computed where it is read.
 func (r *region) foldable(l ir.Local) bool {

@@ -90,7 +90,8 @@ func newRehearsal(compiler *ast.Compiler, limits planLimits) *rehearsal {
 	}
 }
 
-// run rehearses the plan of a query. Its error is *[TooCostly]. It is content
+// run rehearses the plan of a query. Its error is *[TooCostly], or *[Unplannable]
+// for what the planner would plan wrongly. It is content
 // with a plan that the planner will give up, and returns where that is; nil if it
 // will not.
 func (r *rehearsal) run(query ast.Body, names map[ast.Var]ast.Var) (end *unplannable, err error) {
@@ -101,6 +102,8 @@ func (r *rehearsal) run(query ast.Body, names map[ast.Var]ast.Var) (end *unplann
 			end = &cause
 		case exceeded:
 			err = r.refusal(cause)
+		case *Unplannable:
+			err = cause
 		default:
 			panic(cause)
 		}

@@ -1,6 +1,8 @@
 package front
 
 import (
+	"errors"
+
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
@@ -155,6 +157,17 @@ func (r *rehearsal) planRefDataExtent(virtual *trie, path ast.Ref, base bool, it
 	iter()
 }
 
+// errDepths is what the planner does not notice.
+var errDepths = errors.New("this refers to rules by a variable, and some of them have a variable in their own name where others go on with a constant; write the constant ones as one object, for instance `a.doc := {\"all\": true}` for `a.doc.all := true`")
+
+// goesOn reports whether a step of a reference may lead to a child of a node.
+func (r *rehearsal) goesOn(n *trie, step *ast.Term) bool {
+	if _, ok := step.Value.(ast.Var); ok {
+		return len(n.children) > 0
+	}
+	return n.child(step.Value) != nil
+}
+
 // optimizeLookup returns the nodes of the rules that a reference calls
 // dynamically, and up to which part of it; not ok if it is not planned like
 // that. Not ok is what the planner prints about at length.
@@ -230,6 +243,10 @@ descend:
 	}
 	var withRules []*trie
 	for _, n := range nodes {
+		if depth < len(ref)-1 && len(n.rules) == 0 && r.goesOn(n, ref[depth+1]) {
+			// The planner (v1.22.2) takes this one for data, and its rules for nothing.
+			panic(&Unplannable{File: r.at.File, Line: r.at.Row, Err: errDepths})
+		}
 		if depth == len(ref)-1 && len(n.rules) == 0 && len(n.children) > 0 {
 			return nil, 0, false
 		}
