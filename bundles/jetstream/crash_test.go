@@ -102,7 +102,7 @@ func TestSIGKILLBetweenBlobAndHeadLeavesNoHead(t *testing.T) {
 	dir := t.TempDir()
 	url, sigkill := child(t, dir)
 	ctx, cancel := context.WithCancel(t.Context())
-	p := newProxy(t, url, func() bool {
+	p := newProxy(t, url, aHead, func() bool {
 		sigkill()
 		cancel()
 		return false

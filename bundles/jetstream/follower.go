@@ -41,7 +41,8 @@ type FollowConfig struct {
 	// Namespaces to follow. Nil follows all of the domain: those that List
 	// returns.
 	Namespaces []policy.Namespace
-	// List returns the namespaces that have a head, as [Store.Namespaces] does.
+	// List returns the namespaces that have a head, as [Store.Namespaces] does,
+	// over Conn or otherwise.
 	// It is called on every poll and, up to twice a second or so, when one is
 	// pushed that it has not returned before; it may be called twice at once.
 	// It is used only if Namespaces is nil.
@@ -323,6 +324,11 @@ func (f *Follower) askSoon() {
 func (f *Follower) askAll(ctx context.Context, fresh bool) error {
 	all := f.config.Namespaces
 	if all == nil {
+		if fresh {
+			if err := f.heard(ctx); err != nil {
+				return err
+			}
+		}
 		var err error
 		if all, err = f.config.List(ctx); err != nil {
 			return err
@@ -342,6 +348,16 @@ func (f *Follower) askAll(ctx context.Context, fresh bool) error {
 		s.ask = true
 		s.fresh = s.fresh || fresh
 		f.enqueue(s)
+	}
+	return nil
+}
+
+// heard waits until the broker has the subscriptions. The list may come over
+// another connection, and overtake them: what is released in between would be
+// neither in it nor pushed. A head that is asked for on this connection cannot.
+func (f *Follower) heard(ctx context.Context) error {
+	if err := attempt(ctx, f.config.Conn, f.config.Conn.FlushWithContext); err != nil {
+		return policy.Errorf(policy.Unavailable, "cannot subscribe to the heads of %s: the broker does not answer (%w); it is tried again", f.config.Domain, err)
 	}
 	return nil
 }

@@ -72,7 +72,7 @@ func TestAFollowerOfAnEmptyBrokerIsSynced(t *testing.T) {
 func TestAFollowerCatchesUpOnWhatItMissedWhileDisconnected(t *testing.T) {
 	url := serve(t).URL()
 	s := openStore(t, url)
-	p := newProxy(t, url, nil)
+	p := newProxy(t, url, "", nil)
 	events := make(chan jetstream.Event, 1000)
 	nc, err := jetstream.Connect(t.Context(), p.url(), jetstream.ConnectOptions{Events: func(e jetstream.Event) { events <- e }})
 	if err != nil {
@@ -245,31 +245,35 @@ func TestWhatArrivesDuringAnOfferIsNotLost(t *testing.T) {
 	defer close(leave)
 	f.wantSynced(t)
 	first := mustPut(t, s, cart, note(cart, 1), nil, 0)
-	if got := <-entered; got != note(cart, 1) {
+	if got := receive(t, entered, "the first offer"); got != note(cart, 1) {
 		t.Fatalf("offered %q", got)
 	}
 	second := mustPut(t, s, cart, note(cart, 2), []byte("two"), first)
 	third := mustPut(t, s, cart, note(cart, 3), []byte("three"), second)
-	// A late echo of the second, as a deposed leader may send it.
-	late := &nats.Msg{Subject: "pdp.head.boutique.boutique_cart", Data: []byte(note(cart, 2) + "\x00Itwo"), Header: nats.Header{js.SequenceHeader: {fmt.Sprint(second)}}}
+	// When the broker pushes what it has acknowledged is its own affair; so the
+	// third is sent here as well, and behind it a late echo of the second, as a
+	// deposed leader may send it.
 	nc := connect(t, url)
-	if err := nc.PublishMsg(late); err != nil {
-		t.Fatal(err)
+	const subject = "pdp.head.boutique.boutique_cart"
+	for _, m := range []*nats.Msg{
+		{Subject: subject, Data: []byte(note(cart, 3) + "\x00Ithree"), Header: nats.Header{js.SequenceHeader: {fmt.Sprint(third)}}},
+		{Subject: subject, Data: []byte(note(cart, 2) + "\x00Itwo"), Header: nats.Header{js.SequenceHeader: {fmt.Sprint(second)}}},
+		// What is too large is ignored as soon as it arrives, and says by that
+		// that those before it have.
+		{Subject: subject, Data: make([]byte, 500_000)},
+	} {
+		if err := nc.PublishMsg(m); err != nil {
+			t.Fatal(err)
+		}
 	}
-	// Behind it on the same subscription, so that it has arrived by now.
-	if err := nc.PublishMsg(&nats.Msg{Subject: late.Subject, Data: []byte(note(cart, 3) + "\x00Ithree"), Header: nats.Header{js.SequenceHeader: {fmt.Sprint(third)}}}); err != nil {
-		t.Fatal(err)
-	}
+	wantEvent(t, f.events, func(e jetstream.Ignored) bool { return policy.KindOf(e.Err) == policy.Exhausted })
 	leave <- struct{}{}
-	if got := <-entered; got != note(cart, 3) {
+	if got := receive(t, entered, "the second offer"); got != note(cart, 3) {
 		t.Fatalf("%q was offered next, want the newest", got)
 	}
 	leave <- struct{}{}
 }
 
-// On a cluster the first answer may be behind. Here it is, because the release
-// comes after it and is not pushed.
-// loseRepublishing makes the broker push no heads any more.
 func TestABundleOverTheLimitIsRefusedBeforeItIsFetched(t *testing.T) {
 	url := serve(t).URL()
 	s := openStore(t, url)
@@ -309,6 +313,7 @@ func TestWhatIsDroppedIsAskedFor(t *testing.T) {
 	url := serve(t).URL()
 	s := openStore(t, url)
 	block, blocked := make(chan struct{}), make(chan struct{})
+	unblock := sync.OnceFunc(func() { close(block) })
 	var once sync.Once
 	followed := connect(t, url)
 	f := startFollower(t, url, jetstream.FollowConfig{Conn: followed, List: s.Namespaces, After: never, Events: func(e jetstream.Event) {
@@ -317,6 +322,7 @@ func TestWhatIsDroppedIsAskedFor(t *testing.T) {
 			once.Do(func() { close(blocked); <-block })
 		}
 	}}, nil)
+	defer unblock()
 	f.wantSynced(t)
 	nc := connect(t, url)
 	flood := func(n int) {
@@ -330,7 +336,7 @@ func TestWhatIsDroppedIsAskedFor(t *testing.T) {
 		}
 	}
 	flood(1)
-	<-blocked
+	receive(t, blocked, "the first message")
 	flood(5000)
 	// Nothing more fits into the subscription, so this one is dropped as well;
 	// the answer to a ping behind it says that it has been.
@@ -338,7 +344,7 @@ func TestWhatIsDroppedIsAskedFor(t *testing.T) {
 	if err := followed.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	close(block)
+	unblock()
 	wantEvent(t, f.events, func(e jetstream.SlowConsumer) bool { return strings.HasPrefix(e.Subject, "pdp.head.") && e.Dropped > 0 })
 	f.wantOffer(t, note(cart, 1), []byte("dropped"))
 }
@@ -354,7 +360,7 @@ func TestRunEndsWithItsContextEvenDuringAnOffer(t *testing.T) {
 		once.Do(func() { close(entered) })
 		return nil
 	})
-	<-entered
+	receive(t, entered, "the offer")
 	if err := f.stop(); err != nil {
 		t.Error(err)
 	}
@@ -371,9 +377,9 @@ func TestRunEndsWhenTheConnectionIsClosed(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() { done <- f.Run(t.Context()) }()
-	<-f.Synced()
+	receive(t, f.Synced(), "the first answer")
 	nc.Close()
-	wantKind(t, <-done, policy.Unavailable, "closed")
+	wantKind(t, receive(t, done, "the end of Run"), policy.Unavailable, "closed")
 
 	f, err = jetstream.NewFollower(jetstream.FollowConfig{Conn: nc, Domain: domain, Namespaces: cartOnly, Offer: func(context.Context, []byte, func(context.Context) ([]byte, error)) error { return nil }})
 	if err != nil {

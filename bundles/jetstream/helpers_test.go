@@ -71,6 +71,7 @@ func child(t *testing.T, dir string) (url string, kill func()) {
 		_ = cmd.Wait()
 	})
 	t.Cleanup(kill)
+	defer time.AfterFunc(patience, kill).Stop()
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil || !strings.HasPrefix(line, "nats://") {
 		t.Fatalf("the server process says %q, %v", line, err)
@@ -173,22 +174,26 @@ type proxy struct {
 	target   string
 	muted    atomic.Bool // drop what the server says
 	down     atomic.Bool // take no new connections
-	// atHead, if not nil, is called when a client publishes a head, before the
-	// server has it, and says whether it gets it.
-	atHead func() bool
+	// watch is what at, if not nil, is called for when a client says it, before
+	// the server hears it; at says whether it does.
+	watch string
+	at    func() bool
 
 	mu    sync.Mutex
 	conns map[net.Conn]bool
 	tasks sync.WaitGroup
 }
 
-func newProxy(t *testing.T, natsURL string, atHead func() bool) *proxy {
+// aHead begins the command by which a head is published.
+const aHead = "HPUB $KV.policy."
+
+func newProxy(t *testing.T, natsURL, watch string, at func() bool) *proxy {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{listener: l, target: strings.TrimPrefix(natsURL, "nats://"), atHead: atHead, conns: map[net.Conn]bool{}}
+	p := &proxy{listener: l, target: strings.TrimPrefix(natsURL, "nats://"), watch: watch, at: at, conns: map[net.Conn]bool{}}
 	p.tasks.Go(p.accept)
 	t.Cleanup(func() {
 		p.down.Store(true)
@@ -233,7 +238,6 @@ func (p *proxy) accept() {
 
 // up carries what the client says.
 func (p *proxy) up(client, server net.Conn) {
-	const head = "HPUB $KV.policy."
 	buf := make([]byte, 64<<10)
 	var tail []byte // what a match may have begun in
 	for {
@@ -242,12 +246,13 @@ func (p *proxy) up(client, server net.Conn) {
 			return
 		}
 		seen := append(tail, buf[:n]...)
-		if p.atHead != nil && bytes.Contains(seen, []byte(head)) && !p.atHead() {
-			return
-		}
-		tail = bytes.Clone(seen[max(0, len(seen)-len(head)+1):])
-		if bytes.Contains(seen, []byte(head)) {
-			tail = nil
+		tail = nil
+		if p.at != nil {
+			if !bytes.Contains(seen, []byte(p.watch)) {
+				tail = bytes.Clone(seen[max(0, len(seen)-len(p.watch)+1):])
+			} else if !p.at() {
+				return
+			}
 		}
 		if _, err := server.Write(buf[:n]); err != nil {
 			return
@@ -278,55 +283,6 @@ func (p *proxy) cut() {
 	defer p.mu.Unlock()
 	for c := range p.conns {
 		c.Close()
-	}
-}
-
-// clock hands out timers that go off when the test says so.
-type clock struct {
-	mu     sync.Mutex
-	timers []timer
-	made   chan struct{}
-}
-
-type timer struct {
-	d time.Duration
-	c chan time.Time
-}
-
-func newClock() *clock { return &clock{made: make(chan struct{}, 1)} }
-
-func (c *clock) after(d time.Duration) <-chan time.Time {
-	t := timer{d, make(chan time.Time, 1)}
-	c.mu.Lock()
-	c.timers = append(c.timers, t)
-	c.mu.Unlock()
-	select {
-	case c.made <- struct{}{}:
-	default:
-	}
-	return t.c
-}
-
-// fire sets off the next timer, waiting for it if need be, that the test wants
-// and that is not set off yet.
-func (c *clock) fire(t *testing.T, wanted func(time.Duration) bool) time.Duration {
-	t.Helper()
-	for {
-		c.mu.Lock()
-		for i, timer := range c.timers {
-			if wanted(timer.d) {
-				c.timers = append(c.timers[:i:i], c.timers[i+1:]...)
-				c.mu.Unlock()
-				timer.c <- time.Time{}
-				return timer.d
-			}
-		}
-		c.mu.Unlock()
-		select {
-		case <-c.made:
-		case <-t.Context().Done():
-			t.Fatal("the timer never came")
-		}
 	}
 }
 
@@ -378,7 +334,13 @@ func startFollower(t *testing.T, url string, c jetstream.FollowConfig, refuse fu
 	go func() { done <- f.Run(ctx) }()
 	f.stop = sync.OnceValue(func() error {
 		cancel()
-		return <-done
+		select {
+		case err := <-done:
+			return err
+		case <-time.After(patience):
+			t.Errorf("the follower was still running %s after it was stopped", patience)
+			return nil
+		}
 	})
 	t.Cleanup(func() { _ = f.stop() })
 	return f
@@ -426,24 +388,8 @@ func (f *follow) wantOffer(t *testing.T, note string, packed []byte) {
 		if o.note != note || !bytes.Equal(o.packed, packed) {
 			t.Fatalf("offered %q with %d bytes, want %q with %d", o.note, len(o.packed), note, len(packed))
 		}
-	case <-t.Context().Done():
-		t.Fatalf("%q was never offered", note)
-	}
-}
-
-// wantEvent waits for the next event of a type that the test wants.
-func wantEvent[E jetstream.Event](t *testing.T, events <-chan jetstream.Event, wanted func(E) bool) E {
-	t.Helper()
-	for {
-		select {
-		case e := <-events:
-			if e, ok := e.(E); ok && (wanted == nil || wanted(e)) {
-				return e
-			}
-		case <-t.Context().Done():
-			var e E
-			t.Fatalf("no %T came", e)
-		}
+	case <-time.After(patience):
+		t.Fatalf("%q was not offered within %s; %s", note, patience, story(drain(f.events)))
 	}
 }
 
@@ -451,8 +397,8 @@ func (f *follow) wantSynced(t *testing.T) {
 	t.Helper()
 	select {
 	case <-f.Synced():
-	case <-t.Context().Done():
-		t.Fatal("never synced")
+	case <-time.After(patience):
+		t.Fatalf("not synced within %s; %s", patience, story(drain(f.events)))
 	}
 }
 

@@ -142,6 +142,8 @@ func TestAPollFindsWhatWasNeverPushed(t *testing.T) {
 	}
 }
 
+// On a cluster the first answer may be behind. Here it is, because the release
+// comes after it and is not pushed.
 func TestAfterConnectingAHeadIsAskedForTwice(t *testing.T) {
 	url := serve(t).URL()
 	s := openStore(t, url)
@@ -155,6 +157,7 @@ func TestAfterConnectingAHeadIsAskedForTwice(t *testing.T) {
 	f.wantOffer(t, note(cart, 2), []byte("two"))
 }
 
+// loseRepublishing makes the broker push no heads any more.
 func loseRepublishing(t *testing.T, url string) {
 	t.Helper()
 	stream, err := admin(t, url).Stream(t.Context(), "KV_policy")

@@ -175,7 +175,7 @@ func TestALostAcknowledgementIsNoSecondRelease(t *testing.T) {
 			}
 			var p *proxy
 			var once sync.Once
-			p = newProxy(t, url, func() bool {
+			p = newProxy(t, url, aHead, func() bool {
 				once.Do(func() { p.muted.Store(true) }) // from here on no answer arrives
 				return true
 			})
@@ -185,7 +185,7 @@ func TestALostAcknowledgementIsNoSecondRelease(t *testing.T) {
 			var seq uint64
 			var putErr error
 			wg.Go(func() { seq, putErr = s.Put(t.Context(), cart, []byte("mine"), random(8, 200_000), 0) })
-			m, err := stored.NextMsgWithContext(t.Context())
+			m, err := stored.NextMsg(patience)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -217,7 +217,7 @@ func TestARequestThatNeverArrivedIsMadeAgain(t *testing.T) {
 	url := serve(t).URL()
 	first := true
 	var mu sync.Mutex
-	p := newProxy(t, url, func() bool {
+	p := newProxy(t, url, aHead, func() bool {
 		mu.Lock()
 		defer mu.Unlock()
 		forward := !first

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -58,7 +59,7 @@ func TestAFloodOfMadeUpNamespacesDoesNotBlindAFollowerOfAll(t *testing.T) {
 	nc := connect(t, url)
 
 	// Once before the follower knows any namespace, and once after.
-	<-subscribed
+	receive(t, subscribed, "the first listing")
 	if err := followed.Flush(); err != nil {
 		t.Fatal(err)
 	}
@@ -89,6 +90,37 @@ func TestANamespaceThatIsPushedInAFloodIsListedAfterAPause(t *testing.T) {
 	mustPut(t, s, cart, note(cart, 1), []byte("one"), 0)
 	flood(t, f, nc, 1)
 	clock.fire(t, func(d time.Duration) bool { return d < time.Second })
+	f.wantOffer(t, note(cart, 1), []byte("one"))
+}
+
+// The list comes over another connection than pushes do. If the broker had the
+// list's question before the subscription, a namespace released in between would
+// be neither listed nor pushed.
+func TestNamespacesAreListedOnceTheBrokerHasTheSubscription(t *testing.T) {
+	url := serve(t).URL()
+	s := openStore(t, url)
+	var connected atomic.Bool
+	asked := make(chan struct{}, 10) // the broker, whether it has what was sent
+	p := newProxy(t, url, "PING\r\n", func() bool {
+		if connected.Load() {
+			asked <- struct{}{}
+		}
+		return true
+	})
+	nc := connect(t, p.url())
+	connected.Store(true)
+	var once sync.Once
+	f := startFollower(t, url, jetstream.FollowConfig{Conn: nc, After: never, List: func(ctx context.Context) ([]policy.Namespace, error) {
+		all, err := s.Namespaces(ctx)
+		once.Do(func() {
+			if len(asked) == 0 {
+				t.Error("listed before the broker is known to have the subscription")
+			}
+			_, err = s.Put(ctx, cart, []byte(note(cart, 1)), []byte("one"), 0)
+		})
+		return all, err
+	}}, nil)
+	f.wantSynced(t)
 	f.wantOffer(t, note(cart, 1), []byte("one"))
 }
 
