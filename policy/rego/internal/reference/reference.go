@@ -112,6 +112,7 @@ func (q *Query) Eval(ctx context.Context, input ast.Value, m Mode) (r Result, er
 		r.Bindings = append(r.Bindings, q.named(solution))
 		return nil
 	})
+	err = because(ctx, err)
 	for i := range failures {
 		r.Failures = append(r.Failures, &failures[i])
 	}
@@ -127,6 +128,16 @@ func (q *Query) Eval(ctx context.Context, input ast.Value, m Mode) (r Result, er
 		r.Bindings = nil
 	}
 	return r, err
+}
+
+// because gives the error of an evaluation that was ended the error of ctx for its
+// cause. OPA does so between expressions, but not where a built-in notices the
+// end (numbers.range: "timed out before generating all numbers in range").
+func because(ctx context.Context, err error) error {
+	if e, ok := errors.AsType[*topdown.Error](err); ok && e.Code == topdown.CancelErr && e.Unwrap() == nil && ctx.Err() != nil {
+		_ = e.Wrap(ctx.Err()) // e is this evaluation's own
+	}
+	return err
 }
 
 func (q *Query) named(solution topdown.QueryResult) map[ast.Var]ast.Value {

@@ -100,6 +100,41 @@ func TestAnEndedContextEndsAnEvaluation(t *testing.T) {
 	}
 }
 
+// atCall ends a context when a built-in is about to be called.
+type atCall struct {
+	builtin string
+	end     context.CancelFunc
+}
+
+func (atCall) Enabled() bool               { return true }
+func (atCall) Config() topdown.TraceConfig { return topdown.TraceConfig{} }
+
+func (a atCall) TraceEvent(e topdown.Event) {
+	if call, ok := e.Node.(*ast.Expr); ok && e.Op == topdown.EvalOp && call.IsCall() && call.Operator().String() == a.builtin {
+		a.end()
+	}
+}
+
+// OPA's own built-ins notice the end as well, and say so in other words.
+func TestAnEndedContextEndsACall(t *testing.T) {
+	for builtin, call := range map[string]string{
+		"numbers.range":   "numbers.range(1, 1000000000000)",
+		"net.cidr_expand": `net.cidr_expand("10.0.0.0/8")`,
+	} {
+		t.Run(builtin, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			r, err := query(t, "package authz", "count("+call+") == 0").Eval(ctx, nil, reference.Mode{Tracer: atCall{builtin, cancel}})
+			if reference.Code(err) != "eval_cancel_error" || !strings.Contains(err.Error(), builtin) || !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+			if n := len(r.Failures); n == 0 || !errors.Is(r.Failures[n-1], context.Canceled) {
+				t.Errorf("failures %v", r.Failures)
+			}
+		})
+	}
+}
+
 func TestAPanicOfOPAIsAnError(t *testing.T) {
 	b := &ast.Builtin{Name: "test.panic", Decl: types.NewFunction(types.Args(types.A), types.A)}
 	ast.RegisterBuiltin(b)
