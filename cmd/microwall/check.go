@@ -41,8 +41,9 @@ and chance), and whether its rules have the shapes that they must have. Every
 problem is printed with its file, line and column, and with a hint at what to write instead.
 
 Of a policy without problems it prints the paths of the input that it may read,
-each with the line that reads all of it, and which of many rules are tried for
-every request because an index cannot find them.
+each with the line that reads all of it, which of many rules are tried for every
+request because an index cannot find them, and notes on what is most likely a
+mistake although it compiles: rules and data that nothing refers to or nothing has.
 
 Exit code 1 if there is a problem.`,
 		Example: `  microwall check policies/cart
@@ -192,6 +193,11 @@ func (f *policyFolder) print(to io.Writer, out output) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: the policy%s compiles\n", f.dir, of)
 	f.printReport(&b)
+	for _, n := range f.report.Notes {
+		n.File = filepath.Join(f.dir, filepath.FromSlash(n.File))
+		b.WriteString("note: ")
+		writeProblem(&b, n)
+	}
 	if f.bundle.Namespace() == "" {
 		fmt.Fprintf(&b, "note: %s names no namespace, which test and push want: write {\"metadata\": {\"microwall\": {\"namespace\": \"shop.cart\"}}} into it, or give them --namespace\n", filepath.Join(f.dir, ".manifest"))
 	}
@@ -221,15 +227,19 @@ func (f *policyFolder) printReport(b *strings.Builder) {
 func printProblems(to io.Writer, problems []rego.Problem) error {
 	var b strings.Builder
 	for _, p := range problems {
-		hint := p.Hint
-		p.Hint = ""
-		fmt.Fprintln(&b, p)
-		if hint != "" {
-			fmt.Fprintf(&b, "    hint: %s\n", hint)
-		}
+		writeProblem(&b, p)
 	}
 	_, err := fmt.Fprintf(to, "%s%s\n", &b, plural(len(problems), "problem"))
 	return err
+}
+
+func writeProblem(b *strings.Builder, p rego.Problem) {
+	hint := p.Hint
+	p.Hint = ""
+	fmt.Fprintln(b, p)
+	if hint != "" {
+		fmt.Fprintf(b, "    hint: %s\n", hint)
+	}
 }
 
 func plural(n int, what string) string {

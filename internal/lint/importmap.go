@@ -28,6 +28,7 @@ const (
 	gobwasGlob = "github.com/gobwas/glob"
 	globsMeet  = "github.com/yashtewari/glob-intersection"
 	cedar      = "github.com/cedar-policy/cedar-go"
+	distance   = "github.com/agnivade/levenshtein"
 )
 
 // ImportMap is the house: which package may import which. A package that is not
@@ -46,7 +47,7 @@ var ImportMap = Map{
 		{Package: "policy/rego",
 			Inside: []string{"policy", "policy/rego/internal/budget", "policy/rego/internal/builtin", "policy/rego/internal/convert", "policy/rego/internal/exec",
 				"policy/rego/internal/front", "policy/rego/internal/reads", "policy/rego/internal/reference", "policy/rego/internal/value"},
-			Outside: []string{opa},
+			Outside: []string{distance, opa},
 			Never:   []string{nats, grpc, prometheus, cobra}},
 		{Package: "policy/rego/internal/budget"},
 		{Package: "policy/rego/internal/value",

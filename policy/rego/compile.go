@@ -68,15 +68,20 @@ const query = "allow = [x | x := data.authz.allow]; deny = [x | x := data.authz.
 // policy does not compile, or would take over ten seconds to, the error is
 // [Problems].
 func Compile(ctx context.Context, src Source, o Options) (*Program, error) {
+	p, _, err := compileProgram(ctx, src, o)
+	return p, err
+}
+
+func compileProgram(ctx context.Context, src Source, o Options) (*Program, *compiled, error) {
 	bounded, cancel := context.WithTimeoutCause(ctx, compileTime, errSlow)
 	defer cancel()
 	c, err := compile(bounded, src, false)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	plan, err := c.front.Plan(bounded, query)
 	if err != nil {
-		return nil, problemsOf(err, nil)
+		return nil, nil, problemsOf(err, nil)
 	}
 	p := &Program{limits: o.limits(), reads: reads.Of(plan.Policy)}
 	p.exec, err = exec.Compile(bounded, plan.Policy, exec.Options{
@@ -84,9 +89,9 @@ func Compile(ctx context.Context, src Source, o Options) (*Program, error) {
 		Functions: c.front.Functions(), Find: builtin.Find,
 	})
 	if err != nil {
-		return nil, problemsOf(err, nil)
+		return nil, nil, problemsOf(err, nil)
 	}
-	return p, nil
+	return p, c, nil
 }
 
 // Report is what [Check] finds out about a policy that has no problems.
@@ -96,6 +101,15 @@ type Report struct {
 	// Tried are rules that are tried for every request, among many that an index
 	// finds.
 	Tried []Tried `json:"tried,omitempty"`
+	// Notes are what is most likely a mistake although it compiles, sorted by
+	// place:
+	//
+	//   - a rule of package authz that is none of those that answer, or a rule with
+	//     the name of one of those in another package, if no other rule refers to it.
+	//     Tests do not count;
+	//   - a path below data that neither the data nor a rule has, as far as it is
+	//     constant.
+	Notes []Problem `json:"notes,omitempty"`
 }
 
 // Read is a path of the input, and why it is read with all that is below it.
@@ -120,7 +134,7 @@ type Tried struct {
 
 // Check reports every problem of a policy and of its tests as [Problems].
 func Check(ctx context.Context, src Source) (*Report, error) {
-	p, err := Compile(ctx, src, Options{})
+	p, c, err := compileProgram(ctx, src, Options{})
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +145,7 @@ func Check(ctx context.Context, src Source) (*Report, error) {
 			return nil, err
 		}
 	}
-	r := &Report{Reads: []Read{}}
+	r := &Report{Reads: []Read{}, Notes: c.notes()}
 	for _, read := range p.reads.Reads() {
 		r.Reads = append(r.Reads, Read{Path: read.Path.String(), File: read.File, Line: read.Row, Column: read.Col, Why: read.Why})
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/microwall/microwall/policy/rego/internal/value"
 )
 
-// Problem is one thing that keeps a bundle from compiling.
+// Problem is one thing that is wrong with a bundle.
 type Problem struct {
 	// File is the module's path inside the bundle; data.json for data.
 	File string `json:"file"`
@@ -64,10 +64,14 @@ func (ps Problems) err() error {
 	if len(ps) == 0 {
 		return nil
 	}
+	ps.sort()
+	return slices.Compact(ps)
+}
+
+func (ps Problems) sort() {
 	slices.SortFunc(ps, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column), cmp.Compare(a.Message, b.Message))
 	})
-	return slices.Compact(ps)
 }
 
 func (ps *Problems) add(loc *ast.Location, hint, format string, args ...any) {

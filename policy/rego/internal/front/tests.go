@@ -55,6 +55,12 @@ func (c *Compiled) Tests() []Test {
 	return tests
 }
 
+// IsTest reports whether OPA's tester takes a rule for a test.
+func IsTest(rule *ast.Rule) bool {
+	ref, _ := testRef(rule)
+	return ref != nil
+}
+
 // testRules yields the rules that are tests, sorted by module, with their modules.
 func testRules(compiler *ast.Compiler) func(yield func(*ast.Module, *ast.Rule) bool) {
 	return func(yield func(*ast.Module, *ast.Rule) bool) {
