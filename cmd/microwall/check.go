@@ -43,7 +43,8 @@ problem is printed with its file, line and column, and with a hint at what to wr
 Of a policy without problems it prints the paths of the input that it may read,
 each with the line that reads all of it, which of many rules are tried for every
 request because an index cannot find them, and notes on what is most likely a
-mistake although it compiles: rules and data that nothing refers to or nothing has.
+mistake although it compiles: rules that nobody asks for, data that is not there,
+calls that can only fail.
 
 Exit code 1 if there is a problem.`,
 		Example: `  microwall check policies/cart

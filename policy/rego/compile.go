@@ -108,7 +108,9 @@ type Report struct {
 	//     the name of one of those in another package, if no other rule refers to it.
 	//     Tests do not count;
 	//   - a path below data that neither the data nor a rule has, as far as it is
-	//     constant.
+	//     constant;
+	//   - a call that its constants let fail, whatever the request is: a pattern that
+	//     does not compile, or takes more than a decision may with the zero [Options].
 	Notes []Problem `json:"notes,omitempty"`
 }
 
@@ -145,7 +147,7 @@ func Check(ctx context.Context, src Source) (*Report, error) {
 			return nil, err
 		}
 	}
-	r := &Report{Reads: []Read{}, Notes: c.notes()}
+	r := &Report{Reads: []Read{}, Notes: c.notes(ctx)}
 	for _, read := range p.reads.Reads() {
 		r.Reads = append(r.Reads, Read{Path: read.Path.String(), File: read.File, Line: read.Row, Column: read.Col, Why: read.Why})
 	}

@@ -1,6 +1,8 @@
 package rego
 
 import (
+	"context"
+	"errors"
 	"iter"
 	"maps"
 	"slices"
@@ -9,19 +11,36 @@ import (
 	"github.com/agnivade/levenshtein"
 	"github.com/open-policy-agent/opa/v1/ast"
 
+	"github.com/microwall/microwall/policy/rego/internal/budget"
+	"github.com/microwall/microwall/policy/rego/internal/builtin"
 	"github.com/microwall/microwall/policy/rego/internal/convert"
 	"github.com/microwall/microwall/policy/rego/internal/front"
 	"github.com/microwall/microwall/policy/rego/internal/value"
 )
 
 // notes returns what compiles, but is most likely a mistake.
-func (c *compiled) notes() Problems {
+func (c *compiled) notes(ctx context.Context) Problems {
 	compiler := c.front.Compiler()
+	put := putByWith(compiler)
 	var notes Problems
 	noteUnused(compiler, &notes)
-	noteAbsent(compiler, c.data.Value(), &notes)
+	noteAbsent(compiler, c.data.Value(), put, &notes)
+	noteHopeless(ctx, compiler, put, &notes)
 	notes.sort()
 	return notes
+}
+
+// putByWith returns what the policy itself replaces.
+func putByWith(c *ast.Compiler) (targets []ast.Ref) {
+	for _, rule := range rulesOf(c) {
+		ast.WalkWiths(rule, func(w *ast.With) bool {
+			if target, ok := w.Target.Value.(ast.Ref); ok {
+				targets = append(targets, target)
+			}
+			return false
+		})
+	}
+	return targets
 }
 
 // noteUnused notes the rules of authz that nobody asks for, and those of other
@@ -57,17 +76,8 @@ func noteUnused(c *ast.Compiler, notes *Problems) {
 }
 
 // noteAbsent notes paths below data that neither data.json nor a rule has. Where the
-// policy itself puts a value by `with`, there may be one.
-func noteAbsent(c *ast.Compiler, data value.Value, notes *Problems) {
-	var put []ast.Ref
-	for _, rule := range rulesOf(c) {
-		ast.WalkWiths(rule, func(w *ast.With) bool {
-			if target, ok := w.Target.Value.(ast.Ref); ok {
-				put = append(put, target)
-			}
-			return false
-		})
-	}
+// policy itself puts a value, there is one.
+func noteAbsent(c *ast.Compiler, data value.Value, put []ast.Ref, notes *Problems) {
 	noted := map[string]bool{}
 	for _, rule := range rulesOf(c) {
 		ast.WalkRefs(rule, func(ref ast.Ref) bool {
@@ -115,6 +125,37 @@ func absent(rules *ast.TreeNode, data value.Value, ref ast.Ref) (path ast.Ref, h
 		}
 	}
 	return nil, ""
+}
+
+// noteHopeless notes calls with constants, such as patterns, that make every such
+// call fail.
+func noteHopeless(ctx context.Context, c *ast.Compiler, put []ast.Ref, notes *Problems) {
+	ctx, cancel := context.WithTimeout(ctx, compileTime) // after it, the rest is not looked at
+	defer cancel()
+	prepared := builtin.NewPreparation(ctx)
+	for _, rule := range rulesOf(c) {
+		ast.WalkExprs(rule, func(e *ast.Expr) bool {
+			op := e.Operator()
+			declared, known := ast.BuiltinMap[op.String()]
+			b, ok := builtin.Find(op.String())
+			if !known || !ok || slices.ContainsFunc(put, func(target ast.Ref) bool { return target.Equal(op) }) {
+				return false
+			}
+			consts := make([]value.Value, declared.Decl.Arity())
+			for i, operand := range e.Operands()[:len(consts)] {
+				if v, err := convert.FromAST(operand.Value); err == nil { // else it depends
+					consts[i] = v
+				}
+			}
+			err := prepared.Check(ctx, b, consts, Options{}.limits())
+			if fault, ok := errors.AsType[*builtin.Error](err); ok {
+				notes.add(e.Location, "", "%s; every decision that reaches this call is an error", brief(fault.Message))
+			} else if errors.Is(err, budget.ErrSteps) || errors.Is(err, budget.ErrBytes) {
+				notes.add(e.Location, "make what is constant here smaller", "%s would take too much here; every decision that reaches this call goes over its budget", op)
+			}
+			return false
+		})
+	}
 }
 
 // mostNames is how many names are compared with a wrong one. Where there are more,

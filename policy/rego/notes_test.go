@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/microwall/microwall/policy"
 	"github.com/microwall/microwall/policy/rego"
 )
 
@@ -74,6 +75,11 @@ func TestWhatCheckNotes(t *testing.T) {
 		"data beside a package":       {module: `deny contains "x" if { data.roles.admin; data.roles.more }`, others: []string{"package roles\nmore := 1"}},
 		"data that a policy puts":     {module: "deny contains \"x\" if h with data.own.user as input.subject.id\nh if { data.own.user == \"x\"; data.own.user.name == \"y\" }"},
 		"data of which a policy puts": {module: "deny contains \"x\" if h with data.own.user as input.subject.id\nh if count(data.own) == 1"},
+
+		"patterns":                         {module: "deny contains \"x\" if { regex.match(`a+`, input.subject.id); glob.match(`a*`, [], input.subject.id); net.cidr_contains(`10.0.0.0/8`, input.subject.id) }"},
+		"a large pattern that is prepared": {module: "deny contains \"x\" if regex.match(`(" + strings.Repeat("a", 64) + "){1000}`, input.subject.id)"},
+		"a pattern that depends":           {module: `deny contains "x" if regex.match(input.context.a, "(")`},
+		"a function in place":              {module: "deny contains \"x\" if h with regex.match as f\nh if regex.match(`(`, \"a\")\nf(_, _) := true"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			module := "package authz\nallow if input.action.name == \"Get\"\n" + test.module
@@ -97,6 +103,49 @@ func TestWhatCheckNotes(t *testing.T) {
 			}
 			if !slices.Equal(got, test.want) {
 				t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(test.want, "\n"))
+			}
+		})
+	}
+}
+
+// A call that its constants let fail is noted, and fails.
+func TestCheckNotesCallsThatMustFail(t *testing.T) {
+	const (
+		wrong  = "; every decision that reaches this call is an error"
+		costly = " would take too much here; every decision that reaches this call goes over its budget"
+	)
+	large := "(" + strings.Repeat("a", 640) + "){1000}"
+	for call, want := range map[string]string{
+		"regex.match(`(a`, input.subject.id)":                                 "regex.match: error parsing regexp: missing closing ): `(a`" + wrong,
+		"count([x | x := regex.find_n(`*`, input.subject.id, -1)]) > 0":       "regex.find_n: error parsing regexp: missing argument to repetition operator: `*`" + wrong,
+		"regex.split(`[`, input.subject.id) == []":                            "regex.split: error parsing regexp: missing closing ]: `[`" + wrong,
+		"regex.replace(input.subject.id, `(`, ``) == ``":                      "regex.replace: error parsing regexp: missing closing ): `(`" + wrong,
+		"regex.find_all_string_submatch_n(`(`, input.subject.id, 1) == []":    "regex.find_all_string_submatch_n: error parsing regexp: missing closing ): `(`" + wrong,
+		"regex.template_match(`a{b`, input.subject.id, `{`, `}`)":             `regex.template_match: unbalanced braces in "a{b"` + wrong,
+		"glob.match(`[a`, [], input.subject.id)":                              "glob.match: ",
+		"net.cidr_contains(`10.0.0/8`, input.subject.id)":                     "net.cidr_contains: invalid CIDR address: 10.0.0/8" + wrong,
+		"not regex.match(`(a`, input.subject.id)":                             "regex.match: ",
+		"every x in [input.subject.id] { regex.match(`(a`, x) }":              "regex.match: ",
+		"regex.match(`" + large + "`, input.subject.id)":                      "regex.match" + costly,
+		"regex.template_match(`{" + large + "}`, input.subject.id, `{`, `}`)": "regex.template_match" + costly,
+	} {
+		name, _, _ := strings.Cut(call, "aaa")
+		t.Run(name, func(t *testing.T) {
+			src := source("package authz\nallow := true\n\ndeny contains \"x\" if {\n\t"+call+"\n}", "")
+			report, err := rego.Check(t.Context(), src)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(report.Notes) != 1 || report.Notes[0].Line != 5 || !strings.HasPrefix(report.Notes[0].Message, want) {
+				t.Errorf("got %.2000v, want %q", report.Notes, want)
+			}
+			p, err := rego.Compile(t.Context(), src, rego.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := request(t)
+			if got, err := p.Evaluate(t.Context(), rego.NewInput(&r, noon)); policy.KindOf(err) != policy.Failed {
+				t.Errorf("got %+v and error %v, want kind failed", got, err)
 			}
 		})
 	}

@@ -49,9 +49,9 @@ type Builtin struct {
 	// other than by its budget.
 	Total bool
 	// bind returns a Func for calls whose operands at the positions that binds lists
-	// are constants; nil if they are wrong, or c does not allow for them. It is nil
-	// where that helps nothing.
-	bind  func(c *Call, consts []value.Value) Func
+	// are constants, nil if there is nothing to prepare. Its error is that of such a
+	// call, or the meter's. It is nil where it helps nothing.
+	bind  func(c *Call, consts []value.Value) (Func, error)
 	binds []int
 }
 

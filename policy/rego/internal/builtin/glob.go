@@ -41,27 +41,32 @@ func globMatch(c *Call, args []value.Value) (value.Value, error) {
 	return value.Boolean(matched), err
 }
 
-func bindGlobMatch(c *Call, consts []value.Value) Func {
-	if consts[0].Kind() != value.String {
-		return nil
+func bindGlobMatch(c *Call, consts []value.Value) (Func, error) {
+	const name = "glob.match"
+	pattern, err := textOf(name, 1, consts[0])
+	if err != nil {
+		return nil, err
 	}
 	delimiters, err := delimitersOf(consts[1])
 	if err != nil {
-		return nil
+		return nil, err
 	}
-	e, err := compiledGlobs.get(c, consts[0].Text(), delimiters)
-	if err != nil || e.err != nil {
-		return nil // what is wrong with it is said when it is called
+	e, err := compiledGlobs.get(c, pattern, delimiters)
+	if err != nil {
+		return nil, err
+	}
+	if e.err != nil {
+		return nil, fail(name, "%v", e.err)
 	}
 	program := e.value
 	return func(c *Call, args []value.Value) (value.Value, error) {
-		text, err := textOf("glob.match", 3, args[2])
+		text, err := textOf(name, 3, args[2])
 		if err != nil {
 			return value.Value{}, err
 		}
 		matched, err := program.match(c, text)
 		return value.Boolean(matched), err
-	}
+	}, nil
 }
 
 // delimitersOf returns the characters that a star does not match: with null none,

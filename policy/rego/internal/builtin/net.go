@@ -106,11 +106,11 @@ func cidrContains(name string) Func {
 	}
 }
 
-func bindCIDRContains(name string) func(c *Call, consts []value.Value) Func {
-	return func(c *Call, consts []value.Value) Func {
+func bindCIDRContains(name string) func(c *Call, consts []value.Value) (Func, error) {
+	return func(c *Call, consts []value.Value) (Func, error) {
 		a, err := c.network(name, consts[0])
 		if err != nil {
-			return nil // what is wrong with it is said when it is called
+			return nil, err
 		}
 		return func(c *Call, args []value.Value) (value.Value, error) {
 			if err := c.Step(2); err != nil {
@@ -118,7 +118,7 @@ func bindCIDRContains(name string) func(c *Call, consts []value.Value) Func {
 			}
 			b, err := c.networkOrAddress(name, args[1])
 			return value.Boolean(err == nil && covers(a, b)), err
-		}
+		}, nil
 	}
 }
 

@@ -2,6 +2,7 @@ package builtin
 
 import (
 	"context"
+	"errors"
 
 	"github.com/microwall/microwall/policy/rego/internal/budget"
 	"github.com/microwall/microwall/policy/rego/internal/value"
@@ -14,7 +15,13 @@ import (
 type Preparation struct {
 	call  Call
 	meter budget.Meter
-	bound map[string]Func
+	bound map[string]bound
+}
+
+// bound is what the constants of a call are prepared to, or why they are not.
+type bound struct {
+	f   Func
+	err error
 }
 
 // What preparing a policy may take: about a second, and memory that lives as long
@@ -27,7 +34,7 @@ const (
 
 // NewPreparation returns a Preparation that prepares nothing once ctx has ended.
 func NewPreparation(ctx context.Context) *Preparation {
-	p := &Preparation{bound: map[string]Func{}}
+	p := &Preparation{bound: map[string]bound{}}
 	p.meter.Reset(ctx, budget.Limits{Steps: prepareSteps, Bytes: prepareBytes})
 	p.call = Call{Meter: &p.meter, preparing: true}
 	return p
@@ -38,24 +45,41 @@ func NewPreparation(ctx context.Context) *Preparation {
 // returns nil where there is nothing to prepare, where a constant is wrong, which
 // is said when it is called, and where it would take too much.
 func (p *Preparation) Bind(b *Builtin, consts []value.Value) Func {
+	return p.bind(b, consts).f
+}
+
+// Check returns why no call of b with such constants can succeed: an [*Error], or
+// the meter's where it would go over limits, too, to work the constants out when it
+// is called; nil if there is no reason.
+func (p *Preparation) Check(ctx context.Context, b *Builtin, consts []value.Value, limits budget.Limits) error {
+	err := p.bind(b, consts).err
+	if _, wrong := errors.AsType[*Error](err); err == nil || wrong {
+		return err
+	}
+	m := new(budget.Meter)
+	m.Reset(ctx, limits)
+	_, err = b.bind(&Call{Meter: m}, consts)
+	return err
+}
+
+func (p *Preparation) bind(b *Builtin, consts []value.Value) (result bound) {
 	if b.bind == nil {
-		return nil
+		return bound{}
 	}
 	for _, i := range b.binds {
 		if !consts[i].Defined() {
-			return nil
+			return bound{}
 		}
 	}
 	key, ok := p.key(b, consts)
-	if !ok {
-		return b.bind(&p.call, consts)
+	if ok {
+		if known, ok := p.bound[key]; ok {
+			return known
+		}
+		defer func() { p.bound[key] = result }()
 	}
-	f, known := p.bound[key]
-	if !known {
-		f = b.bind(&p.call, consts)
-		p.bound[key] = f
-	}
-	return f
+	result.f, result.err = b.bind(&p.call, consts)
+	return result
 }
 
 // key returns a text that only calls with equal constants have, spelled alike; none

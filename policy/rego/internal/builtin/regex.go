@@ -36,18 +36,18 @@ func compileFor(c *Call, name, pattern string) (*regex, error) {
 	return e.value, nil
 }
 
-// bindRegex compiles a pattern that is a constant. What is wrong with it is said
-// when it is called.
-func bindRegex(name string, position int, of func(name string, compile compiler) Func) func(c *Call, consts []value.Value) Func {
-	return func(c *Call, consts []value.Value) Func {
-		if consts[position].Kind() != value.String {
-			return nil
-		}
-		r, err := compileFor(c, name, consts[position].Text())
+// bindRegex compiles a pattern that is a constant.
+func bindRegex(name string, position int, of func(name string, compile compiler) Func) func(c *Call, consts []value.Value) (Func, error) {
+	return func(c *Call, consts []value.Value) (Func, error) {
+		pattern, err := textOf(name, position+1, consts[position])
 		if err != nil {
-			return nil
+			return nil, err
 		}
-		return of(name, func(*Call, string, string) (*regex, error) { return r, nil })
+		r, err := compileFor(c, name, pattern)
+		if err != nil {
+			return nil, err
+		}
+		return of(name, func(*Call, string, string) (*regex, error) { return r, nil }), nil
 	}
 }
 
@@ -225,16 +225,16 @@ func regexTemplateMatch(c *Call, args []value.Value) (value.Value, error) {
 	return value.Boolean(matched), err
 }
 
-func bindRegexTemplateMatch(c *Call, consts []value.Value) Func {
+func bindRegexTemplateMatch(c *Call, consts []value.Value) (Func, error) {
 	const name = "regex.template_match"
 	for i, v := range consts {
 		if i != 1 && v.Kind() != value.String {
-			return nil
+			return nil, wrongType(name, i+1, v, "string")
 		}
 	}
 	r, err := compileTemplate(c, name, consts[0].Text(), consts[2].Text(), consts[3].Text())
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	return func(c *Call, args []value.Value) (value.Value, error) {
 		text, err := textOf(name, 2, args[1])
@@ -243,7 +243,7 @@ func bindRegexTemplateMatch(c *Call, consts []value.Value) Func {
 		}
 		matched, err := r.match(c, text)
 		return value.Boolean(matched), err
-	}
+	}, nil
 }
 
 func compileTemplate(c *Call, name, template, start, end string) (*regex, error) {

@@ -71,17 +71,23 @@ func (e *end) any(c *Call, s string, affixes value.Value) (bool, error) {
 }
 
 // bind puts constant affixes into order.
-func (e *end) bind(c *Call, consts []value.Value) Func {
+func (e *end) bind(c *Call, consts []value.Value) (Func, error) {
 	affixes := consts[1]
-	if k := affixes.Kind(); k != value.Array && k != value.Set {
-		return nil
+	if affixes.Kind() == value.String {
+		return nil, nil //nolint:nilnil // there is nothing to prepare
 	}
 	if err := e.checkOne(c, 2, affixes); err != nil {
-		return nil
+		return nil, err
 	}
 	size, err := c.measure(affixes)
-	if err != nil || c.Bytes(size.Values*elemBytes) != nil || c.block((size.Values+size.Text/64)*log2(size.Values)) != nil {
-		return nil
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Bytes(size.Values * elemBytes); err != nil {
+		return nil, err
+	}
+	if err := c.block((size.Values + size.Text/64) * log2(size.Values)); err != nil {
+		return nil, err
 	}
 	table := e.newTable(affixes)
 	return func(c *Call, args []value.Value) (value.Value, error) {
@@ -97,7 +103,7 @@ func (e *end) bind(c *Call, consts []value.Value) Func {
 			}
 		}
 		return value.False, nil
-	}
+	}, nil
 }
 
 // newTable returns affixes in order, without those that have another one of them

@@ -55,20 +55,17 @@ func replaceN(c *Call, args []value.Value) (value.Value, error) {
 	return c.replaced(r, args[1])
 }
 
-func bindReplaceN(c *Call, consts []value.Value) Func {
-	if consts[0].Kind() != value.Object {
-		return nil
-	}
+func bindReplaceN(c *Call, consts []value.Value) (Func, error) {
 	r, err := newReplacer(c, consts[0], value.Text(""))
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	return func(c *Call, args []value.Value) (value.Value, error) {
 		if _, err := textOf("strings.replace_n", 2, args[1]); err != nil {
 			return value.Value{}, err
 		}
 		return c.replaced(r, args[1])
-	}
+	}, nil
 }
 
 // newReplacer reads the pairs of an object in its order: where two of its keys
