@@ -1,6 +1,7 @@
 package front
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -13,6 +14,7 @@ const mayCompile = 50_000_000
 // A meter adds up the steps that the compiler is expected to take, by what makes
 // it take them.
 type meter struct {
+	ctx        context.Context
 	left       int64
 	references int64         // of rules to rules
 	rules      *ast.TreeNode // of the compiler, while it is hidden from it
@@ -29,6 +31,8 @@ const (
 	byClosures cause = iota
 	byComposites
 	byBodies
+	byBound
+	byEquations
 	byElse
 	byPackage
 	byNames
@@ -44,6 +48,8 @@ var explanations = [causes]struct{ message, hint string }{
 	byClosures:   {"comprehensions, every, not, templates are nested %s deep here", "move the inner ones into rules or functions"},
 	byComposites: {"arrays, objects, sets are nested %s deep here", "put the value into data.json"},
 	byBodies:     {"a body of %s expressions", "move parts of it into rules or functions, and bind variables before they are used"},
+	byBound:      {"comprehensions, every, not, templates beside %s variables: these are copied for each of them", "move them into rules or functions"},
+	byEquations:  {"arrays or objects with %s variables in them, made equal", "give the parts names of their own, or compare values that are known"},
 	byElse:       {"%s else branches", "write rules that exclude each other, or look the value up in data"},
 	byPackage:    {"a package of many rules in many files: %s rules", "put its rules into fewer files"},
 	byNames:      {"names that stand for paths of %s parts", "shorten the path of the package or of the import"},
@@ -55,8 +61,11 @@ var explanations = [causes]struct{ message, hint string }{
 }
 
 // charge adds steps. It returns an error if they are too many: one that names
-// the worst place of the worst cause.
+// the worst place of the worst cause. The end of the context is an error, too.
 func (m *meter) charge(c cause, steps int64, at *ast.Location, detail any) error {
+	if err := m.alive(); err != nil {
+		return err
+	}
 	k := &m.causes[c]
 	k.steps += steps
 	if steps > k.most {
@@ -73,6 +82,9 @@ func (m *meter) charge(c cause, steps int64, at *ast.Location, detail any) error
 	k = &m.causes[c]
 	return tooCostly(k.at, explanations[c].hint, "compiling would take too long: "+explanations[c].message, k.detail)
 }
+
+// alive returns an error if the context has ended.
+func (m *meter) alive() error { return alive(m.ctx, "compile") }
 
 // endless is more steps than any meter allows, and so little that a few of them
 // can be added.

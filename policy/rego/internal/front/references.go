@@ -10,7 +10,7 @@ import (
 // rule that a reference of another may mean.
 func (m *meter) measureReferences(compiler *ast.Compiler) error {
 	for rule := range rulesOf(compiler.Modules) {
-		r := references{tree: compiler.RuleTree, narrowed: narrowed(rule.Body)}
+		r := references{meter: m, tree: compiler.RuleTree, narrowed: narrowed(rule.Body)}
 		for _, t := range headTerms(rule.Head) {
 			r.term(t)
 		}
@@ -26,6 +26,7 @@ func (m *meter) measureReferences(compiler *ast.Compiler) error {
 // references counts the rules that the references of a rule may mean, and what
 // is gone through to find them.
 type references struct {
+	meter    *meter
 	tree     *ast.TreeNode
 	narrowed map[ast.Var]bool
 	found    int64
@@ -42,6 +43,9 @@ func (r *references) term(t *ast.Term) {
 func (r *references) ref(ref ast.Ref) {
 	if len(ref) == 0 || !ref[0].Equal(ast.DefaultRootDocument) {
 		return
+	}
+	if r.steps > r.meter.left || r.meter.alive() != nil {
+		return // it is too much already, and will be refused
 	}
 	times := int64(1)
 	for _, part := range ref {

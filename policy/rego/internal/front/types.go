@@ -461,6 +461,9 @@ func (t *typer) data(ref ast.Ref) (shape, ast.Ref) {
 
 // extent returns the shape of a node of the rules with all that is below it.
 func (t *typer) extent(n *ast.TreeNode) shape {
+	if t.err != nil {
+		return anything
+	}
 	r := t.rules[n]
 	if len(n.Children) == 0 {
 		if r == nil {
