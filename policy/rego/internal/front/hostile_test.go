@@ -92,6 +92,52 @@ var hostiles = []hostile{
 			return []string{"package z\n\nz if {\n\tv0 := 1\n" + each(1500, "\tv%[2]d := [y | y := v%[1]d]\n") + "}\n"}
 		},
 		"a body of 1501 expressions", 4},
+	{"a body of loops beside each other",
+		func() []string {
+			return []string{"package z\n\nz if {\n" + each(3000, "\tsome x%[1]d in input.x\n") + "}\n"}
+		},
+		"", 0},
+	{"a body of loops beside each other, and what is not in them",
+		func() []string {
+			return []string{"package z\n\nz if {\n" + each(3000, "\tsome x%[1]d in input.x\n\tnot x%[1]d.a\n") + "}\n"}
+		},
+		"", 0},
+	{"a body of 30,000 loops",
+		func() []string {
+			return []string{"package z\n\nz if {\n" + each(30_000, "\tsome x%[1]d in input.x\n") + "}\n"}
+		},
+		"a body of 30000 expressions", 4},
+	{"a path of 300,000 loops",
+		func() []string { return []string{"package z\n\nz if input.x" + strings.Repeat("[_]", 300_000) + "\n"} },
+		"loops are nested more than 5000 deep here", 3},
+	{"as many loops in each other as fit",
+		func() []string { return []string{"package z\n\nz if input.x" + strings.Repeat("[_]", 5000) + "\n"} },
+		"", 0},
+	{"rules that are called from loops, with loops of their own",
+		func() []string {
+			return []string{"package z\n\nr100 := 1\n" + each(100, "r%[1]d if { input.x"+strings.Repeat("[_]", 2000)+"; r%[2]d }\n") + "z := r0\n"}
+		},
+		"follow each other more than 100000 deep", 0},
+	{"a function of as many arguments as fit",
+		func() []string {
+			return []string{"package z\n\nf(" + each(90_000, "a%[1]d,") + "z) := 1\nz if f(" + strings.Repeat("1,", 90_000) + "1) == 1\n"}
+		},
+		"", 0},
+	{"comprehensions beside many variables",
+		func() []string {
+			return []string{"package z\n\nz if {\n\t[" + each(50_000, "v%[1]d,") + "v] = input.x\n\ty = [" + strings.Repeat("[1 | true],", 5000) + "]\n}\n"}
+		},
+		"comprehensions, every, not, templates beside 50004 variables", 5},
+	{"arrays of variables made equal",
+		func() []string {
+			return []string{"package z\n\nz if {\n\t[" + each(20_000, "x%[1]d,z%[1]d,") + "] = [" + each(20_000, "y%[1]d,1,") + "]\n}\n"}
+		},
+		"arrays or objects with 60000 variables", 4},
+	{"references in one body to many long names",
+		func() []string {
+			return []string{"package z\n\n" + each(500, "q.p%[1]d"+strings.Repeat(".a", 38)+" := 1\n") + "z if {\n\tx := input.x\n\t[" + strings.Repeat("q[x],", 30_000) + "] = y\n}\n"}
+		},
+		"rules that refer to many rules", 0},
 	{"20,000 else branches",
 		func() []string {
 			return []string{"package z\n\nz := 1 if input.x\n" + strings.Repeat("else := 2 if input.y\n", 20_000)}

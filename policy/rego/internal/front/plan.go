@@ -97,7 +97,7 @@ func (u *unplannable) explain(err error) error {
 	return at
 }
 
-var mayPlan = planLimits{statements: 1_000_000, effort: 10_000_000, depth: 100_000}
+var mayPlan = planLimits{statements: 1_000_000, effort: 10_000_000, depth: 100_000, loops: 5000}
 
 // asEquations returns a query that means the same but that package rego leaves
 // as it is. Otherwise it would capture the value of every expression that is no

@@ -20,6 +20,7 @@ type rehearsal struct {
 	statements int // that the planner appends
 	effort     int // that leaves no statement: sorting, copying, printing
 	depth      int // of calls
+	loops      int // that this is in, of one function
 
 	rules    *trie
 	builtins map[string]*ast.Builtin
@@ -36,7 +37,7 @@ type rehearsal struct {
 	once   map[string]bool // functions that were planned at all
 }
 
-type planLimits struct{ statements, effort, depth int }
+type planLimits struct{ statements, effort, depth, loops int }
 
 // A generation is the functions that were planned under the same replacements
 // by `with`.
@@ -146,6 +147,17 @@ func (r *rehearsal) enter() {
 
 func (r *rehearsal) leave() { r.depth-- }
 
+// looped calls f, which rehearses a loop and what is in it.
+func (r *rehearsal) looped(f func()) {
+	r.enter()
+	defer r.leave()
+	if r.loops++; r.loops > r.limits.loops {
+		panic(exceeded{&r.limits.loops, r.at})
+	}
+	f()
+	r.loops--
+}
+
 func (r *rehearsal) generation() *generation { return &r.functions[len(r.functions)-1] }
 
 // arguments is how many every function takes besides its own.
@@ -188,8 +200,9 @@ func (r *rehearsal) planRules(n *trie) {
 	}
 	r.once[set.path] = true
 
-	vars, at, target := r.vars, r.at, r.target
-	defer func() { r.vars, r.at, r.target = vars, at, target }()
+	vars, at, target, loops := r.vars, r.at, r.target, r.loops
+	defer func() { r.vars, r.at, r.target, r.loops = vars, at, target, loops }()
+	r.loops = 0
 
 	if set.buildsObject || n.rules[0].Head.RuleKind() == ast.MultiValue {
 		r.append(1)
@@ -275,6 +288,8 @@ func (r *rehearsal) planFuncParams(args ast.Args, i int, iter func()) {
 		iter()
 		return
 	}
+	r.enter()
+	defer r.leave()
 	r.planUnifyLocal(operand{}, args[i], func() { r.planFuncParams(args, i+1, iter) })
 }
 
@@ -293,6 +308,9 @@ func (r *rehearsal) refusal(cause exceeded) *TooCostly {
 	case &r.limits.depth:
 		return tooCostly(cause.at, "break it up; a table belongs into data.json",
 			"rules, expressions and terms are nested or follow each other more than %d deep here", r.limits.depth)
+	case &r.limits.loops:
+		return tooCostly(cause.at, "put what is inside of the inner loops into a rule or function",
+			"loops are nested more than %d deep here: each `some`, `[_]` or variable without a value yet makes another, in which all that follows it is", r.limits.loops)
 	case &r.limits.effort:
 		if n := r.rules.mostSorted(); n != nil && n.made.effort*n.made.calls > r.effort/2 {
 			return tooCostly(n.rules[0].Location, "let one rule refer to it, and the others to that rule",

@@ -52,7 +52,7 @@ func (r *rehearsal) hasUnseen(t *ast.Term) (unseen bool) {
 // planScan is planScan and planScanValues.
 func (r *rehearsal) planScan(key *ast.Term, iter func()) {
 	r.append(1)
-	r.planUnifyLocal(operand{}, key, iter)
+	r.looped(func() { r.planUnifyLocal(operand{}, key, iter) })
 }
 
 // planRefData plans what a reference into data may mean below a node of the
