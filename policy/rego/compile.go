@@ -83,7 +83,10 @@ func compileProgram(ctx context.Context, src Source, o Options) (*Program, *comp
 	if err != nil {
 		return nil, nil, problemsOf(err, nil)
 	}
-	p := &Program{limits: o.limits(), reads: reads.Of(plan.Policy)}
+	p := &Program{limits: o.limits()}
+	if p.reads, err = reads.Of(bounded, plan.Policy); err != nil {
+		return nil, nil, problemsOf(err, nil)
+	}
 	p.exec, err = exec.Compile(bounded, plan.Policy, exec.Options{
 		Data: c.data, Strict: true, Answers: answers,
 		Functions: c.front.Functions(), Find: builtin.Find,

@@ -1,19 +1,26 @@
 package reads
 
 import (
+	"context"
+	"fmt"
+
 	"github.com/open-policy-agent/opa/v1/ir"
 )
 
 // Of returns the set of paths that any evaluation of a plan of p may read. It
-// does not change p, and needs time about in proportion to its length.
-func Of(p *ir.Policy) *Set {
-	a := newAnalysis(p)
+// does not change p, and needs time about in proportion to its length. Its error
+// is ctx's, if it ended before.
+func Of(ctx context.Context, p *ir.Policy) (*Set, error) {
+	a := newAnalysis(ctx, p)
 	if p.Plans != nil {
 		for _, plan := range p.Plans.Plans {
 			a.plan(plan)
 		}
 	}
-	return &Set{reads: a.input.collect(p, nil)}
+	if a.err != nil {
+		return nil, a.err
+	}
+	return &Set{reads: a.input.collect(p, nil)}, nil
 }
 
 // An analysis runs plans on abstract values.
@@ -30,11 +37,15 @@ type analysis struct {
 	spare []*frame     // that were run
 	at    *ir.Location // of the statement that runs
 	steps int          // statements run
-	left  int          // locals that blocks have left behind
+
+	ctx   context.Context
+	looks int   // at statements, locals and sources
+	asked int   // looks when the context was asked
+	err   error // of the context
 }
 
-func newAnalysis(p *ir.Policy) *analysis {
-	a := &analysis{sources: newSources(), input: &node{}}
+func newAnalysis(ctx context.Context, p *ir.Policy) *analysis {
+	a := &analysis{ctx: ctx, asked: -lookPerAsk, sources: newSources(), input: &node{}}
 	a.input.value = a.only(source{kind: fromInput, node: a.input})
 	if p.Static != nil {
 		a.texts = p.Static.Strings
@@ -51,6 +62,30 @@ func newAnalysis(p *ir.Policy) *analysis {
 func (a *analysis) plan(plan *ir.Plan) {
 	f := &frame{answers: map[*node]*ir.Location{}}
 	a.run(f, plan.Blocks, []ir.Local{ir.Input, ir.Data}, []value{a.input.value, known})
+}
+
+// How many statements, locals and sources are looked at, and after how many of
+// them the context is asked. What a loop assigns to is looked at once more for
+// each loop around it, what a patch replaces once for each way to it.
+const (
+	maxLooks   = 20_000_000
+	lookPerAsk = 4096
+)
+
+// look counts. If it is too much, or the context has ended, the whole input is
+// read: then there is nothing to add, and all that still runs ends.
+func (a *analysis) look(times int) {
+	if a.looks += times; a.looks > maxLooks {
+		a.widen(a.input, "is read in too many ways to be followed")
+	}
+	if a.looks-a.asked < lookPerAsk || a.err != nil {
+		return
+	}
+	a.asked = a.looks
+	if a.ctx.Err() != nil {
+		a.err = fmt.Errorf("stopped before it was known what is read: %w", context.Cause(a.ctx))
+		a.widen(a.input, "is not followed to the end")
+	}
 }
 
 // merge joins two values. If there is too much to tell apart, both are read.
@@ -70,10 +105,11 @@ func (a *analysis) merge(x, y value) value {
 
 // read reads all that a value may hold, and returns what is left: a known value.
 func (a *analysis) read(v value, why string) value {
-	if v == known {
+	if v == known || a.input.whole {
 		return known
 	}
 	for src := range a.of(v) {
+		a.look(1)
 		switch src.kind {
 		case fromInput:
 			a.widen(src.node, why)
@@ -116,8 +152,12 @@ func (a *analysis) walk(n *node, k Key) value {
 
 // lookup returns what is found in v at a constant key.
 func (a *analysis) lookup(v value, k Key) value {
+	if a.input.whole {
+		return known
+	}
 	found := none
 	for src := range a.of(v) {
+		a.look(1)
 		switch {
 		case src.kind == fromInput:
 			found = a.merge(found, a.walk(src.node, k))
@@ -158,8 +198,12 @@ func (a *analysis) patch(base value, path []Key, over value) value {
 // below returns what is in v at a constant key, or is missing there. Nobody has
 // looked yet, so no path is walked.
 func (a *analysis) below(v value, k Key) value {
+	if a.input.whole {
+		return known
+	}
 	found := none
 	for src := range a.of(v) {
+		a.look(1)
 		switch {
 		case src.kind == fromInput && !src.node.covered():
 			if c := src.node.child(k, a.sources); c != nil {

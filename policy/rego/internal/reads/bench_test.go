@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-
-	"github.com/microwall/microwall/policy/rego/internal/reads"
 )
 
 // BenchmarkOf is the time for 10,000 rules.
@@ -39,9 +37,9 @@ func BenchmarkOf(b *testing.B) {
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				reads.Of(p)
+				readsOf(p)
 			}
-			b.Log(len(reads.Of(p).Paths()), "paths")
+			b.Log(len(readsOf(p).Paths()), "paths")
 		})
 	}
 }

@@ -1,9 +1,12 @@
 package reads_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
@@ -74,7 +77,7 @@ func TestMoreThanIsToldApartIsReadWhole(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			set := reads.Of(p)
+			set := readsOf(p)
 			for _, want := range tc.want {
 				if !set.Contains(pathOf(t, want)) {
 					t.Errorf("%s is not in %v", want, set)
@@ -124,14 +127,72 @@ func pathOf(t *testing.T, ref string) reads.Path {
 	return path
 }
 
-// Each loop inside another looks once more at all that was assigned to in it.
-func TestLoopsInLoopsAreReadWholeBeforeTheyTakeLong(t *testing.T) {
-	q := ask(t, "data.authz.allow", "package authz\n"+strings.Repeat("allow if {\n"+strings.Repeat("input.list[_]\n", 2000)+"}\n", 10)+"allow if input.free")
-	p, err := q.plan(t.Context())
-	if err != nil {
-		t.Fatal(err)
+// What would take the analysis longest: each loop inside another looks once more
+// at all that was assigned to in it, and each way to a patch at what it replaces.
+var endless = []struct{ name, rego string }{
+	{"loops in loops", strings.Repeat("allow if {\n"+strings.Repeat("input.list[_]\n", 2000)+"}\n", 10) + "allow if input.free"},
+	{"a path of loops", "allow if input.list" + strings.Repeat("[_]", 30_000)},
+	{"patches of patches", "r0 := input\n" + patches(12, 8) + "allow if r12.free == 1"},
+}
+
+// patches makes n rules, each the one before it with one of several replaced.
+func patches(n, ways int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "r%d := 1 if input.none", i+1)
+		for way := range ways {
+			fmt.Fprintf(&b, " else := x if { x := r0 with input as r%d with input.a%d as 1; input.n%d }", i, way, way)
+		}
+		b.WriteString("\n")
 	}
-	if set := reads.Of(p); !set.Whole() {
-		t.Errorf("read is %v", set)
+	return b.String()
+}
+
+func TestWhatTakesLongIsReadWholeBefore(t *testing.T) {
+	for _, tc := range endless {
+		t.Run(tc.name, func(t *testing.T) {
+			p, err := ask(t, "data.authz.allow", "package authz\n"+tc.rego).plan(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			start := time.Now()
+			if set := readsOf(p); !set.Whole() {
+				t.Errorf("read is %v", set)
+			}
+			took := time.Since(start)
+			t.Logf("%d bytes in %s", len(tc.rego), took)
+			if took > 5*time.Second && !underRace {
+				t.Errorf("%d bytes of Rego take %s", len(tc.rego), took)
+			}
+		})
+	}
+}
+
+func TestTheAnalysisEndsWithItsContext(t *testing.T) {
+	enough := errors.New("that is enough")
+	for _, tc := range endless {
+		t.Run(tc.name, func(t *testing.T) {
+			p, err := ask(t, "data.authz.allow", "package authz\n"+tc.rego).plan(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			start := time.Now()
+			readsOf(p)
+			whole := time.Since(start)
+			for _, wait := range []time.Duration{0, whole / 20} {
+				ctx, cancel := context.WithTimeoutCause(t.Context(), wait, enough)
+				start := time.Now()
+				set, err := reads.Of(ctx, p)
+				late := time.Since(start) - wait
+				cancel()
+				if !errors.Is(err, enough) || set != nil {
+					t.Errorf("after %s of %s: %v, %v", wait, whole, set, err)
+				}
+				t.Logf("of %s: ended %s after its context", whole, late)
+				if late > whole/2+100*time.Millisecond && !underRace {
+					t.Errorf("ended %s after its context, the whole takes %s", late, whole)
+				}
+			}
+		})
 	}
 }

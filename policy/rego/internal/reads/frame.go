@@ -127,18 +127,15 @@ func (f *frame) assign(l ir.Local, v value) {
 	}
 }
 
-// maxLeft is how many locals are looked at when blocks end. What is assigned to
-// in a loop is looked at once more for each loop around it.
-const maxLeft = 20_000_000
-
 // leave ends a block that began when the log had this length. It may have been
 // left anywhere, so a local that it assigned to may hold any value it had since.
 func (a *analysis) leave(began int) {
 	f := a.frame
-	f.turn++
-	if a.left += len(f.log) - began; a.left > maxLeft {
-		a.widen(a.input, "is read by loops that are too deep to be followed")
+	if a.look(len(f.log) - began); a.input.whole {
+		f.log = f.log[:began]
+		return
 	}
+	f.turn++
 	kept := began
 	for _, e := range f.log[began:] {
 		x := f.at(e.local)
@@ -193,7 +190,7 @@ func (a *analysis) scan(s *ir.ScanStmt) {
 	for range maxTurns {
 		f.again = false
 		a.turn(s)
-		if !f.again {
+		if !f.again || a.input.whole {
 			return
 		}
 	}
@@ -210,6 +207,7 @@ func (a *analysis) turn(s *ir.ScanStmt) {
 	if around.outermost == 0 {
 		f.loop.outermost = f.clock
 	}
+	a.look(len(f.left[s]))
 	for l, v := range f.left[s] {
 		f.assign(l, a.merge(a.get(l), v))
 	}

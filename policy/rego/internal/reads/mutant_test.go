@@ -302,7 +302,7 @@ func several(stmts ...ir.Stmt) ir.Stmt { return &ir.BlockStmt{Blocks: []*ir.Bloc
 // of returns the set that the mutant works out.
 func (m mutant) of(p *ir.Policy) *reads.Set {
 	if m.blind == nil {
-		return reads.Of(p)
+		return readsOf(p)
 	}
 	seen := &ir.Policy{Static: p.Static, Plans: &ir.Plans{}, Funcs: &ir.Funcs{}}
 	for _, plan := range p.Plans.Plans {
@@ -315,7 +315,7 @@ func (m mutant) of(p *ir.Policy) *reads.Set {
 		copied.Blocks = m.blocks(&sight{p, false}, f.Blocks)
 		seen.Funcs.Funcs = append(seen.Funcs.Funcs, &copied)
 	}
-	return reads.Of(seen)
+	return readsOf(seen)
 }
 
 func (m mutant) blocks(see *sight, blocks []*ir.Block) []*ir.Block {
@@ -406,7 +406,7 @@ func TestGrammarFindsMutants(t *testing.T) {
 // noticed tries a specimen on a mutant, and returns what gives it away.
 func (m mutant) noticed(t *testing.T, s specimen) string {
 	t.Helper()
-	set, right := m.of(s.policy), reads.Of(s.policy)
+	set, right := m.of(s.policy), readsOf(s.policy)
 	d := newPerturbation(s.question, s.policy, set)
 	d.except, d.limit = right, 200
 	if m.blind == nil {

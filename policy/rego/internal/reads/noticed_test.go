@@ -7,8 +7,6 @@ import (
 	"testing"
 
 	"github.com/open-policy-agent/opa/v1/ast"
-
-	"github.com/microwall/microwall/policy/rego/internal/reads"
 )
 
 // The race detector, under which everything takes many times as long, has an
@@ -39,7 +37,7 @@ type tally struct{ policies, whole, inputs, changed int }
 func (n *tally) unnoticed(t *testing.T, s specimen, limit int) {
 	t.Helper()
 	n.policies++
-	set := reads.Of(s.policy)
+	set := readsOf(s.policy)
 	if set.Whole() {
 		n.whole++
 	}
@@ -169,7 +167,7 @@ func FuzzReads(f *testing.F) {
 		if err != nil {
 			return // OPA refuses it
 		}
-		d := newPerturbation(q, p, reads.Of(p))
+		d := newPerturbation(q, p, readsOf(p))
 		d.limit = 40
 		complaint, err := d.on(t.Context(), g.input())
 		if err != nil {

@@ -132,5 +132,14 @@ func setOf(t testing.TB, q *question) *reads.Set {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return reads.Of(p)
+	return readsOf(p)
+}
+
+// readsOf returns the set of a plan, for which there is time.
+func readsOf(p *ir.Policy) *reads.Set {
+	set, err := reads.Of(context.Background(), p)
+	if err != nil {
+		panic(err)
+	}
+	return set
 }

@@ -27,7 +27,7 @@ func dot(from ir.Local, key ir.StringIndex, to ir.Local) ir.Stmt {
 
 // ofPlan returns the set of a plan, and of two functions that it may call.
 func ofPlan(stmts ...ir.Stmt) *reads.Set {
-	return reads.Of(&ir.Policy{
+	return readsOf(&ir.Policy{
 		Static: &ir.Static{Strings: []*ir.StringConst{{Value: "a"}, {Value: "b"}, {Value: "c"}, {Value: "f"}, {Value: "g"}}},
 		Plans:  &ir.Plans{Plans: []*ir.Plan{{Blocks: []*ir.Block{{Stmts: stmts}}}}},
 		Funcs: &ir.Funcs{Funcs: []*ir.Func{
@@ -209,7 +209,7 @@ func TestPlansThatOPADoesNotMakeReadEverything(t *testing.T) {
 }
 
 func TestPlanOfNothingReadsNothing(t *testing.T) {
-	if set := reads.Of(&ir.Policy{}); set.Whole() || len(set.Paths()) != 0 || set.String() != "nothing" {
+	if set := readsOf(&ir.Policy{}); set.Whole() || len(set.Paths()) != 0 || set.String() != "nothing" {
 		t.Errorf("reads %v", set)
 	}
 }

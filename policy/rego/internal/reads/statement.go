@@ -20,6 +20,7 @@ func (a *analysis) block(b *ir.Block) {
 		return
 	}
 	for _, s := range b.Stmts {
+		a.look(1)
 		if a.input.whole {
 			return // there is nothing to add
 		}
