@@ -107,8 +107,8 @@ var hostiles = []hostile{
 			return []string{"package z\n\nz if {\n" + each(30_000, "\tsome x%[1]d in input.x\n") + "}\n"}
 		},
 		"a body of 30000 expressions", 4},
-	{"a path of 300,000 loops",
-		func() []string { return []string{"package z\n\nz if input.x" + strings.Repeat("[_]", 300_000) + "\n"} },
+	{"a path of 40,000 loops",
+		func() []string { return []string{"package z\n\nz if input.x" + strings.Repeat("[_]", 40_000) + "\n"} },
 		"loops are nested more than 5000 deep here", 3},
 	{"as many loops in each other as fit",
 		func() []string { return []string{"package z\n\nz if input.x" + strings.Repeat("[_]", 5000) + "\n"} },
@@ -120,9 +120,43 @@ var hostiles = []hostile{
 		"follow each other more than 100000 deep", 0},
 	{"a function of as many arguments as fit",
 		func() []string {
-			return []string{"package z\n\nf(" + each(90_000, "a%[1]d,") + "z) := 1\nz if f(" + strings.Repeat("1,", 90_000) + "1) == 1\n"}
+			return []string{"package z\n\nf(" + each(34_000, "a%[1]d,") + "z) := 1\nz if f(" + strings.Repeat("1,", 34_000) + "1) == 1\n"}
 		},
 		"", 0},
+	{"a default function of one argument again and again",
+		func() []string {
+			return []string{"package z\n\ndefault f(x" + strings.Repeat(",x", 30_000) + ") := 1\n"}
+		},
+		"this line with `default` is long", 3},
+	{"a default that is many variables",
+		func() []string {
+			return []string{"package z\n\ndefault z := [" + strings.Repeat("x,", 400_000) + "]\n"}
+		},
+		"this line with `default` is long", 3},
+	{"defaults in one line",
+		func() []string { return []string{"package z\n\n" + strings.Repeat("default ", 900_000) + "\n"} },
+		"this line with `default` is long", 3},
+	{"a default that is many variables, below it",
+		func() []string {
+			return []string{"package z\n\ndefault z := [\n" + strings.Repeat("x,\n", 400_000) + "]\n"}
+		},
+		"value cannot contain var", 3},
+	{"a function of 400,000 arguments",
+		func() []string { return []string{"package z\n\nf(" + strings.Repeat("1,", 400_000) + "z) := 1\n"} },
+		"words and signs in brackets behind a name here", 3},
+	{"a rule that many numbers are the name of",
+		func() []string { return []string{"package z\n\nz" + strings.Repeat("[1]", 300_000) + " := 1\n"} },
+		"words and signs in brackets behind a name here", 3},
+	{"a rule that a long sum is the name of, beside a template",
+		func() []string {
+			return []string{"package z\n\ny := $\"((({1}\"\nz[1" + strings.Repeat("+1", 400_000) + "] := 1\n"}
+		},
+		"words and signs in a file with templates", 0},
+	{"many functions of many arguments",
+		func() []string {
+			return []string{"package z\n\n" + strings.Repeat("f("+strings.Repeat("1,", 20_000)+"z) := 1\n", 20)}
+		},
+		"words and signs in brackets behind a name here", 0},
 	{"comprehensions beside many variables",
 		func() []string {
 			return []string{"package z\n\nz if {\n\t[" + each(50_000, "v%[1]d,") + "v] = input.x\n\ty = [" + strings.Repeat("[1 | true],", 5000) + "]\n}\n"}

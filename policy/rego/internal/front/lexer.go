@@ -6,9 +6,11 @@ import (
 	"github.com/microwall/microwall/policy/rego/internal/value"
 )
 
-// A lexer counts what the parser will find in a text: the tokens, and those that
-// it copies. A rule's head is copied for each further body, `{...}` behind
-// another, and for each else.
+// A lexer counts what the parser will find in a text: the tokens, those that it
+// copies, and those that it looks for or quotes. A rule's head is copied for each
+// further body, `{...}` behind another, and for each else. A rule without a body is
+// parsed twice; the second time each part of what stands in brackets behind its name
+// is looked for among all of them.
 //
 // It never counts too little of what is Rego; what is not, the parser does not
 // parse far. It leaves out comments and strings, but not where there are
@@ -22,6 +24,9 @@ type lexer struct {
 	worst          int // line of the head that is copied most
 	endless        int // line of the first number of too many digits; 0 if there is none
 
+	lookups, longest int
+	longestLine      int // that the longest name ends in; 0 if it may be any
+
 	templates bool
 	line      int
 	depth     int    // of brackets
@@ -33,6 +38,15 @@ type lexer struct {
 	head             int // tokens of what is copied; 0 while it goes on
 	copied           int
 	most             int // copied of another
+
+	// What the parser may complain of in a default rule: its line each time.
+	quoted                     int // bytes, in all
+	defaultLine                int // bytes of the line of the last `default`; 0 before the first
+	lineEnd                    int // where that line ends
+	longestDefault, mostQuoted int // bytes of the longest, and which line that is
+
+	naming bool // in brackets behind a name
+	name   int  // tokens in these
 }
 
 func (l *lexer) run() {
@@ -62,11 +76,30 @@ func (l *lexer) run() {
 			if n := digits(l.text[i:end]); n > value.MaxNumeral && l.endless == 0 {
 				l.endless = l.line
 			}
+			if l.text[i:end] == "default" && l.last != "." {
+				l.quote(i)
+			}
 			l.token(l.text[i:end])
 		default:
 			l.token(l.text[i:end])
 		}
 		i = end
+	}
+	l.named()
+	if l.templates {
+		l.lookups, l.longestLine = l.tokens*l.tokens, 0
+	}
+}
+
+// quote finds how long the line is that a default rule begins in.
+func (l *lexer) quote(at int) {
+	if at < l.lineEnd {
+		return // it is the same
+	}
+	l.lineEnd = after(l.text, at, "\n")
+	l.defaultLine = l.lineEnd - strings.LastIndexByte(l.text[:at], '\n') - 1
+	if l.defaultLine > l.longestDefault {
+		l.longestDefault, l.mostQuoted = l.defaultLine, l.line
 	}
 }
 
@@ -105,6 +138,7 @@ func quoted(text string, i int) int {
 
 func (l *lexer) token(t string) {
 	l.tokens++
+	l.quoted += l.defaultLine
 	top := l.depth == 0 || l.templates
 	if l.depth == 0 && l.line != l.lastLine && !l.templates && begins(t) && ends(l.last) {
 		l.start, l.startLine, l.head, l.copied = l.tokens-1, l.line, 0, 0
@@ -122,6 +156,16 @@ func (l *lexer) token(t string) {
 	case top && t == "if" && l.head == 0 && !l.v0 && !l.templates:
 		l.head = l.tokens - l.start
 	}
+	switch {
+	case l.depth > 0:
+		if l.naming {
+			l.name++
+		}
+	case (t == "(" || t == "[") && l.last != "" && (strings.Contains(")]}`", l.last) || inWord(l.last[0])):
+		l.naming = true
+	case t != "." && l.last != ".":
+		l.named()
+	}
 	switch t {
 	case "(", "[", "{":
 		l.depth++
@@ -129,6 +173,15 @@ func (l *lexer) token(t string) {
 		l.depth = max(0, l.depth-1)
 	}
 	l.last, l.lastLine = t, l.line
+}
+
+// named ends a name.
+func (l *lexer) named() {
+	l.lookups += l.name * l.name
+	if l.name > l.longest {
+		l.longest, l.longestLine = l.name, l.lastLine
+	}
+	l.name, l.naming = 0, false
 }
 
 // begins reports whether a statement may begin with a token on a new line, and
