@@ -134,11 +134,14 @@ func checkMember(name string, v Value, depth int) (size int, _ *fault) {
 }
 
 // Value returns the properties as an object.
-func (p Properties) Value() Value {
+func (p Properties) Value() Value { return Value{typ: Object, ref: p.Held()} }
+
+// Held returns what [Value.Held] returns of the object.
+func (p Properties) Held() any {
 	if p.object == nil {
-		return Value{typ: Object, ref: map[string]any(nil)}
+		return map[string]any(nil)
 	}
-	return Value{typ: Object, ref: p.object}
+	return p.object
 }
 
 // Len returns the number of members.

@@ -47,7 +47,8 @@ type Meter struct {
 
 // Reset starts a new evaluation.
 func (m *Meter) Reset(ctx context.Context, l Limits) {
-	*m = Meter{ctx: ctx, steps: l.Steps, bytes: l.Bytes, time: l.Time, limited: l.Steps > 0 || l.Time > 0}
+	m.ctx, m.steps, m.bytes, m.time = ctx, l.Steps, l.Bytes, l.Time
+	m.limited, m.end = l.Steps > 0 || l.Time > 0, time.Time{}
 	if l.Steps == 0 {
 		m.steps = math.MaxInt64
 	}

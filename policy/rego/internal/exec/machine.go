@@ -145,7 +145,8 @@ func (m *machine) known(f *function) (value.Value, bool) {
 func (m *machine) remember(f *function, v value.Value) error {
 	w := &m.worlds[m.world]
 	if w.memo != nil {
-		w.memo[f.index] = memo{known: true, value: v}
+		e := &w.memo[f.index]
+		e.known, e.value = true, v
 		w.touched = append(w.touched, int32(f.index))
 		return nil
 	}
@@ -197,8 +198,11 @@ func (f *function) run(m *machine, callee []value.Value) (value.Value, bool) {
 // frame returns the locals of a call of f from a function whose locals are l.
 func (m *machine) frame(f *function, l []value.Value) []value.Value {
 	callee := l[len(l) : len(l)+f.locals : cap(l)]
-	clear(callee)
-	m.used = max(m.used, len(m.stack)-cap(callee)+len(callee))
+	start := len(m.stack) - cap(callee)
+	if m.used > start { // behind what was used, the stack is clear
+		clear(callee[:min(m.used-start, len(callee))])
+	}
+	m.used = max(m.used, start+len(callee))
 	return callee
 }
 

@@ -105,7 +105,7 @@ func (in *Input) time(name string) Value {
 
 // properties returns properties as the object that they are.
 func properties(p policy.Properties) Value {
-	return Value{tag: Object.as(held), ref: p.Value().Held()}
+	return Value{tag: Object.as(held), ref: p.Held()}
 }
 
 // FromPolicy returns a value of a request, read in place; the undefined Value
@@ -143,6 +143,8 @@ func fromGo(x any) Value {
 		return Boolean(x)
 	case map[string]any:
 		return Value{tag: Object.as(held), ref: x}
+	case []any, []string:
+		return Value{tag: Array.as(held), ref: x}
 	case json.Number:
 		if i, ok := canonicalInt(string(x)); ok {
 			return Int(i)
