@@ -244,8 +244,7 @@ func newWitness(src Source, in *Input, whole bool) (*witness, error) {
 	if w.compiler, err = reference.Compile(modules, reference.Options{Capabilities: caps, Whole: whole}); err != nil {
 		return nil, fmt.Errorf("compile once more, to explain: %w", err)
 	}
-	request := value.Input{Request: *in.request, Unix: in.stamp.unix}
-	w.input = convert.ToAST(request.Value())
+	w.input = convert.ToAST(in.read.Value())
 	return w, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/microwall/microwall/policy"
+	"github.com/microwall/microwall/policy/rego/internal/value"
 )
 
 // Stamp is the time that a decision is made at, as policies see it in
@@ -24,9 +25,10 @@ func (s Stamp) Time() time.Time { return time.Unix(s.unix, 0).UTC() }
 // and context are {} when absent. It is read in place: the request must not
 // change before the last evaluation with it has returned.
 type Input struct {
-	request *policy.Request
-	stamp   Stamp
+	read value.Input
 }
 
 // NewInput returns the input for a request that policy.Limits has accepted.
-func NewInput(r *policy.Request, stamp Stamp) *Input { return &Input{request: r, stamp: stamp} }
+func NewInput(r *policy.Request, stamp Stamp) *Input {
+	return &Input{read: value.Input{Request: *r, Unix: stamp.unix}}
+}

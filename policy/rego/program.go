@@ -79,7 +79,7 @@ func (p *Program) run(ctx context.Context, in *Input, rules uint) (out Outcome, 
 			}
 		}
 	}()
-	err = p.exec.Answer(ctx, in.request, in.stamp.unix, rules, p.limits, func(c *builtin.Call, rule int, v value.Value) error {
+	err = p.exec.Answer(ctx, &in.read, rules, p.limits, func(c *builtin.Call, rule int, v value.Value) error {
 		return out.set(c, rule, v)
 	})
 	if err != nil {

@@ -9,7 +9,6 @@ import (
 	"github.com/open-policy-agent/opa/v1/ir"
 	"github.com/open-policy-agent/opa/v1/topdown"
 
-	"github.com/microwall/microwall/policy"
 	"github.com/microwall/microwall/policy/rego/internal/budget"
 	"github.com/microwall/microwall/policy/rego/internal/builtin"
 	"github.com/microwall/microwall/policy/rego/internal/value"
@@ -196,13 +195,13 @@ func (p *Program) Test(ctx context.Context, answer int, w *builtin.Watch, l budg
 	return use(&m.call, m.answer)
 }
 
-// Answer computes the answers for a request at a time (in seconds) whose bit is set
-// in wanted and hands each of them to use, but for those that are undefined. What use is given belongs to the
+// Answer computes the answers for in whose bit is set in wanted and hands each
+// of them to use, but for those that are undefined. What use is given belongs to the
 // evaluation, and must not be kept.
-func (p *Program) Answer(ctx context.Context, r *policy.Request, unix int64, wanted uint, l budget.Limits, use func(c *builtin.Call, i int, v value.Value) error) error {
+func (p *Program) Answer(ctx context.Context, in *value.Input, wanted uint, l budget.Limits, use func(c *builtin.Call, i int, v value.Value) error) error {
 	m := p.machine(ctx, l)
 	defer p.release(m)
-	m.input.Request, m.input.Unix = *r, unix
+	m.input = *in
 	locals := m.begin(m.input.Value())
 	for i, answer := range p.answers {
 		if answer == nil || wanted&(1<<i) == 0 {
