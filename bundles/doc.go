@@ -60,6 +60,22 @@
 // spelling. Anything more needs a v2. The SHA-256 sum of this text, without
 // the signatures, is the release's digest.
 //
+// # Beacon
+//
+// A beacon says that at a time these releases were the heads of their
+// namespaces: the proof by which whoever decides knows that it is not behind.
+// It is a signed note, too, whose text is
+//
+//	microwall beacon v1
+//	domain: boutique
+//	time: 2026-11-23T10:00:00.250Z
+//	head: boutique.cart 1 7 sha256:...
+//
+// with one head line for each namespace that it speaks of, epoch, revision and
+// digest of the release, sorted by namespace. Of others it says nothing.
+// [Trust.OpenBeacon] takes it from one of the keys that the trust file lists
+// under beacons, and from nobody else.
+//
 // # Trust
 //
 // A [Trust] is a parsed trust.yaml: which keys may sign what. [Trust.Open] is
@@ -67,6 +83,10 @@
 // ([Signed.Unpack]), so that nothing is believed that nobody signed, and no
 // size, path or number is acted upon before its signature was verified.
 // [Follow] lets a release only be replaced by a later one.
+//
+// A trust file travels as a signed note, whose text is the line "microwall trust
+// v1" and the file as it is. [Trust.Next] takes the file of the next version, if
+// enough roots of the one before and of its own have signed it.
 //
 // All errors have a kind of package policy: what is malformed is BadRequest,
 // what is over a limit Exhausted, what is not trusted Denied, what is out of

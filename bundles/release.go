@@ -146,8 +146,8 @@ func (r Release) check() error {
 		fault = "size must be at least 1"
 	case r.Created.Year() < 1970 || r.Created.Year() > 9999:
 		fault = "created is missing, or no time between 1970 and 9999"
-	case r.MaxStaleness < MinMaxStaleness || r.MaxStaleness > MaxMaxStaleness || r.MaxStaleness%time.Second != 0:
-		fault = fmt.Sprintf("max-staleness is %v; it must be whole seconds from %v to %v", r.MaxStaleness, MinMaxStaleness, MaxMaxStaleness)
+	case checkStaleness(r.MaxStaleness) != nil:
+		fault = checkStaleness(r.MaxStaleness).Error()
 	case r.WhenStale != Serve && r.WhenStale != Deny:
 		fault = "when-stale must be serve or deny"
 	case r.Canary < 0 || r.Canary > 99:
@@ -161,6 +161,13 @@ func (r Release) check() error {
 	}
 	if fault != "" {
 		return policy.Errorf(policy.BadRequest, "release of %s: %s", r.Namespace, fault)
+	}
+	return nil
+}
+
+func checkStaleness(d time.Duration) error {
+	if d < MinMaxStaleness || d > MaxMaxStaleness || d%time.Second != 0 {
+		return fmt.Errorf("max-staleness is %v; it must be whole seconds from %v to %v", d, MinMaxStaleness, MaxMaxStaleness)
 	}
 	return nil
 }

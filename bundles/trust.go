@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/mod/sumdb/note"
 
@@ -37,6 +38,9 @@ type quorum struct {
 type authority struct {
 	quorum
 	guardrail bool
+	// maxStaleness is 0 where the file says nothing, whenStale Serve.
+	maxStaleness time.Duration
+	whenStale    WhenStale
 }
 
 // LoadTrust reads a trust file. One that others than its owner may write is
@@ -114,6 +118,23 @@ func (t *Trust) authority(ns policy.Namespace) (listed policy.Namespace, q quoru
 	return "", quorum{}
 }
 
+// Staleness returns for how long a release is believed without proof that it is
+// still the head, and what happens after that: what its author asked for, and
+// the tighter of that and of what the file says of its namespace and of each
+// listed ancestor. Nobody can loosen what somebody else has tightened.
+func (t *Trust) Staleness(r Release) (most time.Duration, when WhenStale) {
+	r = r.withDefaults()
+	most, when = r.MaxStaleness, r.WhenStale
+	for ns := r.Namespace; ns != ""; ns = ns.Parent() {
+		a := t.namespaces[ns]
+		if a.maxStaleness > 0 {
+			most = min(most, a.maxStaleness)
+		}
+		when = max(when, a.whenStale)
+	}
+	return most, when
+}
+
 // UnverifiedError says that a release is not trusted, and why. Its kind is
 // Denied.
 type UnverifiedError struct {
@@ -143,16 +164,10 @@ func (e *UnverifiedError) Unwrap() error {
 // A release that is not trusted is an [*UnverifiedError]. A note that is none,
 // or no release, is a BadRequest error.
 func (t *Trust) Open(signed []byte) (*Signed, error) {
-	if len(signed) > MaxNote {
-		return nil, policy.Errorf(policy.Exhausted, "signed release is %d bytes, the limit is %d", len(signed), MaxNote)
+	text, err := readNote(signed, "release", MaxNote)
+	if err != nil {
+		return nil, err
 	}
-	// Without any known key, a note that is well-formed is an error that
-	// carries it. Its text says which keys to ask for.
-	var unverified *note.UnverifiedNoteError
-	if _, err := note.Open(signed, nil); !errors.As(err, &unverified) {
-		return nil, policy.Errorf(policy.BadRequest, "this is not a signed release: %w", err)
-	}
-	text := unverified.Note.Text
 	r, err := ParseRelease([]byte(text))
 	if err != nil {
 		return nil, err
@@ -178,27 +193,9 @@ func (t *Trust) verify(signed []byte, text string, r Release) (signers []string,
 	if listed == "" {
 		return nil, fmt.Sprintf("neither %s nor a namespace above it is listed in the trust file, so nobody may sign it; list it, or %s", r.Namespace, t.domain)
 	}
-	verifiers := make([]note.Verifier, len(q.names))
-	for i, name := range q.names {
-		verifiers[i] = t.keys[name].verifier
-	}
-	opened, err := note.Open(signed, note.VerifierList(verifiers...))
-	var unverified *note.UnverifiedNoteError
-	switch {
-	case errors.As(err, &unverified):
-		opened = &note.Note{Text: text}
-	case err != nil:
-		return nil, fmt.Sprintf("%v; it was changed after it was signed", err)
-	}
-	if opened.Text != text {
-		return nil, "it reads differently the second time"
-	}
-	counted := map[string]bool{}
-	for _, s := range opened.Sigs {
-		if public := t.keys[s.Name].public; !counted[public] {
-			counted[public] = true
-			signers = append(signers, s.Name)
-		}
+	signers, err := t.signers(signed, text, q.names)
+	if err != nil {
+		return nil, err.Error()
 	}
 	if len(signers) < q.threshold {
 		return nil, fmt.Sprintf("%d different keys of those that may sign %s have signed it, %d must; sign with the keys that the trust file lists for %s: %s",
@@ -208,6 +205,48 @@ func (t *Trust) verify(signed []byte, text string, r Release) (signers []string,
 		return nil, fmt.Sprintf("it is of epoch %d, the trust file is at %d; raise epoch and version in the trust file first", r.Epoch, t.epoch)
 	}
 	return signers, ""
+}
+
+// readNote returns the text of a signed note that nobody has verified yet: it
+// says which keys to ask for.
+func readNote(signed []byte, what string, most int) (text string, err error) {
+	if len(signed) > most {
+		return "", policy.Errorf(policy.Exhausted, "signed %s is %d bytes, the limit is %d", what, len(signed), most)
+	}
+	// Without any known key, a note that is well-formed is an error that
+	// carries it.
+	var unverified *note.UnverifiedNoteError
+	if _, err := note.Open(signed, nil); !errors.As(err, &unverified) {
+		return "", policy.Errorf(policy.BadRequest, "this is not a signed %s: %w", what, err)
+	}
+	return unverified.Note.Text, nil
+}
+
+// signers returns which of the keys with these names have signed a note, one
+// name for each public key. The error says that it was tampered with.
+func (t *Trust) signers(signed []byte, text string, names []string) (signers []string, err error) {
+	verifiers := make([]note.Verifier, len(names))
+	for i, name := range names {
+		verifiers[i] = t.keys[name].verifier
+	}
+	opened, err := note.Open(signed, note.VerifierList(verifiers...))
+	var unverified *note.UnverifiedNoteError
+	switch {
+	case errors.As(err, &unverified):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("%w; it was changed after it was signed", err)
+	case opened.Text != text:
+		return nil, errors.New("it reads differently the second time")
+	}
+	counted := map[string]bool{}
+	for _, s := range opened.Sigs {
+		if public := t.keys[s.Name].public; !counted[public] {
+			counted[public] = true
+			signers = append(signers, s.Name)
+		}
+	}
+	return signers, nil
 }
 
 // Signed is a release whose signatures were verified. Only [Trust.Open] makes

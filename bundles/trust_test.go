@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/mod/sumdb/note"
 
@@ -239,6 +240,37 @@ func TestGuardrails(t *testing.T) {
 	}
 }
 
+func TestTheTrustFileTightensStalenessAndNeverLoosensIt(t *testing.T) {
+	k := newKey(t, "p1")
+	trusted := trust(t, `
+  boutique: {signers: [p1], max-staleness: 2h}
+  boutique.pay: {signers: [p1], max-staleness: 30s, when-stale: deny}
+  boutique.pay.eu: {signers: [p1], max-staleness: 10m, when-stale: serve}
+`, k)
+	for _, c := range []struct {
+		ns      policy.Namespace
+		release time.Duration
+		says    bundles.WhenStale
+		most    time.Duration
+		happens bundles.WhenStale
+	}{
+		{"boutique", 0, bundles.Serve, time.Hour, bundles.Serve},
+		{"boutique", 24 * time.Hour, bundles.Deny, 2 * time.Hour, bundles.Deny},
+		{"boutique.cart", 24 * time.Hour, bundles.Serve, 2 * time.Hour, bundles.Serve},
+		{"boutique.cart", time.Minute, bundles.Serve, time.Minute, bundles.Serve},
+		{"boutique.pay", time.Hour, bundles.Serve, 30 * time.Second, bundles.Deny},
+		{"boutique.pay", 15 * time.Second, bundles.Serve, 15 * time.Second, bundles.Deny},
+		{"boutique.pay.eu", time.Hour, bundles.Serve, 30 * time.Second, bundles.Deny},
+		{"boutique.pay.us.west", time.Hour, bundles.Serve, 30 * time.Second, bundles.Deny},
+		{"boutique.payment", time.Hour, bundles.Serve, time.Hour, bundles.Serve},
+	} {
+		most, when := trusted.Staleness(bundles.Release{Namespace: c.ns, MaxStaleness: c.release, WhenStale: c.says})
+		if most != c.most || when != c.happens {
+			t.Errorf("%s that says %v %v: %v %v, want %v %v", c.ns, c.release, c.says, most, when, c.most, c.happens)
+		}
+	}
+}
+
 func TestTrustFile(t *testing.T) {
 	a, b := newKey(t, "a"), newKey(t, "1e3")
 	file := "# who may sign what\n" + strings.Replace(trustFile(7, "\n  boutique:\n    signers:\n    - a\n    - 1e3\n    threshold: 2\n", a, b), "version: 1", "version: 3", 1) +
@@ -342,6 +374,12 @@ func TestTrustFilesThatAreRefused(t *testing.T) {
 		{"guardrail that is neither", namespaces("{boutique: {signers: [a], guardrail: maybe}}"), "true or false"},
 		{"guardrail in words", namespaces("{boutique: {signers: [a], guardrail: yes}}"), "true or false"},
 		{"guardrail null", namespaces("{boutique: {signers: [a], guardrail: }}"), "true or false"},
+		{"max-staleness below the least", namespaces("{boutique: {signers: [a], max-staleness: 14s}}"), "max-staleness must be"},
+		{"max-staleness in halves", namespaces("{boutique: {signers: [a], max-staleness: 15.5s}}"), "max-staleness must be"},
+		{"max-staleness without a unit", namespaces("{boutique: {signers: [a], max-staleness: 60}}"), "max-staleness must be"},
+		{"max-staleness of years", namespaces("{boutique: {signers: [a], max-staleness: 10000h}}"), "max-staleness must be"},
+		{"max-staleness null", namespaces("{boutique: {signers: [a], max-staleness: }}"), "plain text"},
+		{"when-stale that is neither", namespaces("{boutique: {signers: [a], when-stale: maybe}}"), "serve"},
 		{"beacon that is no key", good + "beacons: [mallory]\n", "not listed under keys"},
 		{"beacons no list", good + "beacons: a\n", "list of names"},
 		{"roots without keys", good + "roots: {threshold: 1}\n", "keys is missing"},

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
@@ -30,10 +31,13 @@ const maxTrust = 1 << 20
 //	namespaces:
 //	  boutique: {signers: [p1], threshold: 1, guardrail: true}
 //	  boutique.cart: {signers: [cart-ci]}
+//	  boutique.pay: {signers: [pay-ci], max-staleness: 30s, when-stale: deny}
 //	beacons: [p1]             # optional
 //	roots: {keys: [p1], threshold: 1}  # optional
 //
-// threshold is 1 if it is not there, guardrail false. A threshold counts
+// threshold is 1 if it is not there, guardrail false. max-staleness (from 15s)
+// and when-stale tighten what releases of the namespace, and of all below it,
+// say themselves, see [Trust.Staleness]. A threshold counts
 // different public keys: one that the listed keys cannot reach is refused. So
 // are unknown and repeated fields, names of keys that are not listed, and what
 // YAML has beyond plain values (anchors, tags, merging, null), all as
@@ -149,10 +153,18 @@ func (r *trustReader) readNamespaces(n *yaml.Node) {
 		} else if ns.Domain() != r.t.domain {
 			r.fail(value, "namespace %s is not in the domain %s; its first label must be %s", ns, r.t.domain, r.t.domain)
 		}
-		fields := r.fields(value, name, "signers", "threshold", "guardrail")
+		fields := r.fields(value, name, "signers", "threshold", "guardrail", "max-staleness", "when-stale")
 		a := authority{quorum: r.quorum(value, fields["signers"], fields["threshold"], name, "signers")}
 		if g := fields["guardrail"]; g != nil {
 			a.guardrail = r.boolean(g, name+": guardrail")
+		}
+		if n := fields["max-staleness"]; n != nil {
+			a.maxStaleness = r.staleness(n, name+": max-staleness")
+		}
+		if n := fields["when-stale"]; n != nil {
+			if a.whenStale, err = ParseWhenStale(r.text(n)); err != nil {
+				r.fail(n, "%s: %w", name, err)
+			}
 		}
 		if r.err != nil {
 			return
@@ -256,6 +268,15 @@ func (r *trustReader) count(n *yaml.Node, what string) uint64 {
 	}
 	r.fail(n, "%s must be a whole number from 1", what)
 	return 0
+}
+
+// staleness reads a time such as 30s or 1h.
+func (r *trustReader) staleness(n *yaml.Node, what string) time.Duration {
+	d, err := time.ParseDuration(r.text(n))
+	if err != nil || checkStaleness(d) != nil {
+		r.fail(n, "%s must be whole seconds from %v to %v, for instance 30s or 1h", what, MinMaxStaleness, MaxMaxStaleness)
+	}
+	return d
 }
 
 func (r *trustReader) boolean(n *yaml.Node, what string) bool {
