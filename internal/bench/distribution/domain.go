@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 
 	"golang.org/x/mod/sumdb/note"
@@ -29,6 +31,7 @@ type domain struct {
 	dir       string
 	trustFile string
 	signer    note.Signer // of every namespace
+	nats      *natsserver.Server
 	natsURL   string
 	author    *pap.Client
 	stop      []func() // the last one first
@@ -46,14 +49,12 @@ func startDomain(ctx context.Context, dir string) (_ *domain, err error) {
 	if err != nil {
 		return nil, err
 	}
-	const most = 1 << 30 // for small disks; nothing here comes near it
-	nats, err := natsserver.Start(ctx, natsserver.Config{Port: natsserver.AnyPort, StoreDir: filepath.Join(dir, "nats"), MaxBytes: most})
-	if err != nil {
+	if err := d.startNATS(ctx, natsserver.AnyPort); err != nil {
 		return nil, err
 	}
-	d.stop = append(d.stop, nats.Shutdown)
-	d.natsURL = nats.URL()
-	server, err := d.startPDP(ctx, trust, most/2)
+	d.stop = append(d.stop, func() { d.nats.Shutdown() })
+	d.natsURL = d.nats.URL()
+	server, err := d.startPDP(ctx, trust, maxStore/2)
 	if err != nil {
 		return nil, err
 	}
@@ -64,6 +65,31 @@ func startDomain(ctx context.Context, dir string) (_ *domain, err error) {
 	d.stop = append(d.stop, func() { _ = conn.Close() }) // it fails only if it was closed
 	d.author = pap.New(conn, server, trust)
 	return d, nil
+}
+
+// maxStore is for small disks; nothing here comes near it.
+const maxStore = 1 << 30
+
+func (d *domain) startNATS(ctx context.Context, port int) error {
+	server, err := natsserver.Start(ctx, natsserver.Config{Port: port, StoreDir: filepath.Join(d.dir, "nats"), MaxBytes: maxStore})
+	if err == nil {
+		d.nats = server
+	}
+	return err
+}
+
+// restartNATS ends the NATS server and starts it again where it was.
+func (d *domain) restartNATS(ctx context.Context) error {
+	at, err := url.Parse(d.natsURL)
+	if err != nil {
+		return err
+	}
+	port, err := strconv.Atoi(at.Port())
+	if err != nil {
+		return err
+	}
+	d.nats.Shutdown()
+	return d.startNATS(ctx, port)
 }
 
 func (d *domain) close() {

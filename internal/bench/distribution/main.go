@@ -1,9 +1,11 @@
 // Command distribution measures how long releases take from their author to
 // those who decide by them, and holds each figure against its bar.
 //
-// Everything is real and talks over sockets on loopback, in this one process: a
-// NATS server that syncs before it acknowledges, a PDP that is pushed to over
-// gRPC, and embedded clients over NATS, each with a directory of its own.
+// Everything is real and talks over sockets on loopback: a NATS server that
+// syncs before it acknowledges, a PDP that is pushed to over gRPC, and embedded
+// clients over NATS. Where there are a thousand of them, they are in a few other
+// processes, and keep nothing on disk: it is one disk here, and would be a
+// thousand elsewhere.
 //
 // It prints a table; with -json, one object more on the last line:
 //
@@ -44,6 +46,14 @@ Exit code 0 if every figure is within its bar, 1 if one is not, 2 on an error.
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	if len(os.Args) == 2 && os.Args[1] == fleetArg {
+		code := exitOK
+		if err := runCrew(ctx, os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = exitError
+		}
+		os.Exit(code)
+	}
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr, figures(progressOn(os.Stderr)))
 	stop()
 	os.Exit(code)
@@ -103,7 +113,11 @@ func report(w io.Writer, of []figure, results []result, asJSON bool) error {
 		if !r.OK {
 			ok = "NO"
 		}
-		fmt.Fprintf(table, "%s\t%.1f %s\t%g %s\t%s\t%s\n", of[i].name, r.Value, r.Unit, r.Bar, r.Unit, ok, of[i].what)
+		bar := "-"
+		if r.Bar > 0 {
+			bar = fmt.Sprintf("%g %s", r.Bar, r.Unit)
+		}
+		fmt.Fprintf(table, "%s\t%.1f %s\t%s\t%s\t%s\n", of[i].name, r.Value, r.Unit, bar, ok, of[i].what)
 		byName[of[i].name] = r
 	}
 	if err := table.Flush(); err != nil || !asJSON {

@@ -129,12 +129,12 @@ func TestQuantiles(t *testing.T) {
 
 func TestFiguresOfOneMeasurementShareIt(t *testing.T) {
 	times := 0
-	m := once(func(context.Context) (samples, error) {
+	m := shared[samples]{take: func(context.Context) (samples, error) {
 		times++
 		return nil, errors.New("failed")
-	})
+	}}
 	for range 2 {
-		if _, err := m.quantile(0.5)(t.Context()); err == nil {
+		if _, err := m.value(func(s samples) float64 { return s.quantile(0.5) })(t.Context()); err == nil {
 			t.Error("a failed measurement has a value")
 		}
 	}

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -211,21 +210,32 @@ func writeCart(folder string) error {
 // writeData fills the data up to its size: the caller, the frontend, and many
 // others that no release before had.
 func writeData(folder, caller string) error {
-	callers := []string{"spiffe://boutique.example/ns/default/sa/frontend", caller}
-	for {
-		more := append(slices.Clip(callers), "spiffe://boutique.example/ns/default/sa/"+rand.Text())
-		data, err := json.Marshal(map[string]any{"callers": map[string]any{"AddItem": more}})
-		if err != nil {
-			return err
-		}
-		if len(data) > maxData {
-			break
-		}
-		callers = more
-	}
-	data, err := json.Marshal(map[string]any{"callers": map[string]any{"AddItem": callers}})
+	data, err := filledData(caller, maxData)
 	if err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(folder, "data.json"), data, 0o600)
+}
+
+// filledData is the data of a cart that a caller may add to, as large as it may
+// be: with as many others, of whom no two calls return one.
+func filledData(caller string, size int) ([]byte, error) {
+	const account = "spiffe://boutique.example/ns/default/sa/"
+	callers := []string{account + "frontend", caller}
+	one, err := json.Marshal(account + rand.Text())
+	if err != nil {
+		return nil, err
+	}
+	data, err := addItem(callers)
+	if err != nil {
+		return nil, err
+	}
+	for range (size - len(data)) / (len(one) + len(",")) {
+		callers = append(callers, account+rand.Text())
+	}
+	return addItem(callers)
+}
+
+func addItem(callers []string) ([]byte, error) {
+	return json.Marshal(map[string]any{"callers": map[string]any{"AddItem": callers}})
 }

@@ -1,0 +1,246 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/microwall/microwall/bundles/jetstream"
+	"github.com/microwall/microwall/bundles/live"
+	"github.com/microwall/microwall/clients/embedded"
+	"github.com/microwall/microwall/policy"
+)
+
+// fleetArg as the first argument makes this program one of the processes that a
+// fleet consists of.
+const fleetArg = "fleet"
+
+// crew is what one process of a fleet is to do; it is told so on its standard
+// input, and ends when that does.
+type crew struct {
+	// Size is how many clients it has.
+	Size int
+	// Subscribers have a connection and a subscription to the pushes of one
+	// namespace each, and nothing else. Otherwise a client is an embedded one.
+	Subscribers bool
+	NATS, Trust string
+	Namespace   policy.Namespace
+}
+
+// reached is what a crew says on its standard output: all of its clients have
+// the release with that revision (0: are ready), the last of them at that time.
+type reached struct {
+	Revision uint64
+	At       time.Time
+}
+
+// fleet is many clients in a few processes.
+type fleet struct {
+	crews []*member
+}
+
+type member struct {
+	process *exec.Cmd
+	input   io.Closer
+	output  *json.Decoder
+	stderr  *strings.Builder
+}
+
+// startFleet starts processes that share c.Size clients, and returns when all
+// clients are ready.
+func startFleet(ctx context.Context, c crew, processes int) (_ *fleet, err error) {
+	f := &fleet{}
+	defer func() {
+		if err != nil {
+			f.close()
+		}
+	}()
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	for i := range processes {
+		share := c
+		share.Size = c.Size*(i+1)/processes - c.Size*i/processes
+		m, err := startMember(ctx, self, share)
+		if err != nil {
+			return nil, err
+		}
+		f.crews = append(f.crews, m)
+	}
+	_, err = f.wait(ctx, 0)
+	return f, err
+}
+
+func startMember(ctx context.Context, self string, c crew) (*member, error) {
+	m := &member{process: exec.CommandContext(ctx, self, fleetArg), stderr: &strings.Builder{}}
+	m.process.Stderr = m.stderr
+	input, err := m.process.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	output, err := m.process.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	m.input, m.output = input, json.NewDecoder(output)
+	if err := m.process.Start(); err != nil {
+		return nil, err
+	}
+	return m, json.NewEncoder(input).Encode(c)
+}
+
+// wait returns when the last client of all got to a revision.
+func (f *fleet) wait(ctx context.Context, revision uint64) (last time.Time, err error) {
+	// What does not come ends the processes, and with them what is read here.
+	late := time.AfterFunc(tooLate, f.end)
+	defer late.Stop()
+	defer context.AfterFunc(ctx, f.end)()
+	for _, m := range f.crews {
+		for {
+			var r reached
+			if err := m.output.Decode(&r); err != nil {
+				return last, fmt.Errorf("a process of the fleet ended: %w: %s", err, m.stderr)
+			}
+			if r.Revision < revision {
+				continue
+			}
+			if r.At.After(last) {
+				last = r.At
+			}
+			break
+		}
+	}
+	return last, nil
+}
+
+// end has all processes end.
+func (f *fleet) end() {
+	for _, m := range f.crews {
+		_ = m.input.Close() // it fails only if it is closed
+	}
+}
+
+// close ends all processes and waits for them.
+func (f *fleet) close() {
+	f.end()
+	for _, m := range f.crews {
+		_ = m.process.Wait() // what it had to say was said
+	}
+}
+
+// runCrew is a process of a fleet.
+func runCrew(ctx context.Context, in io.Reader, out io.Writer) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	input := bufio.NewReader(in)
+	var c crew
+	if line, err := input.ReadBytes('\n'); err != nil {
+		return err
+	} else if err := json.Unmarshal(line, &c); err != nil {
+		return err
+	}
+	t := &tally{size: c.Size, out: json.NewEncoder(out), counts: map[uint64]int{}}
+	start := startEmbedded
+	if c.Subscribers {
+		start = startSubscriber
+	}
+	closers := make([]func(), c.Size)
+	errs := make([]error, c.Size)
+	var starting sync.WaitGroup
+	free := make(chan struct{}, 32)
+	for i := range c.Size {
+		free <- struct{}{}
+		starting.Go(func() {
+			defer func() { <-free }()
+			closers[i], errs[i] = start(ctx, c, t)
+		})
+	}
+	starting.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	t.say(0)
+	_, err := input.ReadByte() // until it is closed
+	var ending sync.WaitGroup
+	for _, end := range closers {
+		ending.Go(end)
+	}
+	ending.Wait()
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+func startEmbedded(ctx context.Context, c crew, t *tally) (func(), error) {
+	client, err := embedded.New(ctx, embedded.Config{
+		NATS: c.NATS, TrustFile: c.Trust, Namespaces: []policy.Namespace{c.Namespace},
+		OnRelease: func(e live.Event) {
+			if a, ok := e.(live.Activated); ok && a.Version.Namespace == c.Namespace {
+				t.add(a.Version.Revision)
+			}
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return client.Close, nil
+}
+
+func startSubscriber(ctx context.Context, c crew, t *tally) (func(), error) {
+	conn, err := jetstream.Connect(ctx, c.NATS, jetstream.ConnectOptions{})
+	if err != nil {
+		return nil, err
+	}
+	var revision uint64 // its messages come one after the other
+	subject := "pdp.head." + c.Namespace.Domain() + "." + strings.ReplaceAll(string(c.Namespace), ".", "_")
+	_, err = conn.Subscribe(subject, func(*nats.Msg) {
+		revision++
+		t.add(revision)
+	})
+	if err == nil {
+		err = conn.FlushTimeout(tooLate)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn.Close, nil
+}
+
+// tally counts which client has got how far.
+type tally struct {
+	size   int
+	mu     sync.Mutex
+	counts map[uint64]int
+	out    *json.Encoder
+}
+
+func (t *tally) add(revision uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.counts[revision]++; t.counts[revision] == t.size {
+		t.tell(revision)
+	}
+}
+
+func (t *tally) say(revision uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.tell(revision)
+}
+
+func (t *tally) tell(revision uint64) {
+	_ = t.out.Encode(reached{Revision: revision, At: time.Now()}) // nobody listens any more: the process is ended
+}
