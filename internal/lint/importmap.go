@@ -176,6 +176,9 @@ var ImportMap = Map{
 			Inside: []string{"bundles/...", "clients/...", "internal/dial", "internal/natsserver", "internal/pap", "internal/tlsfiles",
 				"internal/wire", "pdp/...", "policy/...", "proto/microwall/v1"},
 			Outside: []string{grpc, natsClient, note}},
+		// A cluster of NATS servers, each a process of its own.
+		{Package: "internal/testkit/cluster",
+			Outside: []string{natsClient}},
 
 		// The documents, held against the program. It has tests only.
 		{Package: "docs"},
