@@ -2,7 +2,6 @@ package jetstream
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"strconv"
 	"time"
@@ -25,12 +24,17 @@ const (
 // Error codes of JetStream that nats.go has no names for.
 const (
 	codeAccountResources js.ErrorCode = 10002
+	codeNoPeers          js.ErrorCode = 10005
 	codeClusterNotAvail  js.ErrorCode = 10008
 	codeInsufficient     js.ErrorCode = 10023
 	codeStorageResources js.ErrorCode = 10047
 	// codeStoreFailed is the answer of a full stream and of a write-once
 	// subject that holds a message.
-	codeStoreFailed js.ErrorCode = 10077
+	codeStoreFailed  js.ErrorCode = 10077
+	codeNoCluster    js.ErrorCode = 10074
+	codeOffline      js.ErrorCode = 10118
+	codeNotReady     js.ErrorCode = 10163 // to compare what is the head
+	codeOfflineSince js.ErrorCode = 10194
 )
 
 // errLost is why a request was given up whose connection is gone: its answer
@@ -91,7 +95,11 @@ func transient(err error) bool {
 			return true
 		}
 	}
-	return code(err) == codeClusterNotAvail
+	switch code(err) {
+	case codeClusterNotAvail, codeNoPeers, codeOffline, codeOfflineSince, codeNotReady: // a cluster that is finding itself
+		return true
+	}
+	return false
 }
 
 // code returns JetStream's error code, or 0.
@@ -123,7 +131,9 @@ func refused(what string, err error) error {
 	case errors.Is(err, nats.ErrConnectionClosed):
 		return policy.Errorf(policy.Unavailable, "%s: %w; this process is shutting down", what, err)
 	case errors.Is(err, js.ErrStreamNotFound):
-		return policy.Errorf(policy.Unavailable, "%s: %w; the streams were removed: restart the service, which makes them, and push again", what, err)
+		return policy.Errorf(policy.Unavailable, "%s: %w; the streams were removed: a PDP makes them again; then raise the epoch in the trust file, and push everything again", what, err)
+	case code(err) == codeNoCluster:
+		return policy.Errorf(policy.BadRequest, "%s: %w; the NATS servers are no cluster: make them one, or ask for one replica", what, err)
 	case errors.Is(err, js.ErrJetStreamNotEnabled), errors.Is(err, js.ErrJetStreamNotEnabledForAccount):
 		return policy.Errorf(policy.Unavailable, "%s: %w; turn JetStream on in the broker and in this account", what, err)
 	case full(err):
@@ -171,58 +181,6 @@ func persist(ctx context.Context, nc *nats.Conn, what string, request func(conte
 			return unanswered(ctx, err)
 		}
 	}
-}
-
-// read asks the leader of a stream for a message (STREAM.MSG.GET, which unlike
-// a direct get no replica answers). The query names a subject and says which of
-// its messages.
-func read(ctx context.Context, nc *nats.Conn, stream string, query map[string]any) (stored, error) {
-	ctx, cancel := bounded(ctx, readTimeout)
-	defer cancel()
-	request, err := json.Marshal(query)
-	if err != nil {
-		return stored{}, err
-	}
-	var found stored
-	err = persist(ctx, nc, "cannot read the stream "+stream, func(ctx context.Context) error {
-		m, err := nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, request)
-		if err != nil {
-			return err
-		}
-		var answer struct {
-			Error   *js.APIError `json:"error"`
-			Message *struct {
-				Seq  uint64    `json:"seq"`
-				Data []byte    `json:"data"`
-				Time time.Time `json:"time"`
-			} `json:"message"`
-		}
-		if err := json.Unmarshal(m.Data, &answer); err != nil {
-			return err
-		}
-		switch {
-		case answer.Error != nil && answer.Error.ErrorCode == js.JSErrCodeMessageNotFound:
-			return errAbsent
-		case answer.Error != nil:
-			return answer.Error
-		case answer.Message == nil:
-			return errors.New("the broker's answer holds no message")
-		}
-		found = stored{seq: answer.Message.Seq, data: answer.Message.Data, time: answer.Message.Time}
-		return nil
-	})
-	return found, err
-}
-
-// readLast returns the newest message of a subject, or errAbsent.
-func readLast(ctx context.Context, nc *nats.Conn, stream, subject string) (stored, error) {
-	return read(ctx, nc, stream, map[string]any{"last_by_subj": subject})
-}
-
-// readNext returns the first message of a subject from a sequence number on, or
-// errAbsent.
-func readNext(ctx context.Context, nc *nats.Conn, stream, subject string, from uint64) (stored, error) {
-	return read(ctx, nc, stream, map[string]any{"seq": from, "next_by_subj": subject})
 }
 
 // directGet asks any replica for the newest message of a subject, once. It may

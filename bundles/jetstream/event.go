@@ -70,6 +70,11 @@ type Ignored struct {
 	More int
 }
 
+// Remade says that the streams were gone and have been made again, empty. What
+// was released decides on where it is held; it has to be pushed again, in a new
+// epoch, for those who come later.
+type Remade struct{}
+
 func (Connected) event()    {}
 func (Disconnected) event() {}
 func (BrokerError) event()  {}
@@ -78,3 +83,4 @@ func (Offered) event()      {}
 func (AskFailed) event()    {}
 func (SlowConsumer) event() {}
 func (Ignored) event()      {}
+func (Remade) event()       {}

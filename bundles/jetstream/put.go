@@ -79,7 +79,7 @@ func (s *Store) putChunk(ctx context.Context, subject string, chunk []byte) erro
 		case err == nil:
 			return nil
 		case code(err) == codeStoreFailed:
-			held, readErr := readLast(ctx, s.nc, blobStream, subject)
+			held, readErr := s.readLast(ctx, blobStream, subject)
 			switch {
 			case errors.Is(readErr, errAbsent):
 				if absent++; absent == looks {
@@ -173,7 +173,7 @@ const (
 // nothing goes in there but by compare-and-swap, that is the release itself if
 // it was stored, even if others have followed it since.
 func (s *Store) behind(ctx context.Context, subject string, data []byte, after uint64) (uint64, place, error) {
-	m, err := readNext(ctx, s.nc, headStream, subject, after+1)
+	m, err := s.readNext(ctx, headStream, subject, after+1)
 	switch {
 	case err == nil && bytes.Equal(m.data, data):
 		return m.seq, mine, nil
@@ -182,7 +182,7 @@ func (s *Store) behind(ctx context.Context, subject string, data []byte, after u
 	case !errors.Is(err, errAbsent):
 		return 0, free, err
 	}
-	last, err := readLast(ctx, s.nc, headStream, subject)
+	last, err := s.readLast(ctx, headStream, subject)
 	switch {
 	case err != nil && !errors.Is(err, errAbsent):
 		return 0, free, err

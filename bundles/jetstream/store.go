@@ -37,11 +37,13 @@ type StoreConfig struct {
 }
 
 // Store is where releases are durable. It is safe for concurrent use, by
-// several processes as well. It reads through the streams' leaders.
+// several processes as well. It reads through the streams' leaders. Streams that
+// are removed while it is used are made again, empty.
 type Store struct {
 	config StoreConfig
 	nc     *nats.Conn
 	api    js.JetStream
+	raise  bool // the size of streams that are there
 }
 
 // Head is a release as it is stored. Nothing of it has been verified.
@@ -91,17 +93,26 @@ func OpenStore(ctx context.Context, c StoreConfig) (*Store, error) {
 	if err != nil {
 		return nil, policy.Errorf(policy.Internal, "cannot use JetStream: %w", err)
 	}
+	s := &Store{config: c, nc: c.Conn, api: api, raise: raise}
+	if err := s.ensure(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// ensure makes the streams, or checks that they are as they must be.
+func (s *Store) ensure(ctx context.Context) error {
 	ctx, cancel := bounded(ctx, readTimeout)
 	defer cancel()
-	for _, want := range layout(c.Replicas, c.MaxBytes) {
-		err := persist(ctx, c.Conn, "cannot set up the stream "+want.Name, func(ctx context.Context) error {
-			return ensure(ctx, api, want, raise)
+	for _, want := range layout(s.config.Replicas, s.config.MaxBytes) {
+		err := persist(ctx, s.nc, "cannot set up the stream "+want.Name, func(ctx context.Context) error {
+			return ensure(ctx, s.api, want, s.raise)
 		})
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return &Store{config: c, nc: c.Conn, api: api}, nil
+	return nil
 }
 
 // Head returns the head of a namespace, or a [policy.NotFound] error. If what
@@ -112,7 +123,7 @@ func (s *Store) Head(ctx context.Context, ns policy.Namespace) (Head, error) {
 	if err := checkNamespace(s.config.Domain, ns); err != nil {
 		return Head{}, err
 	}
-	m, err := readLast(ctx, s.nc, headStream, headSubject(s.config.Domain, ns))
+	m, err := s.readLast(ctx, headStream, headSubject(s.config.Domain, ns))
 	if errors.Is(err, errAbsent) {
 		return Head{}, policy.Errorf(policy.NotFound, "namespace %s has no release; push one: microwall push DIR --namespace %s", ns, ns)
 	}
@@ -144,7 +155,7 @@ func (s *Store) History(ctx context.Context, ns policy.Namespace) ([]Head, error
 	subject := headSubject(s.config.Domain, ns)
 	var all []Head
 	for from := uint64(1); ; {
-		m, err := readNext(ctx, s.nc, headStream, subject, from)
+		m, err := s.readNext(ctx, headStream, subject, from)
 		if errors.Is(err, errAbsent) {
 			break
 		}
@@ -170,7 +181,7 @@ func (s *Store) Namespaces(ctx context.Context) ([]policy.Namespace, error) {
 	ctx, cancel := bounded(ctx, readTimeout)
 	defer cancel()
 	var subjects map[string]uint64
-	err := persist(ctx, s.nc, "cannot list the namespaces", func(ctx context.Context) error {
+	err := s.persist(ctx, "cannot list the namespaces", func(ctx context.Context) error {
 		stream, err := s.api.Stream(ctx, headStream)
 		if err != nil {
 			return err
@@ -211,7 +222,7 @@ func (s *Store) Bundle(ctx context.Context, h Head) ([]byte, error) {
 	ctx, cancel := bounded(ctx, putTimeout)
 	defer cancel()
 	return collect(ctx, h.body.chunks, s.config.MaxPacked, func(ctx context.Context, i int) ([]byte, error) {
-		m, err := readLast(ctx, s.nc, blobStream, blobSubject(s.config.Domain, h.Namespace, h.body.chunks[i]))
+		m, err := s.readLast(ctx, blobStream, blobSubject(s.config.Domain, h.Namespace, h.body.chunks[i]))
 		if errors.Is(err, errAbsent) {
 			return nil, policy.Errorf(policy.NotFound, "chunk %d of %d of a bundle of %s is gone from the broker; push the bundle again", i+1, len(h.body.chunks), h.Namespace)
 		}
