@@ -61,7 +61,7 @@ func startNode(ctx context.Context, f serveFlags, o *observer, run func(func(con
 			n.close()
 		}
 	}()
-	config := jetstream.StoreConfig{Domain: trust.Domain(), MaxBytes: f.store, MaxPacked: f.bundles.Packed, Events: o.nats}
+	config := jetstream.StoreConfig{Domain: trust.Domain(), Replicas: f.replicas(), MaxBytes: f.store, MaxPacked: f.bundles.Packed, Events: o.nats}
 	if f.natsURL == "" {
 		server, err := startNATS(ctx, f, o)
 		if err != nil {

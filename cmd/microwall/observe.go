@@ -129,6 +129,8 @@ func (o *observer) nats(e jetstream.Event) {
 		o.log.Warn("head could not be asked for; asking again", "namespace", e.Namespace, "error", e.Err)
 	case jetstream.SlowConsumer:
 		o.log.Warn("messages were dropped; asking for all heads again", "subject", e.Subject, "dropped", e.Dropped)
+	case jetstream.Remade:
+		o.log.Error("the streams on NATS were removed and have been made again, empty: raise the epoch in the trust file, and push everything again")
 	case jetstream.Ignored:
 		o.log.Warn("message ignored", "subject", e.Subject, "more", e.More, "error", e.Err)
 	}

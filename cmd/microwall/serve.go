@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,6 +28,7 @@ import (
 type serveFlags struct {
 	grpcAddr, httpAddr        string
 	natsAddr, natsURL         string
+	natsReplicas              int
 	dataDir, trust            string
 	dir                       string
 	watch                     bool
@@ -67,6 +69,7 @@ With --dir it decides by a folder with one folder of policies a namespace,
 without NATS, keys or signatures: for development only.`,
 		Example: `  microwall serve
   microwall serve --dir policies --watch
+  microwall serve --nats nats://n1:4222,nats://n2:4222,nats://n3:4222
   microwall serve --grpc-addr 0.0.0.0:7070 --tls-cert tls.crt --tls-key tls.key --client-ca ca.crt`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -80,7 +83,8 @@ without NATS, keys or signatures: for development only.`,
 	fs.StringVar(&f.grpcAddr, "grpc-addr", defaultGRPC, "address of the gRPC API")
 	fs.StringVar(&f.httpAddr, "http-addr", defaultHTTP, "address of /healthz, /readyz and /metrics")
 	fs.StringVar(&f.natsAddr, "nats-addr", defaultNATS, "address of the NATS server inside this process")
-	fs.StringVar(&f.natsURL, "nats", "", "URL of NATS servers that run elsewhere, instead of one inside this process")
+	fs.StringVar(&f.natsURL, "nats", "", "URL of NATS servers that run elsewhere, instead of one inside this process; a comma separates those of a cluster")
+	fs.IntVar(&f.natsReplicas, "nats-replicas", 0, "with --nats: how many servers of a cluster hold each release, 1, 3 or 5; raises what is there, never lowers it (default 3 if --nats names three servers or more, else 1)")
 	fs.StringVar(&f.dataDir, "data-dir", defaultDataDir, "folder of releases and of the NATS server's streams")
 	fs.StringVar(&f.trust, "trust", "", "trust file (default trust.yaml in --data-dir)")
 	fs.StringVar(&f.dir, "dir", "", "development: decide by this folder, one folder a namespace, unsigned")
@@ -114,7 +118,7 @@ func (f *serveFlags) check(given func(flag string) bool) error {
 			return err
 		}
 	}
-	for _, flag := range []string{"nats", "nats-addr", "trust", "data-dir", "max-bundle-packed", "max-bundle-unpacked", "max-store"} {
+	for _, flag := range []string{"nats", "nats-addr", "nats-replicas", "trust", "data-dir", "max-bundle-packed", "max-bundle-unpacked", "max-store"} {
 		if f.dir != "" && given(flag) {
 			return policy.Errorf(policy.BadRequest, "--dir decides by unsigned folders, without NATS, trust and releases; drop one of --dir and --%s", flag)
 		}
@@ -124,6 +128,10 @@ func (f *serveFlags) check(given func(flag string) bool) error {
 		return policy.Errorf(policy.BadRequest, "--watch goes with --dir: without it releases come by push")
 	case given("nats") && given("nats-addr"):
 		return policy.Errorf(policy.BadRequest, "--nats uses servers that run elsewhere, --nats-addr is for one inside this process; drop one of them")
+	case given("nats-replicas") && f.natsURL == "":
+		return policy.Errorf(policy.BadRequest, "--nats-replicas goes with --nats: the NATS server inside this process is one alone")
+	case given("nats-replicas") && f.natsReplicas != 1 && f.natsReplicas != 3 && f.natsReplicas != 5:
+		return policy.Errorf(policy.BadRequest, "--nats-replicas is %d; it is 1, 3 or 5: an even number survives no more than the odd one below it", f.natsReplicas)
 	case (f.tlsCert == "") != (f.tlsKey == ""):
 		return policy.Errorf(policy.BadRequest, "--tls-cert and --tls-key go together")
 	case f.clientCA != "" && f.tlsCert == "":
@@ -144,6 +152,18 @@ func (f *serveFlags) check(given func(flag string) bool) error {
 		}
 	}
 	return nil
+}
+
+// replicas is how many servers hold the streams: a cluster of three survives
+// the loss of one.
+func (f *serveFlags) replicas() int {
+	switch {
+	case f.natsReplicas != 0:
+		return f.natsReplicas
+	case strings.Count(f.natsURL, ",") >= 2:
+		return 3
+	}
+	return 1
 }
 
 // checkAddr refuses what is no address to listen on.
