@@ -8,8 +8,9 @@
 //
 // # Layout
 //
-// Two streams hold all there is. A namespace is one token of a subject: its
-// dots are written "_", which no label contains.
+// Two streams on disk hold all there is, and two in memory what is said again in
+// a moment. A namespace is one token of a subject: its dots are written "_",
+// which no label contains.
 //
 //	KV_policy  $KV.policy.<domain>.<namespace>.head
 //	           The head of each namespace and up to 99 before it. A message
@@ -22,9 +23,18 @@
 //	           Chunks of packed bundles, 512 KiB each but the last, under the
 //	           sum of their bytes. A subject takes one message, ever.
 //
-// Both are files, refuse new messages when they are full, never let a message
-// expire, and answer direct gets. [OpenStore] refuses streams that differ in
-// what safety depends on.
+//	BEAT       pdp.beatin.<domain>.<namespace>
+//	           The newest beacon of each namespace, published once more on
+//	           pdp.beat.<domain>.<namespace>.
+//	STATUS     pdp.status.<domain>.<namespace>.<principal>.<instance>
+//	           What each client last said of itself, for five minutes at most.
+//
+// The first two are files, refuse new messages when they are full, and never let
+// a message expire. All answer direct gets. [OpenStore] refuses streams that
+// differ in what safety depends on.
+//
+// A token on the head stream that begins with "-", as no label does, is no
+// namespace but one of ours: "-tick" and "-confirm" are ticks.
 //
 // # The head message
 //

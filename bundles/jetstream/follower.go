@@ -284,6 +284,9 @@ func (f *Follower) begin() bool {
 // callback of nats.go and must be quick.
 func (f *Follower) takeAny(m *nats.Msg) {
 	name := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
+	if isReserved(name) {
+		return
+	}
 	ns, err := parseToken(f.config.Domain, name)
 	if err != nil {
 		f.config.Events(Ignored{Subject: m.Subject, Err: err})

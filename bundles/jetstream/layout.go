@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	js "github.com/nats-io/nats.go/jetstream"
 
@@ -15,8 +16,10 @@ import (
 )
 
 const (
-	headStream = "KV_policy"
-	blobStream = "BLOBS"
+	headStream   = "KV_policy"
+	blobStream   = "BLOBS"
+	beatStream   = "BEAT"
+	statusStream = "STATUS"
 
 	// history is how many heads of a namespace are kept. nats.go's key-value
 	// API makes buckets of at most 64, a limit of that API only; a bucket made
@@ -36,7 +39,26 @@ const (
 	maxHead   = bundles.MaxNote + 2 + MaxInline
 	// headerRoom is what a message's headers may take on top.
 	headerRoom = 4 << 10
+
+	// maxBeats and maxStatuses bound the streams in memory: a beacon takes
+	// about 500 bytes, a status about as much.
+	maxBeats    = 32 << 20
+	maxStatuses = 64 << 20
+	maxStatus   = 16 << 10
+	// statusAge is how long the last word of a client counts.
+	statusAge = 5 * time.Minute
 )
+
+// Tokens on the head stream that are ours and no namespace. The stream keeps
+// them as it keeps heads.
+const (
+	tickToken    = "-tick"
+	confirmToken = "-confirm"
+)
+
+// isReserved reports whether a token is one that no namespace has: a label does
+// not begin with "-".
+func isReserved(token string) bool { return strings.HasPrefix(token, "-") }
 
 // token is how a namespace appears in a subject.
 func token(ns policy.Namespace) string { return strings.ReplaceAll(string(ns), ".", "_") }
@@ -53,8 +75,19 @@ func parseToken(domain, s string) (policy.Namespace, error) {
 	return ns, nil
 }
 
-func headSubject(domain string, ns policy.Namespace) string {
-	return "$KV.policy." + domain + "." + token(ns) + ".head"
+func headSubject(domain string, ns policy.Namespace) string { return headOf(domain, token(ns)) }
+
+// headOf is the head subject of a token, reserved or not.
+func headOf(domain, token string) string { return "$KV.policy." + domain + "." + token + ".head" }
+
+// headToken is the token of a head subject of the domain, or "".
+func headToken(domain, subject string) string {
+	rest, ok := strings.CutPrefix(subject, "$KV.policy."+domain+".")
+	token, ok2 := strings.CutSuffix(rest, ".head")
+	if !ok || !ok2 {
+		return ""
+	}
+	return token
 }
 
 func pushSubject(domain string, ns policy.Namespace) string {
@@ -63,6 +96,16 @@ func pushSubject(domain string, ns policy.Namespace) string {
 
 func blobSubject(domain string, ns policy.Namespace, sum policy.Digest) string {
 	return "pdp.blob." + domain + "." + token(ns) + "." + sum.Hex()
+}
+
+// beatInSubject is where the newest beacon of a namespace is stored, beatSubject
+// where it is heard.
+func beatInSubject(domain string, ns policy.Namespace) string {
+	return "pdp.beatin." + domain + "." + token(ns)
+}
+
+func beatSubject(domain string, ns policy.Namespace) string {
+	return "pdp.beat." + domain + "." + token(ns)
 }
 
 func checkDomain(domain string) error {
@@ -88,8 +131,8 @@ func checkNamespace(domain string, ns policy.Namespace) error {
 	return nil
 }
 
-// layout returns the streams as they are made. MaxBytes is split in halves:
-// most bundles are small and travel inside their heads.
+// layout returns the streams as they are made. MaxBytes is for those on disk,
+// and is split in halves: most bundles are small and travel inside their heads.
 func layout(replicas int, maxBytes int64) []js.StreamConfig {
 	common := js.StreamConfig{
 		Storage:      js.FileStorage,
@@ -124,7 +167,43 @@ func layout(replicas int, maxBytes int64) []js.StreamConfig {
 	blobs.MaxMsgsPerSubject = 1
 	blobs.DiscardNewPerSubject = true
 	blobs.MaxMsgSize = ChunkSize + headerRoom
-	return []js.StreamConfig{heads, blobs}
+	return append([]js.StreamConfig{heads, blobs}, inMemory(replicas)...)
+}
+
+// inMemory returns the streams that a broker may lose: who wrote to them writes
+// again in a moment. What is newest replaces what is older, there and when they
+// are full.
+func inMemory(replicas int) []js.StreamConfig {
+	common := js.StreamConfig{
+		Storage:           js.MemoryStorage,
+		Retention:         js.LimitsPolicy,
+		Discard:           js.DiscardOld,
+		MaxMsgsPerSubject: 1,
+		MaxMsgs:           -1,
+		MaxConsumers:      -1,
+		Replicas:          replicas,
+		AllowDirect:       true,
+	}
+	beats, statuses := common, common
+
+	beats.Name = beatStream
+	beats.Description = "Microwall: the newest beacon of each namespace"
+	beats.Subjects = []string{"pdp.beatin.*.*"}
+	beats.MaxBytes = maxBeats
+	beats.MaxMsgSize = bundles.MaxNote + headerRoom
+	beats.RePublish = &js.RePublish{
+		Source:      "pdp.beatin.*.*",
+		Destination: "pdp.beat.{{wildcard(1)}}.{{wildcard(2)}}",
+	}
+
+	statuses.Name = statusStream
+	statuses.Description = "Microwall: what each client last said of itself"
+	statuses.Subjects = []string{"pdp.status.*.*.*.*"}
+	statuses.MaxBytes = maxStatuses
+	statuses.MaxMsgSize = maxStatus + headerRoom
+	statuses.MaxAge = statusAge
+	statuses.AllowMsgTTL = true
+	return []js.StreamConfig{beats, statuses}
 }
 
 // ensure creates the stream, or checks that it is as it must be and raises its
@@ -148,7 +227,7 @@ func ensure(ctx context.Context, api js.JetStream, want js.StreamConfig, raise b
 			want.Name, strings.Join(wrong, "; "), want.Name)
 	}
 	next := have
-	if raise && have.MaxBytes > 0 {
+	if raise && have.MaxBytes > 0 && want.Storage == js.FileStorage {
 		next.MaxBytes = max(have.MaxBytes, want.MaxBytes)
 	}
 	next.Replicas = max(have.Replicas, want.Replicas)
@@ -186,7 +265,7 @@ func differences(have, want js.StreamConfig) []string {
 		if slices.Equal(have.Subjects, []string{"$KV.policy.>"}) {
 			want.Subjects = have.Subjects
 		}
-	case blobStream:
+	case blobStream, beatStream, statusStream:
 		want.DenyDelete, want.DenyPurge = have.DenyDelete, have.DenyPurge
 	}
 

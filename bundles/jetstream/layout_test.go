@@ -85,7 +85,7 @@ func TestStreamsThatAreLaidOutDifferentlyAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	good := map[string]js.StreamConfig{}
-	for _, name := range []string{"KV_policy", "BLOBS"} {
+	for _, name := range []string{"KV_policy", "BLOBS", "BEAT", "STATUS"} {
 		stream, err := api.Stream(t.Context(), name)
 		if err != nil {
 			t.Fatal(err)
@@ -129,6 +129,14 @@ func TestStreamsThatAreLaidOutDifferentlyAreRefused(t *testing.T) {
 		{"BLOBS", "more of everything", func(c *js.StreamConfig) {
 			c.MaxBytes, c.MaxMsgSize, c.DenyPurge, c.Duplicates = -1, -1, true, time.Minute
 		}, true},
+		{"BEAT", "republish is none", func(c *js.StreamConfig) { c.RePublish = nil }, false},
+		{"BEAT", "allow_direct", func(c *js.StreamConfig) { c.AllowDirect = false }, false},
+		{"BEAT", "discard is", func(c *js.StreamConfig) { c.Discard = js.DiscardNew }, false},
+		{"BEAT", "max_age", func(c *js.StreamConfig) { c.MaxAge = time.Hour }, false},
+		{"STATUS", "max_msgs_per_subject", func(c *js.StreamConfig) { c.MaxMsgsPerSubject = 2 }, false},
+		{"STATUS", "max_age", func(c *js.StreamConfig) { c.MaxAge = 0 }, false},
+		{"STATUS", "allow_msg_ttl", func(c *js.StreamConfig) { c.AllowMsgTTL = false }, false},
+		{"STATUS", "more of everything", func(c *js.StreamConfig) { c.MaxBytes, c.MaxMsgSize, c.DenyPurge = 200<<20, -1, true }, true},
 	} {
 		t.Run(tt.stream+" "+tt.name, func(t *testing.T) {
 			c := good[tt.stream]
@@ -180,5 +188,57 @@ func TestOpenStoreRaisesTheBoundAndNeverLowersIt(t *testing.T) {
 				t.Errorf("asked for %d, %s has %d, want %d", tt.ask, name, got, tt.want)
 			}
 		}
+	}
+}
+
+func TestReservedTokensAreNoNamespaces(t *testing.T) {
+	url := serve(t).URL()
+	s := openStore(t, url)
+	var ignored []jetstream.Event
+	s2, err := jetstream.OpenStore(t.Context(), jetstream.StoreConfig{Conn: connect(t, url), Domain: domain, Events: func(e jetstream.Event) { ignored = append(ignored, e) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := startFollower(t, url, jetstream.FollowConfig{List: s2.Namespaces}, nil)
+	f.wantSynced(t)
+	for _, token := range []string{"-tick", "-confirm", "-trust"} {
+		if _, err := admin(t, url).Publish(t.Context(), "$KV.policy.boutique."+token+".head", []byte("ours")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustPut(t, s, cart, note(cart, 1), random(1, 10), 0)
+	f.wantOffer(t, note(cart, 1), random(1, 10))
+	if all, err := s2.Namespaces(t.Context()); err != nil || !slices.Equal(all, []policy.Namespace{cart}) {
+		t.Errorf("namespaces are %v, %v", all, err)
+	}
+	if err := f.stop(); err != nil {
+		t.Error(err)
+	}
+	for _, e := range append(drain(f.events), ignored...) {
+		if i, is := e.(jetstream.Ignored); is {
+			t.Errorf("an event says %+v", i)
+		}
+	}
+}
+
+func TestTheNewestBeaconOfANamespaceIsKeptAndHeard(t *testing.T) {
+	url := serve(t).URL()
+	openStore(t, url)
+	nc := connect(t, url)
+	heard, err := nc.SubscribeSync("pdp.beat.boutique.boutique_cart")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"one", "two"} {
+		if _, err := admin(t, url).Publish(t.Context(), "pdp.beatin.boutique.boutique_cart", []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		if m, err := heard.NextMsg(patience); err != nil || string(m.Data) != text {
+			t.Errorf("heard %v, %v", m, err)
+		}
+	}
+	m, err := nc.Request("$JS.API.DIRECT.GET.BEAT.pdp.beatin.boutique.boutique_cart", nil, patience)
+	if err != nil || string(m.Data) != "two" {
+		t.Errorf("got %v, %v", m, err)
 	}
 }

@@ -13,7 +13,8 @@ import (
 	"github.com/microwall/microwall/policy"
 )
 
-// DefaultMaxBytes is what both streams together may hold unless configured.
+// DefaultMaxBytes is what the streams on disk together may hold unless
+// configured.
 const DefaultMaxBytes = 4 << 30
 
 // StoreConfig configures a [Store]. Conn and Domain are required.
@@ -25,9 +26,9 @@ type StoreConfig struct {
 	Domain string
 	// Replicas is how many servers of a cluster hold the streams. Zero is 1.
 	Replicas int
-	// MaxBytes bounds both streams together. Zero is [DefaultMaxBytes] where
-	// they are made, and leaves existing ones as they are. It must fit into
-	// what the broker has, well below its disk.
+	// MaxBytes bounds the streams on disk together. Zero is [DefaultMaxBytes]
+	// where they are made, and leaves existing ones as they are. It must fit
+	// into what the broker has, well below its disk.
 	MaxBytes int64
 	// MaxPacked is how large a packed bundle may be, in bytes. Zero is
 	// [DefaultMaxPacked]; more than 1 GiB cannot be named by a head.
@@ -60,7 +61,7 @@ type Head struct {
 	body message
 }
 
-// OpenStore makes the two streams, or checks that they are laid out as safety
+// OpenStore makes the streams, or checks that they are laid out as safety
 // needs them; see the package comment. It is an error of kind
 // [policy.Unavailable] if the broker does not answer before ctx ends (after
 // 15 s if it has no deadline), and may then be called again; of kind
@@ -198,7 +199,11 @@ func (s *Store) Namespaces(ctx context.Context) ([]policy.Namespace, error) {
 	}
 	var all []policy.Namespace
 	for subject := range subjects {
-		ns, err := parseToken(s.config.Domain, strings.Split(subject, ".")[3])
+		token := strings.Split(subject, ".")[3]
+		if isReserved(token) {
+			continue
+		}
+		ns, err := parseToken(s.config.Domain, token)
 		if err != nil {
 			s.config.Events(Ignored{Subject: subject, Err: err})
 			continue
