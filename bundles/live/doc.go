@@ -16,6 +16,13 @@
 // loaded makes everything below it policy.Unavailable: its absence is never
 // believed.
 //
+// [Live.Prove] takes beacons, by which it is known how old what decides is at
+// most: its age is counted from the newest beacon that names it, or one that it
+// followed, as the head. The age at a beacon's receipt is the difference of the
+// wall clocks, at least 0; from there it only grows, whatever the wall clock is
+// set to, until a later beacon proves the release again. What a key has vouched
+// for that the trust file does not list any more, counts for nothing.
+//
 // The bytes that were verified are kept on disk, and are verified again when
 // they are loaded: a disk is believed no more than a network.
 package live

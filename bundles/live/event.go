@@ -7,8 +7,9 @@ import (
 )
 
 // Event is something that happened to the state that decides: one of
-// [Activated], [Refused], [NotKept] and [TrustChanged]. Events are delivered
-// one at a time, in order, and must not block.
+// [Activated], [Refused], [NotKept], [TrustChanged], [Proven], [Behind] and
+// [BeaconRefused]. Events are delivered one at a time, in order, and must not
+// block.
 type Event interface{ event() }
 
 // Activated says that a release decides from now on.
@@ -47,7 +48,38 @@ type TrustChanged struct {
 	NotKept error
 }
 
-func (Activated) event()    {}
-func (Refused) event()      {}
-func (NotKept) event()      {}
-func (TrustChanged) event() {}
+// Proven says that a beacon has proven a release to be the head: for the first
+// time, or again after it was stale.
+type Proven struct {
+	Version policy.Version
+	// Time is the beacon's.
+	Time time.Time
+}
+
+// Behind says that a beacon names a head which is not held yet. It is told once
+// for each head.
+type Behind struct {
+	// Held is what decides until then; its Revision is 0 if nothing does.
+	Held policy.Version
+	Head policy.Version
+}
+
+// BeaconRefused says that a beacon was not believed. It is told at most once a
+// minute for each namespace.
+type BeaconRefused struct {
+	// Namespace that it contradicts what is held of; "" if the beacon as a
+	// whole was refused.
+	Namespace policy.Namespace
+	// Err says why. A [*BeaconForkError] is an alarm.
+	Err error
+	// More is how many others were refused since the last such event.
+	More int
+}
+
+func (Activated) event()     {}
+func (Refused) event()       {}
+func (NotKept) event()       {}
+func (TrustChanged) event()  {}
+func (Proven) event()        {}
+func (Behind) event()        {}
+func (BeaconRefused) event() {}

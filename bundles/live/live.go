@@ -55,6 +55,9 @@ type Live struct {
 	// their place must still be no older.
 	dropped map[policy.Namespace]*bundles.Signed
 	refused map[policy.Namespace]error
+	beats   map[policy.Namespace]beat
+	beacons Beacons
+	muted   map[policy.Namespace]muted
 	turns   map[policy.Namespace]*sync.Mutex // see turn
 	synced  bool
 
@@ -66,6 +69,8 @@ type held struct {
 	signed  *bundles.Signed
 	program *rego.Program // nil if retired
 	since   time.Time
+	proof   *proof
+	proven  bool // by a beacon that names this very release
 }
 
 // New returns a state that decides by the last good releases in config.Dir,
@@ -106,6 +111,8 @@ func New(ctx context.Context, config Config) (*Live, error) {
 		held:      make(map[policy.Namespace]*held),
 		dropped:   make(map[policy.Namespace]*bundles.Signed),
 		refused:   make(map[policy.Namespace]error),
+		beats:     make(map[policy.Namespace]beat),
+		muted:     make(map[policy.Namespace]muted),
 		turns:     make(map[policy.Namespace]*sync.Mutex),
 	}
 	l.swap()
@@ -170,6 +177,7 @@ type Candidate struct {
 	packed  []byte
 	trust   *bundles.Trust
 	arrived time.Time
+	proven  *taken // the beacon that named it as the head before it came
 }
 
 // Signed returns the verified release.
@@ -290,11 +298,19 @@ func (l *Live) Activate(c *Candidate) error {
 	if err := l.activate(c); err != nil {
 		return err
 	}
-	l.tell(Activated{Version: c.signed.Version(), Bundle: c.signed.Release().Bundle, Took: l.config.Now().Sub(c.arrived)})
+	l.activated(c, false)
 	if err := l.keep.write(c.signed, c.packed); err != nil {
 		l.tell(NotKept{Version: c.signed.Version(), Err: err})
 	}
 	return nil
+}
+
+// activated tells that a candidate decides.
+func (l *Live) activated(c *Candidate, fromDisk bool) {
+	l.tell(Activated{Version: c.signed.Version(), Bundle: c.signed.Release().Bundle, FromDisk: fromDisk, Took: l.config.Now().Sub(c.arrived)})
+	if c.proven != nil {
+		l.tell(Proven{Version: c.signed.Version(), Time: c.proven.beacon.Time()})
+	}
 }
 
 // turn is held while a release of n is activated and kept: one at a time, or an
@@ -334,7 +350,11 @@ func (l *Live) hold(c *Candidate) error {
 		return err
 	}
 	delete(l.dropped, n)
-	l.held[n] = &held{signed: c.signed, program: c.program, since: l.config.Now()}
+	h := &held{signed: c.signed, program: c.program, since: l.config.Now(), proof: l.prove(c.signed.Version())}
+	if t := h.proof.Load(); t != nil && t.head == c.signed.Version() {
+		h.proven, c.proven = true, t
+	}
+	l.held[n] = h
 	delete(l.refused, n)
 	return nil
 }

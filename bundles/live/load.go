@@ -62,7 +62,7 @@ func (l *Live) loadOne(ctx context.Context, n policy.Namespace) {
 		l.refuse(n, fmt.Errorf("release kept on disk: %w", err))
 		return
 	}
-	l.tell(Activated{Version: c.signed.Version(), Bundle: c.signed.Release().Bundle, FromDisk: true, Took: l.config.Now().Sub(c.arrived)})
+	l.activated(c, true)
 }
 
 // SetTrust puts another trust file in force: every release that is held is
@@ -91,14 +91,16 @@ func (l *Live) setTrust(t *bundles.Trust) (dropped []policy.Namespace, err error
 	l.trust = t
 	// What is not followed any more is not kept up to date: should it be a
 	// guardrail again, it is loaded anew.
-	if wanted := l.followed(); wanted != nil {
-		for n, h := range l.held {
-			if !slices.Contains(wanted, n) {
-				delete(l.held, n)
-				l.dropped[n] = h.signed
-			}
+	wanted := l.followed()
+	followed := func(n policy.Namespace) bool { return wanted == nil || slices.Contains(wanted, n) }
+	for n, h := range l.held {
+		if !followed(n) {
+			delete(l.held, n)
+			l.dropped[n] = h.signed
 		}
 	}
+	// What a key vouched for that was taken out is not proven any more.
+	l.reprove(followed)
 	for n, h := range l.held {
 		signed, err := t.Open(h.signed.Note())
 		if err != nil {
@@ -108,7 +110,7 @@ func (l *Live) setTrust(t *bundles.Trust) (dropped []policy.Namespace, err error
 			dropped = append(dropped, n)
 			continue
 		}
-		l.held[n] = &held{signed: signed, program: h.program, since: h.since}
+		l.held[n] = &held{signed: signed, program: h.program, since: h.since, proof: l.prove(signed.Version()), proven: h.proven}
 	}
 	slices.Sort(dropped)
 	l.rememberKept()

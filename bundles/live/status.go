@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/microwall/microwall/bundles"
 	"github.com/microwall/microwall/policy"
 )
 
@@ -21,22 +22,69 @@ type Status struct {
 	// Refused is why the newest release that was offered is not the one that
 	// decides; nil if it is.
 	Refused error
+	// Proven is the time of the newest beacon that proves that the version was
+	// not behind; zero if none does.
+	Proven time.Time
+	// Age is how long ago that was, or [Forever].
+	Age time.Duration
+	// Unproven is why the last beacon about the namespace did not prove the
+	// version; nil if it did, or if there was none.
+	Unproven error
+	// MaxStaleness is the age up to which the version is believed, and
+	// WhenStale what happens after that. They are zero if no version decides.
+	MaxStaleness time.Duration
+	WhenStale    bundles.WhenStale
+	// Stale is true if the version is older than that. It never is where the
+	// trust file lists no keys that sign beacons.
+	Stale bool
+}
+
+// Beacons counts beacons, each once for every namespace that it speaks of and
+// that is followed here.
+type Beacons struct {
+	// Taken were newer than those before.
+	Taken uint64
+	// Ignored were replayed, older than what is held, or not believed.
+	Ignored uint64
+}
+
+// Beacons returns how many beacons there were since the start.
+func (l *Live) Beacons() Beacons {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.beacons
 }
 
 // Status returns every namespace that is held, or of which something was
 // refused, sorted.
 func (l *Live) Status() []Status {
+	now := l.config.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var all []Status
 	for n, h := range l.held {
-		all = append(all, Status{Namespace: n, Version: h.signed.Version(), Retired: h.program == nil, Since: h.since, Refused: l.refused[n]})
+		s := Status{
+			Namespace: n, Version: h.signed.Version(), Retired: h.program == nil, Since: h.since, Refused: l.refused[n],
+			Unproven: l.beats[n].err,
+		}
+		s.MaxStaleness, s.WhenStale = l.trust.Staleness(h.signed.Release())
+		t := h.proof.Load()
+		if t != nil {
+			s.Proven = t.beacon.Time()
+		}
+		s.Age = t.age(now)
+		s.Stale = s.Age > s.MaxStaleness && l.enforced()
+		all = append(all, s)
 	}
 	for n, err := range l.refused {
 		if l.held[n] == nil {
-			all = append(all, Status{Namespace: n, Refused: err})
+			all = append(all, Status{Namespace: n, Refused: err, Age: Forever})
 		}
 	}
 	slices.SortFunc(all, func(a, b Status) int { return cmp.Compare(a.Namespace, b.Namespace) })
 	return all
 }
+
+// enforced reports whether releases can become stale: somebody could prove that
+// they are not. l.mu must be held.
+func (l *Live) enforced() bool { return len(l.trust.Beacons()) > 0 }

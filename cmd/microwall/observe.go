@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"strconv"
@@ -103,6 +105,16 @@ func (o *observer) live(e live.Event) {
 		o.log.Warn("release refused; what decided before still does", "namespace", e.Namespace, "error", e.Err)
 	case live.NotKept:
 		o.log.Error("release decides, but could not be kept on disk: make room, or a restart without NATS goes back", "namespace", e.Version.Namespace, "revision", e.Version.Revision, "error", e.Err)
+	case live.Proven:
+		o.log.Info("a beacon proves that this is the newest release", "namespace", e.Version.Namespace, "epoch", e.Version.Epoch, "revision", e.Version.Revision, "time", e.Time)
+	case live.Behind:
+		o.log.Info("a beacon names a newer release than the one that is held; asking for it", "namespace", e.Head.Namespace, "held", e.Held.Revision, "head", e.Head.Revision)
+	case live.BeaconRefused:
+		level := slog.LevelWarn
+		if fork := (*live.BeaconForkError)(nil); errors.As(e.Err, &fork) {
+			level = slog.LevelError
+		}
+		o.log.Log(context.Background(), level, "beacon refused; what was proven before grows older", "namespace", e.Namespace, "more", e.More, "error", e.Err)
 	case live.TrustChanged:
 		o.log.Info("trust file taken over", "version", e.Version, "dropped", e.Dropped)
 		for _, n := range e.Dropped {

@@ -20,7 +20,8 @@ import (
 
 // Domain is the trust domain "shop": namespace shop is a guardrail signed by
 // the key "center", shop.cart is signed by "cart", shop.pay by "pay", and
-// whatever else is below shop by "center".
+// whatever else is below shop by "center". The keys "beat" and "beat2" sign
+// beacons once the trust file lists them.
 type Domain struct {
 	t testing.TB
 	// TrustFile is the path of its trust.yaml.
@@ -40,7 +41,7 @@ var Created = time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
 func NewDomain(t testing.TB) *Domain {
 	t.Helper()
 	d := &Domain{t: t, TrustFile: filepath.Join(t.TempDir(), "trust.yaml"), keys: make(map[string]key)}
-	for _, name := range []string{"center", "cart", "pay", "stranger"} {
+	for _, name := range []string{"center", "cart", "pay", "stranger", "beat", "beat2"} {
 		d.AddKey(name)
 	}
 	d.WriteTrust(TrustOptions{})
@@ -69,6 +70,10 @@ type TrustOptions struct {
 	NoGuardrail    bool
 	Without        []string // keys that are left out, with what they sign
 	CartSigners    []string // of shop.cart; nil is the key cart
+	Beacons        []string // keys that sign beacons; nil is none
+	// More is added to what a namespace (shop, shop.cart, shop.pay) says, for
+	// instance "max-staleness: 30s".
+	More map[policy.Namespace]string
 }
 
 // WriteTrust replaces the trust file.
@@ -81,15 +86,27 @@ func (d *Domain) WriteTrust(o TrustOptions) {
 			fmt.Fprintf(&b, "  %s: %s\n", name, d.keys[name].verifier)
 		}
 	}
-	fmt.Fprintf(&b, "namespaces:\n  shop: {signers: [center], guardrail: %v}\n", !o.NoGuardrail)
+	for _, name := range o.Beacons {
+		fmt.Fprintf(&b, "  %s: %s\n", name, d.keys[name].verifier)
+	}
+	more := func(n policy.Namespace) string {
+		if o.More[n] == "" {
+			return ""
+		}
+		return ", " + o.More[n]
+	}
+	fmt.Fprintf(&b, "namespaces:\n  shop: {signers: [center], guardrail: %v%s}\n", !o.NoGuardrail, more("shop"))
 	for _, name := range []string{"cart", "pay"} {
 		if !slices.Contains(o.Without, name) {
 			signers := name
 			if name == "cart" && o.CartSigners != nil {
 				signers = strings.Join(o.CartSigners, ", ")
 			}
-			fmt.Fprintf(&b, "  shop.%s: {signers: [%s]}\n", name, signers)
+			fmt.Fprintf(&b, "  shop.%s: {signers: [%s]%s}\n", name, signers, more(policy.Namespace("shop."+name)))
 		}
+	}
+	if o.Beacons != nil {
+		fmt.Fprintf(&b, "beacons: [%s]\n", strings.Join(o.Beacons, ", "))
 	}
 	// Replaced by a rename, so that nobody reads half a file.
 	temp := d.TrustFile + ".new"
@@ -154,6 +171,14 @@ func (d *Domain) Forge(keyName string, n policy.Namespace, previous *bundles.Sig
 	signed, err := bundles.Sign(r, d.Signer(keyName))
 	d.must(err)
 	return signed, packed
+}
+
+// Beacon makes the beacon of a time, signed by a key.
+func (d *Domain) Beacon(keyName string, at time.Time, heads ...policy.Version) []byte {
+	d.t.Helper()
+	signed, err := bundles.SignBeacon(bundles.Beacon{Domain: "shop", Time: at, Heads: heads}, d.Signer(keyName))
+	d.must(err)
+	return signed
 }
 
 func (d *Domain) draft(n policy.Namespace, previous *bundles.Signed, b *bundles.Bundle, change []func(*bundles.Release)) (bundles.Release, []byte) {

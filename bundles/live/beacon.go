@@ -1,0 +1,198 @@
+package live
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/microwall/microwall/bundles"
+	"github.com/microwall/microwall/policy"
+)
+
+const (
+	// maxAhead is how far ahead of the clock here a beacon's time may be.
+	maxAhead = 30 * time.Second
+	// quiet is how long a refused beacon is not followed by an event of another
+	// one: whoever can reach the subject can send as many as they like.
+	quiet = time.Minute
+)
+
+// BeaconForkError says that a trusted beacon names another release than the
+// one that is held, under the same revision. It carries both as evidence.
+// Either two authors released at once through different stores, or somebody
+// has an author's key, or the beacons'.
+type BeaconForkError struct {
+	Held   *bundles.Signed
+	Beacon *bundles.SignedBeacon
+}
+
+// Error names both releases, who signed the one, and who vouched for the other.
+func (e *BeaconForkError) Error() string {
+	r := e.Held.Release()
+	head, _ := e.Beacon.Head(r.Namespace)
+	return fmt.Sprintf("fork: the beacon of %s by %s says that %s is %s, but %s (signed by %v) is held and stays; find out who signed both, and release again on top of one of them",
+		e.Beacon.Time().Format(time.RFC3339), e.Beacon.Issuer(), r, head.Digest, e.Held.Digest(), e.Held.Signers())
+}
+
+// Unwrap returns an error of kind Conflict.
+func (e *BeaconForkError) Unwrap() error {
+	return &policy.Error{Kind: policy.Conflict, Message: e.Error()}
+}
+
+// Prove takes a signed beacon from wherever it comes. What it says of a
+// namespace counts if its time is later than that of the last one, and no more
+// than 30 seconds ahead of the clock here; then the release that is held is
+// proven if it is the head that the beacon names. The same beacon again is no
+// error.
+//
+// Otherwise nothing that decides changes. An error of kind policy.Unavailable
+// says that a newer release is the head than the one that is held: ask for the
+// head. The beacon is remembered, and proves that release when it comes. One
+// of kind Conflict is a beacon that is older than the last one or names an older
+// release than the one that is held, or a [*BeaconForkError]; Denied is one
+// that is not trusted; BadRequest is anything else.
+func (l *Live) Prove(note []byte) error {
+	now := l.config.Now() // when it came
+	trust := l.Trust()
+	b, err := trust.OpenBeacon(note)
+	if err == nil {
+		if ahead := b.Time().Sub(now); ahead > maxAhead {
+			err = policy.Errorf(policy.BadRequest, "beacon of %s is %s ahead of the clock here, %s is the most; set the clock right, or that of the PDP", b.Time().Format(time.RFC3339), ahead.Round(time.Second), maxAhead)
+		}
+	}
+	var events []Event
+	if err == nil {
+		events, err = l.takeBeacon(b, trust, now)
+	} else {
+		l.mu.Lock()
+		events = l.refuseBeacon(nil, "", err, now)
+		l.mu.Unlock()
+	}
+	for _, e := range events {
+		l.tell(e)
+	}
+	return err
+}
+
+// takeBeacon takes what a beacon says that was opened by trust.
+func (l *Live) takeBeacon(b *bundles.SignedBeacon, trust *bundles.Trust, now time.Time) (events []Event, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.trust != trust { // it changed meanwhile
+		if b, err = l.trust.OpenBeacon(b.Note()); err != nil {
+			return l.refuseBeacon(nil, "", err, now), err
+		}
+	}
+	wanted := l.followed()
+	var behind, wrong []error // about the first, something can be done
+	spoken := 0
+	for _, head := range b.Heads() {
+		if wanted != nil && !slices.Contains(wanted, head.Namespace) {
+			continue
+		}
+		spoken++
+		var err error
+		events, err = l.takeHead(events, b, head, now)
+		switch {
+		case err == nil:
+		case policy.KindOf(err) == policy.Unavailable:
+			behind = append(behind, err)
+		default:
+			wrong = append(wrong, err)
+		}
+	}
+	if spoken == 0 {
+		err := policy.Errorf(policy.BadRequest, "beacon of %s speaks of no namespace that is followed here", b.Time().Format(time.RFC3339))
+		return l.refuseBeacon(events, "", err, now), err
+	}
+	return events, one(append(behind, wrong...))
+}
+
+// one makes one error of several; its kind is that of the first one.
+func one(errs []error) error {
+	if len(errs) == 1 {
+		return errs[0]
+	}
+	return errors.Join(errs...)
+}
+
+// takeHead takes what a beacon says of one namespace, and appends the events.
+// l.mu must be held.
+func (l *Live) takeHead(events []Event, b *bundles.SignedBeacon, head policy.Version, now time.Time) ([]Event, error) {
+	n := head.Namespace
+	beat, h := l.beats[n], l.held[n]
+	again := false
+	if beat.last != nil {
+		switch order := b.Time().Compare(beat.last.beacon.Time()); {
+		case order == 0 && head == beat.last.head:
+			again = true
+		case order <= 0:
+			l.beacons.Ignored++
+			return events, policy.Errorf(policy.Conflict, "beacon of %s about %s is not later than the last one, of %s", b.Time().Format(time.RFC3339), n, beat.last.beacon.Time().Format(time.RFC3339))
+		}
+	}
+	order := 1
+	if h != nil {
+		order = head.Compare(h.signed.Version())
+	}
+	switch {
+	case order < 0:
+		r := h.signed.Release()
+		beat.err = policy.Errorf(policy.Conflict, "beacon of %s names revision %d of epoch %d as the head of %s, which is older than revision %d of epoch %d, which is held", b.Time().Format(time.RFC3339), head.Revision, head.Epoch, n, r.Revision, r.Epoch)
+		l.beats[n] = beat
+		l.beacons.Ignored++
+		return events, beat.err
+	case order == 0 && head.Digest != h.signed.Digest():
+		beat.err = &BeaconForkError{Held: h.signed, Beacon: b}
+		l.beats[n] = beat
+		return l.refuseBeacon(events, n, beat.err, now), beat.err
+	}
+	known := beat.last != nil && beat.last.head == head
+	if !again {
+		beat.last = newTaken(b, head, now)
+		l.beacons.Taken++
+	}
+	if order > 0 {
+		beat.err = policy.Errorf(policy.Unavailable, "revision %d of epoch %d is the head of %s since %s or before; it is not loaded yet", head.Revision, head.Epoch, n, b.Time().Format(time.RFC3339))
+		l.beats[n] = beat
+		if !known {
+			e := Behind{Head: head}
+			if h != nil {
+				e.Held = h.signed.Version()
+			}
+			events = append(events, e)
+		}
+		return events, beat.err
+	}
+	if most, _ := l.trust.Staleness(h.signed.Release()); !h.proven || h.proof.Load().age(now) > most {
+		events = append(events, Proven{Version: head, Time: b.Time()})
+	}
+	h.proven = true
+	beat.proof, beat.err = beat.last, nil
+	l.beats[n] = beat
+	h.proof.Store(beat.proof)
+	return events, nil
+}
+
+// muted says when an event told last that beacons were refused, and how many
+// were since.
+type muted struct {
+	told time.Time
+	more int
+}
+
+// refuseBeacon counts a beacon that is not believed, and appends an event
+// unless there was one lately. n is "" if it is not known whom the beacon is
+// about. l.mu must be held.
+func (l *Live) refuseBeacon(events []Event, n policy.Namespace, err error, now time.Time) []Event {
+	l.beacons.Ignored++
+	m := l.muted[n]
+	if !m.told.IsZero() && now.Sub(m.told) < quiet {
+		m.more++
+		l.muted[n] = m
+		return events
+	}
+	l.muted[n] = muted{told: now}
+	return append(events, BeaconRefused{Namespace: n, Err: err, More: m.more})
+}
