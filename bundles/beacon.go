@@ -200,12 +200,12 @@ func (t *Trust) OpenBeacon(signed []byte) (*SignedBeacon, error) {
 	if b.Domain != t.domain {
 		return nil, policy.Errorf(policy.Denied, "beacon is of the domain %s, the trust file of %s", b.Domain, t.domain)
 	}
-	signers, err := t.signers(signed, text, t.beacons)
+	found, err := t.count(signed, text, quorum{t.beacons, 1})
 	if err != nil {
 		return nil, policy.Errorf(policy.Denied, "beacon of %s is not trusted: %w", b.Domain, err)
 	}
-	if len(signers) == 0 {
+	if len(found.signed) == 0 {
 		return nil, policy.Errorf(policy.Denied, "beacon of %s is not trusted: none of the keys that the trust file lists under beacons has signed it", b.Domain)
 	}
-	return &SignedBeacon{beacon: b, note: slices.Clone(signed), issuer: signers[0]}, nil
+	return &SignedBeacon{beacon: b, note: slices.Clone(signed), issuer: found.signed[0]}, nil
 }

@@ -172,7 +172,10 @@ func (t *Trust) Open(signed []byte) (*Signed, error) {
 	if err != nil {
 		return nil, err
 	}
-	signers, reason := t.verify(signed, text, r)
+	tally, reason := t.verify(signed, text, r)
+	if reason == "" && tally.missing > 0 {
+		reason = tally.want("those that may sign " + string(r.Namespace))
+	}
 	if reason != "" {
 		return nil, &UnverifiedError{Release: r, Reason: reason}
 	}
@@ -180,31 +183,30 @@ func (t *Trust) Open(signed []byte) (*Signed, error) {
 		release: r,
 		note:    slices.Clone(signed),
 		digest:  policy.DigestOf([]byte(text)),
-		signers: signers,
+		signers: tally.signed,
 	}, nil
 }
 
-// verify returns who signed, or the reason why that is not enough.
-func (t *Trust) verify(signed []byte, text string, r Release) (signers []string, reason string) {
+// verify returns who signed, or the reason why that is of no account.
+func (t *Trust) verify(signed []byte, text string, r Release) (_ tally, reason string) {
 	if r.Namespace.Domain() != t.domain {
-		return nil, fmt.Sprintf("it is of the domain %s, the trust file is of %s; push it where %s is served", r.Namespace.Domain(), t.domain, r.Namespace.Domain())
+		return tally{}, fmt.Sprintf("it is of the domain %s, the trust file is of %s; push it where %s is served", r.Namespace.Domain(), t.domain, r.Namespace.Domain())
 	}
 	listed, q := t.authority(r.Namespace)
 	if listed == "" {
-		return nil, fmt.Sprintf("neither %s nor a namespace above it is listed in the trust file, so nobody may sign it; list it, or %s", r.Namespace, t.domain)
+		return tally{}, fmt.Sprintf("neither %s nor a namespace above it is listed in the trust file, so nobody may sign it; list it, or %s", r.Namespace, t.domain)
 	}
-	signers, err := t.signers(signed, text, q.names)
-	if err != nil {
-		return nil, err.Error()
+	found, err := t.count(signed, text, q)
+	switch {
+	case err != nil:
+		return tally{}, err.Error()
+	case len(found.signed) == 0:
+		return tally{}, fmt.Sprintf("0 different keys of those that may sign %s have signed it, %d must; sign with the keys that the trust file lists for %s: %s",
+			r.Namespace, q.threshold, listed, strings.Join(q.names, ", "))
+	case r.Epoch > t.epoch:
+		return tally{}, fmt.Sprintf("it is of epoch %d, the trust file is at %d; raise epoch and version in the trust file first", r.Epoch, t.epoch)
 	}
-	if len(signers) < q.threshold {
-		return nil, fmt.Sprintf("%d different keys of those that may sign %s have signed it, %d must; sign with the keys that the trust file lists for %s: %s",
-			len(signers), r.Namespace, q.threshold, listed, strings.Join(q.names, ", "))
-	}
-	if r.Epoch > t.epoch {
-		return nil, fmt.Sprintf("it is of epoch %d, the trust file is at %d; raise epoch and version in the trust file first", r.Epoch, t.epoch)
-	}
-	return signers, ""
+	return found, ""
 }
 
 // readNote returns the text of a signed note that nobody has verified yet: it
@@ -220,33 +222,6 @@ func readNote(signed []byte, what string, most int) (text string, err error) {
 		return "", policy.Errorf(policy.BadRequest, "this is not a signed %s: %w", what, err)
 	}
 	return unverified.Note.Text, nil
-}
-
-// signers returns which of the keys with these names have signed a note, one
-// name for each public key. The error says that it was tampered with.
-func (t *Trust) signers(signed []byte, text string, names []string) (signers []string, err error) {
-	verifiers := make([]note.Verifier, len(names))
-	for i, name := range names {
-		verifiers[i] = t.keys[name].verifier
-	}
-	opened, err := note.Open(signed, note.VerifierList(verifiers...))
-	var unverified *note.UnverifiedNoteError
-	switch {
-	case errors.As(err, &unverified):
-		return nil, nil
-	case err != nil:
-		return nil, fmt.Errorf("%w; it was changed after it was signed", err)
-	case opened.Text != text:
-		return nil, errors.New("it reads differently the second time")
-	}
-	counted := map[string]bool{}
-	for _, s := range opened.Sigs {
-		if public := t.keys[s.Name].public; !counted[public] {
-			counted[public] = true
-			signers = append(signers, s.Name)
-		}
-	}
-	return signers, nil
 }
 
 // Signed is a release whose signatures were verified. Only [Trust.Open] makes
@@ -293,16 +268,21 @@ func (s *Signed) Signers() []string { return slices.Clone(s.signers) }
 // retirement. An error of packed itself keeps its kind; without one it is
 // Unavailable.
 func (s *Signed) Unpack(packed io.Reader, l Limits) (*Bundle, error) {
-	if s.release.Retired() {
-		return nil, policy.Errorf(policy.BadRequest, "%s retires the namespace; it has no bundle", s.release)
+	return s.release.unpack(packed, l)
+}
+
+// unpack returns the bundle that r names from what [Pack] made of its tar.
+func (r Release) unpack(packed io.Reader, l Limits) (*Bundle, error) {
+	if r.Retired() {
+		return nil, policy.Errorf(policy.BadRequest, "%s retires the namespace; it has no bundle", r)
 	}
-	tar, err := unpack(packed, s.release.Size, s.release.Bundle, l)
+	tar, err := unpack(packed, r.Size, r.Bundle, l)
 	if err != nil {
-		return nil, policy.Errorf(policy.KindOf(err), "%s: %w", s.release, err)
+		return nil, policy.Errorf(policy.KindOf(err), "%s: %w", r, err)
 	}
 	b, err := Parse(tar)
 	if err != nil {
-		return nil, policy.Errorf(policy.KindOf(err), "%s: %w", s.release, err)
+		return nil, policy.Errorf(policy.KindOf(err), "%s: %w", r, err)
 	}
 	return b, nil
 }

@@ -76,13 +76,12 @@ func (t *Trust) Next(signed []byte) (*Trust, error) {
 		if len(by.trust.roots.names) == 0 {
 			return nil, policy.Errorf(policy.Denied, "trust file of version %d cannot travel: %s lists no roots; put it into place by hand, with roots", next.version, by.what)
 		}
-		signers, err := by.trust.signers(signed, text, by.trust.roots.names)
+		found, err := by.trust.count(signed, text, by.trust.roots)
 		if err != nil {
 			return nil, policy.Errorf(policy.Denied, "trust file of version %d is not trusted: %w", next.version, err)
 		}
-		if want := by.trust.roots.threshold; len(signers) < want {
-			return nil, policy.Errorf(policy.Denied, "trust file of version %d is not trusted: %d different keys of the roots that %s lists have signed it, %d must; sign with %s",
-				next.version, len(signers), by.what, want, strings.Join(by.trust.roots.names, ", "))
+		if found.missing > 0 {
+			return nil, policy.Errorf(policy.Denied, "trust file of version %d is not trusted: %s", next.version, found.want("the roots that "+by.what+" lists"))
 		}
 	}
 	return next, nil
