@@ -67,7 +67,11 @@ func TestAnAuthorReleases(t *testing.T) {
 		t.Errorf("second release: %+v", r)
 	}
 	author := d.PAP(p)
-	back, err := author.Rollback(t.Context(), pap.Draft{Namespace: "shop.cart", Signers: []note.Signer{d.Signer("cart")}, Created: testkit.Created}, 0, 1, bundles.Limits{})
+	old, err := author.Restore(t.Context(), pap.Draft{Namespace: "shop.cart", Signers: []note.Signer{d.Signer("cart")}, Created: testkit.Created}, 0, 1, bundles.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := author.Push(t.Context(), old)
 	if err != nil || back.Release.Release().Revision != 3 || back.Release.Release().Bundle != one.Release.Release().Bundle {
 		t.Fatalf("rollback: %+v, %v", back, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/mod/sumdb/note"
 	"google.golang.org/grpc"
 
@@ -81,9 +82,11 @@ func orDefault(s, otherwise string) string {
 type releaseFlags struct {
 	clientFlags
 	output
+	keyFlag
 	trust          string
-	key            string
 	author, source string
+	signOnly       bool
+	out            string
 }
 
 func (f *releaseFlags) add(cmd *cobra.Command, w world) {
@@ -91,13 +94,25 @@ func (f *releaseFlags) add(cmd *cobra.Command, w world) {
 	f.flag(cmd, formatJSON)
 	trustFlag(cmd, w, &f.trust)
 	fs := cmd.Flags()
-	fs.StringVar(&f.key, "key", "", "file of the private key, or - for stdin (default: the key itself in MICROWALL_KEY)")
+	f.keyFlag.add(fs)
 	fs.StringVar(&f.author, "author", "", "who releases (default: the user of this machine)")
 	fs.StringVar(&f.source, "source", "", "where this comes from, for instance a git commit")
+	fs.BoolVar(&f.signOnly, "sign-only", false, "sign, and release nothing: others have to sign, too (microwall cosign)")
+	fs.StringVarP(&f.out, "out", "o", "", "with --sign-only: new file for the signed release and its bundle")
 }
 
+// keyFlag says where the private key is.
+type keyFlag struct{ key string }
+
+func (f *keyFlag) add(fs *pflag.FlagSet) {
+	fs.StringVar(&f.key, "key", "", "file of the private key, or - for stdin (default: the key itself in MICROWALL_KEY)")
+}
+
+// given reports whether there is a key to sign with.
+func (f *keyFlag) given(w world) bool { return f.key != "" || w.getenv("MICROWALL_KEY") != "" }
+
 // signer returns the key to sign with.
-func (f *releaseFlags) signer(w world) (note.Signer, error) {
+func (f *keyFlag) signer(w world) (note.Signer, error) {
 	switch {
 	case f.key == "-":
 		raw, err := io.ReadAll(io.LimitReader(w.stdin, 4096))
@@ -137,13 +152,9 @@ func (f *releaseFlags) draft(w world, n policy.Namespace) (pap.Draft, error) {
 	return pap.Draft{Namespace: n, Signers: []note.Signer{signer}, Created: time.Now(), Author: author, Source: f.source}, nil
 }
 
-// release connects, lets do release, and prints what came of it.
-func (f *releaseFlags) release(ctx context.Context, w world, n policy.Namespace, do func(context.Context, *pap.Client, pap.Draft) (pap.Result, error)) error {
+// online connects, and lets do talk to the PDP.
+func (f *releaseFlags) online(ctx context.Context, do func(context.Context, *pap.Client) error) error {
 	trust, err := bundles.LoadTrust(f.trust)
-	if err != nil {
-		return err
-	}
-	d, err := f.draft(w, n)
 	if err != nil {
 		return err
 	}
@@ -154,11 +165,47 @@ func (f *releaseFlags) release(ctx context.Context, w world, n policy.Namespace,
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
-	result, err := do(ctx, pap.New(conn, f.dial.Server, trust), d)
+	return do(ctx, pap.New(conn, f.dial.Server, trust))
+}
+
+// release completes a draft, releases or only signs it, and prints what came of
+// it.
+func (f *releaseFlags) release(ctx context.Context, w world, n policy.Namespace, complete func(context.Context, *pap.Client, pap.Draft) (pap.Draft, error)) error {
+	if f.signOnly != (f.out != "") {
+		return policy.Errorf(policy.BadRequest, "--sign-only and -o FILE go together: what is signed and not released goes to a file")
+	}
+	d, err := f.draft(w, n)
 	if err != nil {
 		return err
 	}
-	return f.print(w, result)
+	return f.online(ctx, func(ctx context.Context, c *pap.Client) error {
+		if d, err = complete(ctx, c, d); err != nil {
+			return err
+		}
+		if f.signOnly {
+			return f.signTo(ctx, w, c, d)
+		}
+		result, err := c.Push(ctx, d)
+		if err != nil {
+			return err
+		}
+		return f.print(w, result)
+	})
+}
+
+// signTo writes a signed release and its bundle to a file.
+func (f *releaseFlags) signTo(ctx context.Context, w world, c *pap.Client, d pap.Draft) error {
+	head, p, sealed, err := c.Sign(ctx, d)
+	if err != nil {
+		return err
+	}
+	if p == nil {
+		return f.print(w, pap.Result{Release: head, Unchanged: true})
+	}
+	if err := writeFile(f.out, sealed.Append(nil)); err != nil {
+		return err
+	}
+	return proposalOf(f.out, p).print(w, f.output)
 }
 
 // released is what is printed of a release.

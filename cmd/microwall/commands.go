@@ -15,6 +15,7 @@ func commands(w world) []*cobra.Command {
 		newRollback(w),
 		newHistory(w),
 		newPush(w),
+		newCosign(w),
 		newServe(w),
 		newKeygen(w),
 		newExplain(w),

@@ -31,8 +31,8 @@ here before anything is signed.`,
 			if to == 0 {
 				return policy.Errorf(policy.BadRequest, "--to is missing; `microwall history %s` lists the revisions", n)
 			}
-			return f.release(cmd.Context(), w, n, func(ctx context.Context, c *pap.Client, d pap.Draft) (pap.Result, error) {
-				return c.Rollback(ctx, d, epoch, to, bundles.Limits{})
+			return f.release(cmd.Context(), w, n, func(ctx context.Context, c *pap.Client, d pap.Draft) (pap.Draft, error) {
+				return c.Restore(ctx, d, epoch, to, bundles.Limits{})
 			})
 		},
 	}
@@ -65,9 +65,7 @@ error that says so, never with an older policy. A push brings it back.`,
 			if trust.IsGuardrail(n) {
 				return policy.Errorf(policy.BadRequest, "%s is a guardrail: without it nothing below it would be decided; take `guardrail: true` out of the trust file first", n)
 			}
-			return f.release(cmd.Context(), w, n, func(ctx context.Context, c *pap.Client, d pap.Draft) (pap.Result, error) {
-				return c.Push(ctx, d)
-			})
+			return f.release(cmd.Context(), w, n, func(_ context.Context, _ *pap.Client, d pap.Draft) (pap.Draft, error) { return d, nil })
 		},
 	}
 	f.add(cmd, w)

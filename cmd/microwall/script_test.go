@@ -12,10 +12,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/microwall/microwall/bundles"
 	"github.com/microwall/microwall/examples/boutique"
 	"github.com/microwall/microwall/internal/testkit"
 	"github.com/microwall/microwall/internal/tlsfiles/tlstest"
@@ -36,9 +38,14 @@ func TestMain(m *testing.M) {
 //	                               and tail
 //
 //	domain                         makes keys of the domain shop, center.key, cart.key,
-//	                               pay.key and stranger.key, and its .microwall/trust.yaml
+//	                               pay.key, stranger.key, ann.key, bob.key and cay.key, and
+//	                               its .microwall/trust.yaml
 //	trust FILE [VERSION [EPOCH [WITHOUT ...]]]
-//	                               writes such a trust file, without the keys named
+//	                               writes such a trust file, without the keys named; with
+//	                               shop=KEY,KEY:THRESHOLD, cart=KEY,KEY and
+//	                               roots=KEY,KEY:THRESHOLD among them
+//	splice NOTE BUNDLE FILE        puts the note of one signed release and the bundle of another
+//	                               into one file
 //	secret VARIABLE FILE           sets a variable to the content of a file
 //	ca NAME                        makes a certificate authority, and the file NAME.pem
 //	cert CA FILE                   makes a certificate, FILE.pem, and its key, FILE.key,
@@ -72,6 +79,7 @@ func TestScript(t *testing.T) {
 			"filler":    filler,
 			"domain":    makeDomain,
 			"trust":     writeTrust,
+			"splice":    splice,
 			"secret":    setSecret,
 			"ca":        makeCA,
 			"cert":      makeCert,
@@ -151,7 +159,7 @@ func makeDomain(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg, args, 0, 0, "domain")
 	d := testkit.NewDomain(stageOf(ts).t)
 	stageOf(ts).domain = d
-	for _, name := range []string{"center", "cart", "pay", "stranger"} {
+	for _, name := range []string{"center", "cart", "pay", "stranger", "ann", "bob", "cay"} {
 		ts.Check(os.WriteFile(ts.MkAbs(name+".key"), []byte(d.Private(name)), 0o600))
 	}
 	writeTrust(ts, false, []string{".microwall/trust.yaml"})
@@ -168,7 +176,23 @@ func writeTrust(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) > 2 {
 		o.Epoch, err = strconv.ParseUint(args[2], 10, 64)
 		ts.Check(err)
-		o.Without = args[3:]
+		for _, arg := range args[3:] {
+			what, value, ok := strings.Cut(arg, "=")
+			keys, threshold, _ := strings.Cut(value, ":")
+			least, _ := strconv.Atoi(threshold)
+			switch {
+			case !ok:
+				o.Without = append(o.Without, arg)
+			case what == "shop":
+				o.ShopSigners, o.ShopThreshold = strings.Split(keys, ","), least
+			case what == "cart":
+				o.CartSigners = strings.Split(keys, ",")
+			case what == "roots":
+				o.Roots, o.RootThreshold = strings.Split(keys, ","), least
+			default:
+				ts.Fatalf("trust: what is %s", arg)
+			}
+		}
 	}
 	d := stageOf(ts).domain
 	d.WriteTrust(o)
@@ -177,6 +201,15 @@ func writeTrust(ts *testscript.TestScript, neg bool, args []string) {
 	path := ts.MkAbs(args[0])
 	ts.Check(os.MkdirAll(filepath.Dir(path), 0o700))
 	tlstest.Replace(stageOf(ts).t, path, content)
+}
+
+func splice(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, args, 3, 3, "splice NOTE BUNDLE FILE")
+	one, err := bundles.ParseSealed([]byte(ts.ReadFile(args[0])))
+	ts.Check(err)
+	other, err := bundles.ParseSealed([]byte(ts.ReadFile(args[1])))
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[2]), bundles.Sealed{Note: one.Note, Packed: other.Packed}.Append(nil), 0o600))
 }
 
 func setSecret(ts *testscript.TestScript, neg bool, args []string) {

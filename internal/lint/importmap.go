@@ -24,6 +24,7 @@ const (
 	jsonText   = "github.com/go-json-experiment/json"
 	yaml       = "go.yaml.in/yaml/v3"
 	testscript = "github.com/rogpeppe/go-internal"
+	lineDiff   = "github.com/rogpeppe/go-internal/diff"
 	goCmp      = "github.com/google/go-cmp"
 	gobwasGlob = "github.com/gobwas/glob"
 	globsMeet  = "github.com/yashtewari/glob-intersection"
@@ -198,7 +199,7 @@ var ImportMap = Map{
 			Inside: []string{"bundles/...", "clients/...", "examples/boutique", "internal/authzen", "internal/decisions", "internal/dial",
 				"internal/filewatch", "internal/natsserver", "internal/pap", "internal/tlsfiles", "internal/wire", "pdp/...",
 				"policy/...", "proto/microwall/v1"},
-			Outside: []string{cobra, pflag, grpc, protobuf, natsClient, prometheus, note, yaml, xsync, rate, term},
+			Outside: []string{cobra, pflag, grpc, protobuf, natsClient, prometheus, note, yaml, xsync, rate, term, lineDiff},
 			Process: true},
 	},
 

@@ -67,25 +67,37 @@ const attempts = 3
 // Push releases a draft after the head. If somebody else releases at the same
 // time the error is of kind policy.Conflict and says who.
 func (c *Client) Push(ctx context.Context, d Draft) (Result, error) {
-	head, err := c.Head(ctx, d.Namespace)
+	head, proposal, packed, err := c.propose(ctx, d)
 	if err != nil {
 		return Result{}, err
 	}
-	if same(head, d) {
+	if proposal == nil {
 		return Result{Release: head, Unchanged: true}, nil
 	}
-	if d.Bundle == nil && head == nil {
-		return Result{}, policy.Errorf(policy.NotFound, "namespace %s has no release that could be retired", d.Namespace)
-	}
-	signed, err := c.sign(head, d)
+	signed, err := c.whole(proposal.Note())
 	if err != nil {
 		return Result{}, err
 	}
-	var packed []byte
+	return c.deliver(ctx, head, signed, packed)
+}
+
+// propose signs what a draft would release after the head. No proposal comes
+// back if the head says the same already.
+func (c *Client) propose(ctx context.Context, d Draft) (head *bundles.Signed, _ *bundles.Proposal, packed []byte, err error) {
+	if head, err = c.Head(ctx, d.Namespace); err != nil || same(head, d) {
+		return head, nil, nil, err
+	}
+	if d.Bundle == nil && head == nil {
+		return nil, nil, nil, policy.Errorf(policy.NotFound, "namespace %s has no release that could be retired", d.Namespace)
+	}
+	proposal, err := c.sign(head, d)
+	if err != nil {
+		return nil, nil, nil, err
+	}
 	if d.Bundle != nil {
 		packed = bundles.Pack(d.Bundle.Tar())
 	}
-	return c.deliver(ctx, head, signed, packed)
+	return head, proposal, packed, nil
 }
 
 // same reports whether the head says already what a draft would say, by the
@@ -110,9 +122,9 @@ func same(head *bundles.Signed, d Draft) bool {
 	return h.Bundle == d.Bundle.Digest() && h.MaxStaleness == staleness && h.WhenStale == d.WhenStale
 }
 
-// sign makes the release that follows head, and opens it like any other: what
-// the trust file does not open would be refused everywhere.
-func (c *Client) sign(head *bundles.Signed, d Draft) (*bundles.Signed, error) {
+// sign makes the release that follows head, and verifies it like any other: what
+// nobody signed who may would be refused everywhere.
+func (c *Client) sign(head *bundles.Signed, d Draft) (*bundles.Proposal, error) {
 	r := bundles.Release{
 		Namespace: d.Namespace, Epoch: c.trust.Epoch(), Revision: 1,
 		Created: d.Created, Author: d.Author, Source: d.Source, MaxStaleness: d.MaxStaleness, WhenStale: d.WhenStale,
@@ -130,7 +142,16 @@ func (c *Client) sign(head *bundles.Signed, d Draft) (*bundles.Signed, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.trust.Open(signedNote)
+	return c.trust.Propose(signedNote)
+}
+
+// whole opens a release, and says how it gets the signatures that it lacks.
+func (c *Client) whole(signedNote []byte) (*bundles.Signed, error) {
+	signed, err := c.trust.Open(signedNote)
+	if p, perr := c.trust.Propose(signedNote); err != nil && perr == nil && p.Missing() > 0 {
+		return nil, fmt.Errorf("%w; sign in steps: --sign-only -o FILE, then microwall cosign FILE, then microwall push --release FILE", err)
+	}
+	return signed, err
 }
 
 // deliver sends a release until it is known to be the head, or not.
@@ -274,30 +295,40 @@ func (c *Client) History(ctx context.Context, n policy.Namespace) ([]Entry, erro
 	}
 }
 
-// Rollback releases the bundle of an older release again. The draft's bundle,
-// staleness and, if it has none, source are taken from that release, which is
-// fetched and verified here. Epoch 0 is the newest epoch that has the revision.
-func (c *Client) Rollback(ctx context.Context, d Draft, epoch, revision uint64, limits bundles.Limits) (Result, error) {
+// Restore completes a draft with the bundle and the staleness of an older
+// release, and with its source if the draft has none. They are fetched and
+// verified here. Epoch 0 is the newest epoch that has the revision.
+func (c *Client) Restore(ctx context.Context, d Draft, epoch, revision uint64, limits bundles.Limits) (Draft, error) {
 	old, err := c.find(ctx, d.Namespace, epoch, revision)
 	if err != nil {
-		return Result{}, err
+		return Draft{}, err
 	}
 	r := old.Release()
 	if r.Retired() {
-		return Result{}, policy.Errorf(policy.BadRequest, "release %d retired %s; to do that again: microwall retire %s", revision, d.Namespace, d.Namespace)
+		return Draft{}, policy.Errorf(policy.BadRequest, "release %d retired %s; to do that again: microwall retire %s", revision, d.Namespace, d.Namespace)
 	}
-	packed, err := c.bundle(ctx, old, limits)
-	if err != nil {
-		return Result{}, err
-	}
-	if d.Bundle, err = old.Unpack(bytes.NewReader(packed), limits); err != nil {
-		return Result{}, fmt.Errorf("%s handed out a bundle that is not the one that release %d names: %w", c.server, revision, err)
+	if d.Bundle, err = c.Bundle(ctx, old, limits); err != nil {
+		return Draft{}, err
 	}
 	d.MaxStaleness, d.WhenStale = r.MaxStaleness, r.WhenStale
 	if d.Source == "" {
 		d.Source = r.Source
 	}
-	return c.Push(ctx, d)
+	return d, nil
+}
+
+// Bundle fetches the bundle of a verified release, which must not be a
+// retirement, and verifies it.
+func (c *Client) Bundle(ctx context.Context, of *bundles.Signed, limits bundles.Limits) (*bundles.Bundle, error) {
+	packed, err := c.bundle(ctx, of, limits)
+	if err != nil {
+		return nil, err
+	}
+	b, err := of.Unpack(bytes.NewReader(packed), limits)
+	if err != nil {
+		return nil, fmt.Errorf("%s handed out a bundle that is not the one that release %d names: %w", c.server, of.Release().Revision, err)
+	}
+	return b, nil
 }
 
 // find returns a verified release from the history.
@@ -317,7 +348,7 @@ func (c *Client) find(ctx context.Context, n policy.Namespace, epoch, revision u
 	return nil, policy.Errorf(policy.NotFound, "release %d of %s is not kept any more, or does not verify; push the commit that it was made from instead (`microwall history %s` lists what is kept)", revision, n, n)
 }
 
-// bundle fetches the packed bundle of a verified release.
+// bundle fetches the packed bundle of a release.
 func (c *Client) bundle(ctx context.Context, of *bundles.Signed, limits bundles.Limits) ([]byte, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -180,7 +180,7 @@ func TestNothingIsSignedOnTheWordOfAServer(t *testing.T) {
 	draft := d.Draft("cart", "shop.cart", allows+"\n# next")
 	pushes := func(c *pap.Client) error { _, err := c.Push(t.Context(), draft); return err }
 	rollback := func(c *pap.Client) error {
-		_, err := c.Rollback(t.Context(), pap.Draft{Namespace: "shop.cart", Signers: []note.Signer{d.Signer("cart")}, Created: testkit.Created}, 0, 1, bundles.Limits{})
+		_, err := c.Restore(t.Context(), pap.Draft{Namespace: "shop.cart", Signers: []note.Signer{d.Signer("cart")}, Created: testkit.Created}, 0, 1, bundles.Limits{})
 		return err
 	}
 	for name, test := range map[string]struct {

@@ -41,7 +41,7 @@ var Created = time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
 func NewDomain(t testing.TB) *Domain {
 	t.Helper()
 	d := &Domain{t: t, TrustFile: filepath.Join(t.TempDir(), "trust.yaml"), keys: make(map[string]key)}
-	for _, name := range []string{"center", "cart", "pay", "stranger", "beat", "beat2"} {
+	for _, name := range []string{"center", "cart", "pay", "stranger", "beat", "beat2", "ann", "bob", "cay"} {
 		d.AddKey(name)
 	}
 	d.WriteTrust(TrustOptions{})
@@ -73,7 +73,11 @@ type TrustOptions struct {
 	Beacons        []string // keys that sign beacons; nil is none
 	// More is added to what a namespace (shop, shop.cart, shop.pay) says, for
 	// instance "max-staleness: 30s".
-	More map[policy.Namespace]string
+	More          map[policy.Namespace]string
+	ShopSigners   []string // of shop; nil is the key center
+	ShopThreshold int      // zero is 1
+	Roots         []string // none if nil; ann, bob and cay are keys for it
+	RootThreshold int      // zero is 1
 }
 
 // WriteTrust replaces the trust file.
@@ -81,13 +85,16 @@ func (d *Domain) WriteTrust(o TrustOptions) {
 	d.t.Helper()
 	var b strings.Builder
 	fmt.Fprintf(&b, "domain: shop\nversion: %d\nepoch: %d\nkeys:\n", max(o.Version, 1), max(o.Epoch, 1))
-	for _, name := range []string{"cart", "center", "pay"} {
+	shop := o.ShopSigners
+	if shop == nil {
+		shop = []string{"center"}
+	}
+	names := slices.Concat([]string{"cart", "center", "pay"}, shop, o.CartSigners, o.Beacons, o.Roots)
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
 		if !slices.Contains(o.Without, name) {
 			fmt.Fprintf(&b, "  %s: %s\n", name, d.keys[name].verifier)
 		}
-	}
-	for _, name := range o.Beacons {
-		fmt.Fprintf(&b, "  %s: %s\n", name, d.keys[name].verifier)
 	}
 	more := func(n policy.Namespace) string {
 		if o.More[n] == "" {
@@ -95,7 +102,7 @@ func (d *Domain) WriteTrust(o TrustOptions) {
 		}
 		return ", " + o.More[n]
 	}
-	fmt.Fprintf(&b, "namespaces:\n  shop: {signers: [center], guardrail: %v%s}\n", !o.NoGuardrail, more("shop"))
+	fmt.Fprintf(&b, "namespaces:\n  shop: {signers: [%s], threshold: %d, guardrail: %v%s}\n", strings.Join(shop, ", "), max(o.ShopThreshold, 1), !o.NoGuardrail, more("shop"))
 	for _, name := range []string{"cart", "pay"} {
 		if !slices.Contains(o.Without, name) {
 			signers := name
@@ -107,6 +114,9 @@ func (d *Domain) WriteTrust(o TrustOptions) {
 	}
 	if o.Beacons != nil {
 		fmt.Fprintf(&b, "beacons: [%s]\n", strings.Join(o.Beacons, ", "))
+	}
+	if o.Roots != nil {
+		fmt.Fprintf(&b, "roots: {keys: [%s], threshold: %d}\n", strings.Join(o.Roots, ", "), max(o.RootThreshold, 1))
 	}
 	// Replaced by a rename, so that nobody reads half a file.
 	temp := d.TrustFile + ".new"
