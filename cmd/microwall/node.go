@@ -8,10 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/microwall/microwall/bundles"
@@ -68,6 +66,7 @@ func startNode(ctx context.Context, f serveFlags, o *observer, run func(func(con
 			return nil, err
 		}
 		n.closers = append(n.closers, server.Shutdown)
+		run(server.Run)
 		n.nats = server.URL()
 		if f.store == 0 { // no more than the server has on a small volume
 			config.MaxBytes = min(server.MaxBytes(), jetstream.DefaultMaxBytes)
@@ -239,11 +238,4 @@ func (o *observer) natsServer(level slog.Level, text string) {
 		return
 	}
 	o.log.Log(context.Background(), level, "NATS server: "+text)
-	// Those who push see only that nobody answers: JetStream takes nothing more
-	// until it is started again.
-	if strings.Contains(text, syscall.ENOSPC.Error()) {
-		o.diskFull.Do(func() {
-			o.log.Error("the volume of --data-dir is full: what is released decides on, but nothing can be released; make room there, then restart this server")
-		})
-	}
 }

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
-	"sync"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -31,7 +30,6 @@ type observer struct {
 	refused   *prometheus.CounterVec
 	pushes    *prometheus.CounterVec
 	calls     *prometheus.CounterVec
-	diskFull  sync.Once // that it is, is said once
 }
 
 func newObserver(log *slog.Logger) *observer {

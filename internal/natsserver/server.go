@@ -12,6 +12,8 @@
 //   - The store is bounded well below the free space of its volume, because a
 //     full disk does not make JetStream refuse: it stops answering until it is
 //     started again. See [Config.MaxBytes].
+//   - If the volume gets full all the same, or a write fails otherwise, it is
+//     started again once there is room, at the same address. See [Server.Run].
 //   - It handles no signals, writes no log and never ends the process: log
 //     lines go to a callback, failures are returned.
 //
@@ -69,10 +71,16 @@ type Config struct {
 
 // Server is a running server. It must be shut down.
 type Server struct {
-	nats     *server.Server
+	config   Config
 	lock     *os.File
-	maxBytes int64
+	url      string
 	shutdown sync.Once
+
+	// What [Server.Run] replaces.
+	nats    *server.Server
+	started chan struct{} // closed when its Start has returned
+	down    error         // why it could not be started again
+	ailing  string        // what it complained of when it had started
 }
 
 // Start runs a server and returns once it accepts connections and JetStream has
@@ -98,11 +106,7 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := start(ctx, c, lock)
-	if err != nil {
-		return nil, err
-	}
-	return s, nil
+	return start(ctx, c, lock)
 }
 
 // start owns the lock: it is released when start fails, and else with the
@@ -127,6 +131,32 @@ func start(ctx context.Context, c Config, lock *os.File) (_ *Server, err error) 
 		return nil, err
 	}
 
+	s := &Server{config: c, lock: lock}
+	if err := s.launch(ctx); err != nil {
+		if s.nats == nil {
+			return nil, err
+		}
+		release = false
+		select {
+		case <-s.started:
+			s.Shutdown()
+		default: // it is abandoned, and cleans up after itself
+			go s.Shutdown()
+		}
+		return nil, err
+	}
+	release = false
+	s.url = s.nats.ClientURL()
+	if addr, ok := s.nats.Addr().(*net.TCPAddr); ok {
+		s.config.Port = addr.Port // which it comes back at
+	}
+	return s, nil
+}
+
+// launch starts nats-server. What it has begun by the time of an error is to be
+// halted all the same.
+func (s *Server) launch(ctx context.Context) error {
+	c := s.config
 	log := &logger{emit: c.Log, fatal: make(chan string, 1)}
 	ns, err := server.NewServer(&server.Options{
 		Host:               c.Host,
@@ -139,35 +169,26 @@ func start(ctx context.Context, c Config, lock *os.File) (_ *Server, err error) 
 		NoSigs:             true,
 	})
 	if err != nil {
-		return nil, policy.Errorf(policy.Internal, "the NATS server refuses its configuration: %w", err)
+		return policy.Errorf(policy.Internal, "the NATS server refuses its configuration: %w", err)
 	}
 	ns.SetLoggerV2(log, false, false, false)
-	s := &Server{nats: ns, lock: lock, maxBytes: c.MaxBytes}
-
+	s.nats, s.started = ns, make(chan struct{})
 	// Start returns when the store is recovered and the port is open. It takes
-	// no context, so what is abandoned cleans up after itself.
-	started := make(chan struct{})
-	go func() {
+	// no context; halt waits for it.
+	go func(started chan<- struct{}) {
 		defer close(started)
 		ns.Start()
-	}()
+	}(s.started)
 	select {
-	case <-started:
+	case <-s.started:
 	case <-ctx.Done():
-		release = false
-		go func() {
-			<-started
-			s.Shutdown()
-		}()
-		return nil, notReady(ctx, c)
+		return notReady(ctx, c)
 	}
 	if err := s.healthy(log, c); err != nil {
-		release = false
-		s.Shutdown()
-		return nil, err
+		return err
 	}
-	release = false
-	return s, nil
+	s.ailing = s.complaint()
+	return nil
 }
 
 func notReady(ctx context.Context, c Config) error {
@@ -194,19 +215,25 @@ func (s *Server) healthy(log *logger, c Config) error {
 }
 
 // URL is where clients connect.
-func (s *Server) URL() string { return s.nats.ClientURL() }
+func (s *Server) URL() string { return s.url }
 
 // MaxBytes is the bound of the streams on disk, all of them together.
-func (s *Server) MaxBytes() int64 { return s.maxBytes }
+func (s *Server) MaxBytes() int64 { return s.config.MaxBytes }
 
 // Shutdown closes all connections and the store, and returns when that is done.
-// It may be called more than once.
+// [Server.Run] must have returned. It may be called more than once.
 func (s *Server) Shutdown() {
 	s.shutdown.Do(func() {
-		s.nats.Shutdown()
-		s.nats.WaitForShutdown()
+		s.halt()
 		unlock(s.lock)
 	})
+}
+
+// halt ends nats-server and keeps the directory locked.
+func (s *Server) halt() {
+	<-s.started
+	s.nats.Shutdown()
+	s.nats.WaitForShutdown()
 }
 
 // lockDir makes the directory if need be and takes its lock.
