@@ -115,7 +115,11 @@ func decide(ctx context.Context, snapshot *live.Snapshot, limits policy.Limits, 
 	if err != nil {
 		return policy.Decision{}, err
 	}
-	return path.Decide(ctx, rego.NewInput(r, rego.NewStamp(at)))
+	d, err := path.Decide(ctx, rego.NewInput(r, rego.NewStamp(at)))
+	if err != nil {
+		return policy.Decision{}, err
+	}
+	return path.Judge(d, at), nil
 }
 
 // admit waits for a slot, which leave gives back. Whoever finds the queue full

@@ -3,6 +3,7 @@ package pdp_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -136,5 +137,56 @@ func TestEveryDecisionIsReported(t *testing.T) {
 	_, _ = s.AuthorizeBatch(t.Context(), []policy.Request{testkit.Request("shop.cart", "Remove")})
 	if len(events) != 3 || !events[0].Decision.Allowed || policy.KindOf(events[1].Err) != policy.NotFound || events[2].Decision.Allowed || events[2].Request.Action.Name != "Remove" {
 		t.Errorf("got %+v", events)
+	}
+}
+
+func TestADecisionIsJudgedByItsAgeAtEveryDoorOfTheService(t *testing.T) {
+	d := testkit.NewDomain(t)
+	d.WriteTrust(testkit.TrustOptions{Beacons: []string{"beat"}})
+	now := testkit.Created
+	clock := func() time.Time { return now }
+	state, err := live.New(t.Context(), live.Config{Trust: d.Trust(), Now: clock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	center := d.Release("center", "shop", nil, d.Rego("default allow := false"))
+	cart := d.Release("cart", "shop.cart", nil, d.Rego("allow := true"))
+	pay := d.Release("pay", "shop.pay", nil, d.Rego("allow := true"), func(r *bundles.Release) { r.MaxStaleness, r.WhenStale = time.Minute, bundles.Deny })
+	for _, r := range []testkit.Release{center, cart, pay} {
+		if err := state.Offer(t.Context(), r.Note(), func(context.Context) ([]byte, error) { return r.Packed, nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := state.Prove(d.Beacon("beat", now, center.Version(), cart.Version(), pay.Version())); err != nil {
+		t.Fatal(err)
+	}
+	var told []*pdp.Decided
+	s := pdp.New(pdp.Config{Source: state, Now: clock, Events: func(e pdp.Event) { told = append(told, e.(*pdp.Decided)) }})
+	for _, step := range []struct {
+		passes    time.Duration
+		cart, pay string
+	}{
+		{0, "true []", "true []"},
+		{time.Minute, "true []", "true []"},
+		{time.Millisecond, "true []", "false [shop.pay]"},
+		{time.Hour, "true [shop shop.cart]", "false [shop shop.pay]"},
+	} {
+		now = now.Add(step.passes)
+		rs := []policy.Request{testkit.Request("shop.cart", "Add"), testkit.Request("shop.pay", "Charge")}
+		results, err := s.AuthorizeBatch(t.Context(), rs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range []string{step.cart, step.pay} {
+			one, err := s.Authorize(t.Context(), rs[i])
+			if err != nil || results[i].Err != nil {
+				t.Fatal(err, results[i].Err)
+			}
+			for _, d := range []policy.Decision{one, results[i].Decision, *told[len(told)-1].Decision} {
+				if got := fmt.Sprint(d.Allowed, " ", d.Stale); got != want {
+					t.Errorf("after %v, %s: got %s, want %s", step.passes, rs[i].Namespace, got, want)
+				}
+			}
+		}
 	}
 }

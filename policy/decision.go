@@ -20,6 +20,11 @@ type Decision struct {
 	// Versions of the policies that decided: guardrails from the outermost
 	// in, then the namespace.
 	Versions []Version
+	// Stale names those of Versions of which it has not been proven for longer
+	// than they are believed without, that no newer release is there, in the
+	// same order. Where one of them says "deny" then, this is a denial, and
+	// its reasons say so. It is true of the moment: it is never cached.
+	Stale []Namespace
 }
 
 // Reason is one message, and the namespace whose policy gave it.

@@ -363,7 +363,12 @@ func (l *Live) hold(c *Candidate) error {
 func (l *Live) swap() {
 	units := make(map[policy.Namespace]unit, len(l.held))
 	for n, h := range l.held {
-		units[n] = unit{version: h.signed.Version(), program: h.program}
+		u := unit{version: h.signed.Version(), program: h.program}
+		if l.enforced() {
+			u.limit = &limit{namespace: n, proof: h.proof}
+			u.limit.most, u.limit.when = l.trust.Staleness(h.signed.Release())
+		}
+		units[n] = u
 	}
 	refused := maps.Clone(l.refused)
 	synced, domain, wanted := l.synced, l.trust.Domain(), l.config.Namespaces

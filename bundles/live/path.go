@@ -9,12 +9,14 @@ import (
 )
 
 // Path is what decides the requests of one namespace: its guardrails and its
-// own policy. It is immutable and safe for concurrent use.
+// own policy. It is immutable, but for the age of what it decides by, and safe
+// for concurrent use.
 type Path struct {
 	namespace  policy.Namespace
 	guardrails []guardrail // the outermost first
 	own        *rego.Program
 	versions   []policy.Version
+	limits     []limit // of versions, if they can become stale
 	readsTime  bool
 	fault      error
 }
@@ -37,6 +39,9 @@ func (p *Path) ReadsTime() bool { return p.readsTime }
 // reasons of the namespace, and the obligations of all; one that two of them
 // give different values is an error. An error of any policy on the path is an
 // error of the decision, of kind policy.Failed, or ctx's if ctx ended.
+//
+// What is decided depends on nothing but the versions and the input, and may be
+// cached. Before it is handed out it goes through [Path.Judge].
 func (p *Path) Decide(ctx context.Context, in *rego.Input) (policy.Decision, error) {
 	own, err := p.own.Evaluate(ctx, in)
 	if err != nil {

@@ -26,14 +26,14 @@ func newTaken(b *bundles.SignedBeacon, head policy.Version, now time.Time) *take
 	return &taken{beacon: b, head: head, origin: now.Add(-max(0, now.Sub(b.Time())))}
 }
 
-// age returns how long it is since the beacon's time. It never shrinks when
-// the wall clock is set back, and goes on while the machine sleeps, where the
+// age returns how long it is since the beacon's time. It does not shrink when
+// the wall clock is set back, and goes on while the machine sleeps, when the
 // monotonic clock may not.
 func (t *taken) age(now time.Time) time.Duration {
 	if t == nil {
 		return Forever
 	}
-	return max(0, now.Sub(t.origin), now.Round(0).Sub(t.origin))
+	return max(0, now.Sub(t.origin), time.Duration(now.UnixNano()-t.origin.UnixNano()))
 }
 
 // covers reports whether no newer release than v was there at the beacon's

@@ -52,6 +52,7 @@ func (s *Snapshot) Versions() []policy.Version {
 type unit struct {
 	version policy.Version
 	program *rego.Program
+	limit   *limit // nil if it does not become stale
 }
 
 // newSnapshot works out the path of every unit that decides by itself, and not
@@ -74,7 +75,6 @@ func newPath(n policy.Namespace, own unit, units map[policy.Namespace]unit, guar
 		p.fault = policy.Errorf(policy.NotFound, "namespace %s was retired by its release %d; push to it to bring it back", n, own.version.Revision)
 		return p
 	}
-	p.readsTime = own.program.ReadsTime()
 	for _, above := range guardrails {
 		g, ok := units[above]
 		if !ok || g.program == nil {
@@ -82,11 +82,20 @@ func newPath(n policy.Namespace, own unit, units map[policy.Namespace]unit, guar
 			return p
 		}
 		p.guardrails = append(p.guardrails, guardrail{above, g.program})
-		p.versions = append(p.versions, g.version)
-		p.readsTime = p.readsTime || g.program.ReadsTime()
+		p.add(g)
 	}
-	p.versions = slices.Clip(append(p.versions, own.version))
+	p.add(own)
+	p.versions = slices.Clip(p.versions)
 	return p
+}
+
+// add adds what every policy on a path counts for.
+func (p *Path) add(u unit) {
+	p.versions = append(p.versions, u.version)
+	p.readsTime = p.readsTime || u.program.ReadsTime()
+	if u.limit != nil {
+		p.limits = append(p.limits, *u.limit)
+	}
 }
 
 // unknown is the error for a namespace that nobody has released.

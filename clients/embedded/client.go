@@ -253,6 +253,16 @@ func (c *Client) decide(ctx context.Context, snapshot *live.Snapshot, r *policy.
 	if err != nil {
 		return policy.Decision{}, err
 	}
+	d, err := c.look(ctx, path, r, at)
+	if err != nil {
+		return policy.Decision{}, err
+	}
+	return path.Judge(d, at), nil
+}
+
+// look returns what a path decides, or has decided before: how fresh that is, is
+// not yet part of it.
+func (c *Client) look(ctx context.Context, path *live.Path, r *policy.Request, at time.Time) (policy.Decision, error) {
 	if path.ReadsTime() {
 		return path.Decide(ctx, rego.NewInput(r, rego.NewStamp(at)))
 	}

@@ -75,6 +75,7 @@ func TestAnAnswerThatMakesNoSenseAllowsNothing(t *testing.T) {
 		"an obligation that is NaN":       {Decision: obligation(structpb.NewNumberValue(math.NaN())), Versions: cart},
 		"an obligation beyond 2^53-1":     {Decision: obligation(structpb.NewNumberValue(1 << 60)), Versions: cart},
 		"an obligation without a value":   {Decision: obligation(&structpb.Value{}), Versions: cart},
+		"stale is who has not decided":    {Decision: &microwallv1.Decision{Allowed: true, Stale: []string{"shop.pay"}}, Versions: cart},
 		"a reason of nobody":              {Decision: &microwallv1.Decision{Allowed: true, Reasons: []*microwallv1.Reason{{Text: "x"}}}, Versions: cart},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -318,6 +318,9 @@ func writeDecided(b io.Writer, d policy.Decision) {
 	if d.Obligations.Len() > 0 {
 		fmt.Fprintf(b, "  obligations %s\n", d.Obligations)
 	}
+	for _, n := range d.Stale {
+		fmt.Fprintf(b, "  stale: for longer than it is believed, nobody has proven that the release of %s is the newest\n", n)
+	}
 }
 
 func (f *authorizeFlags) print(w world, n policy.Namespace, d policy.Decision) error {

@@ -83,6 +83,7 @@ func startNode(ctx context.Context, f serveFlags, o *observer, run func(func(con
 	if err != nil {
 		return nil, err
 	}
+	o.registry.MustRegister(ages{state})
 	follow := newFollowing(config, state, o)
 	if f.natsURL == "" {
 		// A server of our own is there, or something is wrong.

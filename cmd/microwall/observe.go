@@ -25,6 +25,7 @@ type observer struct {
 	log       *slog.Logger
 	registry  *prometheus.Registry
 	decisions *prometheus.CounterVec
+	stale     *prometheus.CounterVec
 	seconds   prometheus.Histogram
 	revision  *prometheus.GaugeVec
 	refused   *prometheus.CounterVec
@@ -38,6 +39,9 @@ func newObserver(log *slog.Logger) *observer {
 		registry: prometheus.NewRegistry(),
 		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "microwall_decisions_total", Help: "Decisions by namespace and outcome: allowed, denied, or the kind of error.",
+		}, []string{"namespace", "outcome"}),
+		stale: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "microwall_stale_decisions_total", Help: "Decisions by releases of which it was not proven in time that they are the newest, by namespace and outcome.",
 		}, []string{"namespace", "outcome"}),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "microwall_decision_seconds", Help: "Time that a decision took, without the call around it.",
@@ -56,7 +60,7 @@ func newObserver(log *slog.Logger) *observer {
 			Name: "microwall_calls_failed_total", Help: "gRPC calls that ended with an error, by method and status code.",
 		}, []string{"method", "code"}),
 	}
-	o.registry.MustRegister(o.decisions, o.seconds, o.revision, o.refused, o.pushes, o.calls,
+	o.registry.MustRegister(o.decisions, o.stale, o.seconds, o.revision, o.refused, o.pushes, o.calls,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return o
 }
@@ -80,6 +84,9 @@ func (o *observer) pdp(e pdp.Event) {
 			outcome = "allowed"
 		}
 		o.decisions.WithLabelValues(namespace, outcome).Inc()
+		if len(e.Decision.Stale) > 0 {
+			o.stale.WithLabelValues(namespace, outcome).Inc()
+		}
 		o.seconds.Observe(e.Took.Seconds())
 		if failed {
 			o.log.Error("policy failed", "namespace", e.Request.Namespace, "error", e.Err)

@@ -64,6 +64,17 @@ func appendContext(dst []byte, d policy.Decision) []byte {
 		}
 		dst = append(dst, ']')
 	}
+	if len(d.Stale) > 0 {
+		comma()
+		dst = append(dst, `"stale":[`...)
+		for i, n := range d.Stale {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = appendString(dst, string(n))
+		}
+		dst = append(dst, ']')
+	}
 	return dst
 }
 

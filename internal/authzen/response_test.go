@@ -29,6 +29,8 @@ func TestResponse(t *testing.T) {
 				`"versions":[{"namespace":"a","epoch":1,"revision":18446744073709551615,"digest":"` + digest.String() + `"},{"namespace":"a.b","epoch":0,"revision":0,"digest":"-"}]}}`},
 		{"versions alone", policy.Decision{Versions: []policy.Version{{Namespace: "a"}}},
 			`{"decision":false,"context":{"versions":[{"namespace":"a","epoch":0,"revision":0,"digest":"-"}]}}`},
+		{"a stale allow", policy.Decision{Allowed: true, Versions: []policy.Version{{Namespace: "a"}}, Stale: []policy.Namespace{"a", "a.b"}},
+			`{"decision":true,"context":{"versions":[{"namespace":"a","epoch":0,"revision":0,"digest":"-"}],"stale":["a","a.b"]}}`},
 		{"a reason that is not UTF-8", policy.Decision{Reasons: []policy.Reason{{Namespace: "a", Text: "x\xffy"}}},
 			`{"decision":false,"context":{"reasons":[{"namespace":"a","reason":"x` + "\ufffd" + `y"}]}}`},
 	} {

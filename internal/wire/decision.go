@@ -23,6 +23,9 @@ func DecisionProto(d *policy.Decision) (*microwallv1.Decision, error) {
 		}
 		m.Reasons = append(m.Reasons, &microwallv1.Reason{Namespace: string(r.Namespace), Text: r.Text})
 	}
+	for _, n := range d.Stale {
+		m.Stale = append(m.Stale, string(n))
+	}
 	return m, nil
 }
 
@@ -41,7 +44,28 @@ func Decision(m *microwallv1.Decision, versions []policy.Version) (policy.Decisi
 		}
 		d.Reasons = append(d.Reasons, policy.Reason{Namespace: n, Text: r.GetText()})
 	}
+	d.Stale, err = stale(m.GetStale(), versions)
+	if err != nil {
+		return policy.Decision{}, err
+	}
 	return d, nil
+}
+
+// stale reads which of versions are stale.
+func stale(names []string, versions []policy.Version) ([]policy.Namespace, error) {
+	if len(names) == 0 {
+		return nil, nil
+	}
+	all := make([]policy.Namespace, 0, len(versions))
+	for _, v := range versions {
+		if len(all) < len(names) && names[len(all)] == string(v.Namespace) {
+			all = append(all, v.Namespace)
+		}
+	}
+	if len(all) < len(names) {
+		return nil, policy.Errorf(policy.BadRequest, "stale[%d]: %.200q is none of the namespaces that decided, or out of their order", len(all), names[len(all)])
+	}
+	return all, nil
 }
 
 // VersionProto writes a version.

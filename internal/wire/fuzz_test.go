@@ -3,6 +3,7 @@ package wire_test
 import (
 	"encoding/json"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -182,7 +183,7 @@ func FuzzBatchRoundTrip(f *testing.F) {
 // FuzzAnswer reads what a hostile PDP may send.
 func FuzzAnswer(f *testing.F) {
 	f.Add([]byte{})
-	for _, d := range []policy.Decision{{}, {Allowed: true, Reasons: []policy.Reason{{Namespace: "a", Text: "b"}}, Obligations: properties(f, map[string]any{"n": 1})}} {
+	for _, d := range []policy.Decision{{}, {Allowed: true, Reasons: []policy.Reason{{Namespace: "a", Text: "b"}}, Obligations: properties(f, map[string]any{"n": 1}), Stale: []policy.Namespace{"a"}}} {
 		m, err := wire.DecisionProto(&d)
 		if err != nil {
 			f.Fatal(err)
@@ -217,12 +218,17 @@ func FuzzAnswer(f *testing.F) {
 				t.Fatalf("version %+v was accepted", v)
 			}
 		}
+		for _, n := range d.Stale {
+			if !slices.ContainsFunc(d.Versions, func(v policy.Version) bool { return v.Namespace == n }) {
+				t.Fatalf("%s is stale and has not decided", n)
+			}
+		}
 		again, err := wire.DecisionProto(&d)
 		if err != nil {
 			t.Fatalf("what was read cannot be written: %v", err)
 		}
 		read, err := wire.Decision(throughBytes(t, again), versions)
-		if err != nil || read.Allowed != d.Allowed || read.Obligations.String() != d.Obligations.String() || spellReasons(read) != spellReasons(d) {
+		if err != nil || read.Allowed != d.Allowed || read.Obligations.String() != d.Obligations.String() || spellReasons(read) != spellReasons(d) || !slices.Equal(read.Stale, d.Stale) {
 			t.Fatalf("read %+v\nthen %+v, %v", d, read, err)
 		}
 	})

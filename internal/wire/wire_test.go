@@ -315,6 +315,8 @@ func TestADecisionCrossesTheWireUnchanged(t *testing.T) {
 	for name, d := range map[string]policy.Decision{
 		"the zero decision": {},
 		"a denial":          {Reasons: []policy.Reason{{Namespace: "a", Text: ""}, {Namespace: "a.b", Text: "ü\x00\n"}}, Versions: versions},
+		"a stale denial":    {Reasons: []policy.Reason{{Namespace: "a.b", Text: "stale"}}, Versions: versions, Stale: []policy.Namespace{"a.b"}},
+		"a stale allow":     {Allowed: true, Versions: versions, Stale: []policy.Namespace{"a", "a.b"}},
 		"an allow":          {Allowed: true, Obligations: properties(t, map[string]any{"mfa": map[string]any{"max_age": 300}}), Versions: versions},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -331,7 +333,7 @@ func TestADecisionCrossesTheWireUnchanged(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got.Allowed != d.Allowed || fmt.Sprint(got.Reasons) != fmt.Sprint(d.Reasons) || got.Obligations.String() != d.Obligations.String() ||
+			if got.Allowed != d.Allowed || fmt.Sprint(got.Stale) != fmt.Sprint(d.Stale) || fmt.Sprint(got.Reasons) != fmt.Sprint(d.Reasons) || got.Obligations.String() != d.Obligations.String() ||
 				fmt.Sprint(got.Versions) != fmt.Sprint(append([]policy.Version{}, d.Versions...)) {
 				t.Errorf("sent %+v\nread %+v", d, got)
 			}
@@ -382,9 +384,14 @@ func TestAnAnswerOfAnotherKindIsRefused(t *testing.T) {
 		"a reason without namespace":  {Allowed: true, Reasons: []*microwallv1.Reason{{Text: "x"}}},
 		"a reason that is nothing":    {Allowed: true, Reasons: []*microwallv1.Reason{nil}},
 		"a reason of a bad namespace": {Allowed: true, Reasons: []*microwallv1.Reason{{Namespace: "a..b"}}},
+		"stale is who did not decide": {Allowed: true, Stale: []string{"c"}},
+		"stale is nobody":             {Allowed: true, Stale: []string{""}},
+		"stale is there twice":        {Allowed: true, Stale: []string{"a", "a"}},
+		"stale is out of order":       {Allowed: true, Stale: []string{"a.b", "a"}},
+		"stale is more than decided":  {Allowed: true, Stale: []string{"a", "a.b", "a.b.c"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if d, err := wire.Decision(m, nil); d.Allowed || policy.KindOf(err) != policy.BadRequest {
+			if d, err := wire.Decision(m, []policy.Version{{Namespace: "a"}, {Namespace: "a.b"}}); d.Allowed || policy.KindOf(err) != policy.BadRequest {
 				t.Errorf("%+v, %v", d, err)
 			}
 		})

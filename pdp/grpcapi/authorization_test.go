@@ -503,3 +503,49 @@ func TestADecisionStopsAtTheDeadlineOfItsCall(t *testing.T) {
 		})
 	}
 }
+
+// Bare results of a batch are encoded once. One that is stale is not bare.
+func TestWhatIsStaleIsSaidOfEveryResult(t *testing.T) {
+	d := testkit.NewDomain(t)
+	d.WriteTrust(testkit.TrustOptions{Beacons: []string{"beat"}})
+	now := testkit.Created
+	clock := func() time.Time { return now }
+	state, err := live.New(t.Context(), live.Config{Trust: d.Trust(), Now: clock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var heads []policy.Version
+	for key, n := range map[string]policy.Namespace{"center": "shop", "cart": "shop.cart"} {
+		r := d.Release(key, n, nil, d.Rego(`allow if input.action.name == "Add"`))
+		if err := state.Offer(t.Context(), r.Note(), func(context.Context) ([]byte, error) { return r.Packed, nil }); err != nil {
+			t.Fatal(err)
+		}
+		heads = append(heads, r.Version())
+	}
+	c := microwallv1.NewAuthorizationServiceClient(serve(t, grpcapi.Config{Decide: pdp.New(pdp.Config{Source: state, Now: clock})}).conn)
+	expect := func(what string, want ...string) {
+		t.Helper()
+		one, err := c.Authorize(t.Context(), question())
+		if err != nil || !one.GetDecision().GetAllowed() || !slices.Equal(one.GetDecision().GetStale(), want) {
+			t.Errorf("%s: got %v, %v", what, one.GetDecision(), err)
+		}
+		all, err := c.AuthorizeBatch(t.Context(), &microwallv1.AuthorizeBatchRequest{Items: []*microwallv1.AuthorizeRequest{question(), question(drop), question()}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, r := range all.GetResults() {
+			if r.GetDecision().GetAllowed() != (i != 1) || !slices.Equal(r.GetDecision().GetStale(), want) {
+				t.Errorf("%s, result %d: got %v", what, i, r)
+			}
+		}
+	}
+	expect("never proven", "shop", "shop.cart")
+	for _, head := range heads {
+		if err := state.Prove(d.Beacon("beat", now, head)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect("proven")
+	now = now.Add(2 * time.Hour)
+	expect("proven two hours ago", "shop", "shop.cart")
+}

@@ -27,7 +27,7 @@ type batchAnswer struct {
 	lastRaw  encoded
 }
 
-// bareResult is a decision without reasons and obligations.
+// bareResult is a decision without reasons and obligations that is not stale.
 type bareResult struct {
 	allowed bool
 	path    path
@@ -74,7 +74,7 @@ func distinct(results []policy.Result) []policy.Version {
 // add adds the next result.
 func (b *batchAnswer) add(r *policy.Result) error {
 	d := &r.Decision
-	if r.Err != nil || len(d.Reasons) > 0 || d.Obligations.Len() > 0 {
+	if r.Err != nil || len(d.Reasons) > 0 || d.Obligations.Len() > 0 || len(d.Stale) > 0 {
 		raw, err := proto.Marshal(b.result(r))
 		b.append(1, raw)
 		return err

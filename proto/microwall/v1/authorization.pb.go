@@ -360,7 +360,11 @@ type Decision struct {
 	Reasons []*Reason `protobuf:"bytes,2,rep,name=reasons,proto3" json:"reasons,omitempty"`
 	// obligations that the enforcement point must meet before it lets the call
 	// pass. An obligation it does not know is a denial. Empty when denied.
-	Obligations   *structpb.Struct `protobuf:"bytes,3,opt,name=obligations,proto3" json:"obligations,omitempty"`
+	Obligations *structpb.Struct `protobuf:"bytes,3,opt,name=obligations,proto3" json:"obligations,omitempty"`
+	// stale namespaces among those whose versions decided, in their order: for
+	// longer than they are believed without, it has not been proven that no newer
+	// release is there. Where one of them says "deny" then, this is a denial.
+	Stale         []string `protobuf:"bytes,4,rep,name=stale,proto3" json:"stale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -412,6 +416,13 @@ func (x *Decision) GetReasons() []*Reason {
 func (x *Decision) GetObligations() *structpb.Struct {
 	if x != nil {
 		return x.Obligations
+	}
+	return nil
+}
+
+func (x *Decision) GetStale() []string {
+	if x != nil {
+		return x.Stale
 	}
 	return nil
 }
@@ -876,11 +887,12 @@ const file_microwall_v1_authorization_proto_rawDesc = "" +
 	"\acontext\x18\x05 \x01(\v2\x17.google.protobuf.StructR\acontext\"z\n" +
 	"\x11AuthorizeResponse\x122\n" +
 	"\bdecision\x18\x01 \x01(\v2\x16.microwall.v1.DecisionR\bdecision\x121\n" +
-	"\bversions\x18\x02 \x03(\v2\x15.microwall.v1.VersionR\bversions\"\x8f\x01\n" +
+	"\bversions\x18\x02 \x03(\v2\x15.microwall.v1.VersionR\bversions\"\xa5\x01\n" +
 	"\bDecision\x12\x18\n" +
 	"\aallowed\x18\x01 \x01(\bR\aallowed\x12.\n" +
 	"\areasons\x18\x02 \x03(\v2\x14.microwall.v1.ReasonR\areasons\x129\n" +
-	"\vobligations\x18\x03 \x01(\v2\x17.google.protobuf.StructR\vobligations\":\n" +
+	"\vobligations\x18\x03 \x01(\v2\x17.google.protobuf.StructR\vobligations\x12\x14\n" +
+	"\x05stale\x18\x04 \x03(\tR\x05stale\":\n" +
 	"\x06Reason\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\"q\n" +

@@ -1,0 +1,63 @@
+package live
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/microwall/microwall/bundles"
+	"github.com/microwall/microwall/policy"
+)
+
+// limit is for how long a release is believed without proof that it is the
+// head, and what happens after that.
+type limit struct {
+	namespace policy.Namespace
+	most      time.Duration
+	when      bundles.WhenStale
+	proof     *proof
+}
+
+func (l *limit) stale(now time.Time) bool { return l.proof.Load().age(now) > l.most }
+
+// Judge returns what is handed out for a decision of this path at a time. Each
+// namespace on the path that has been without proof for longer than it is
+// believed is named in Decision.Stale, and if any of those says "deny", the
+// decision is a denial whose reasons say so. Otherwise it is d.
+//
+// It depends on when it is asked: it comes after a look-up in a cache, and what
+// it returns is not cached. A decision of a folder, or by a trust file that
+// lists no keys that sign beacons, is never stale.
+func (p *Path) Judge(d policy.Decision, now time.Time) policy.Decision {
+	for i := range p.limits {
+		if p.limits[i].stale(now) {
+			return p.stale(d, now)
+		}
+	}
+	return d
+}
+
+func (p *Path) stale(d policy.Decision, now time.Time) policy.Decision {
+	var stale []policy.Namespace
+	var denials []policy.Reason
+	for i := range p.limits {
+		l := &p.limits[i]
+		age := l.proof.Load().age(now)
+		if age <= l.most {
+			continue // a beacon came just now
+		}
+		stale = append(stale, l.namespace)
+		if l.when != bundles.Deny {
+			continue
+		}
+		text := fmt.Sprintf("stale: no beacon has proven that its release is the newest; it is believed for %s without", l.most)
+		if age != Forever {
+			text = fmt.Sprintf("stale: for %s no beacon has proven that its release is the newest; it is believed for %s without", age.Truncate(time.Second), l.most)
+		}
+		denials = append(denials, policy.Reason{Namespace: l.namespace, Text: text})
+	}
+	if len(denials) > 0 {
+		return policy.Decision{Reasons: denials, Versions: p.versions, Stale: stale}
+	}
+	d.Stale = stale
+	return d
+}
