@@ -17,13 +17,20 @@
 //   - It handles no signals, writes no log and never ends the process: log
 //     lines go to a callback, failures are returned.
 //
-// The server has no accounts and no passwords: whoever reaches its port may
-// read and write. That costs availability, never a wrong decision, because
-// nothing that it delivers is believed without a signature; and it listens on
-// the loopback interface unless told otherwise.
+// It is given the accounts, users, limits and TLS that nats-server's own
+// configuration file has, in the same words, so that one file serves both; see
+// [Config.Settings]. Other machines reach it only if it speaks TLS and knows
+// everybody who connects: Start refuses any other server that would listen
+// beyond loopback. It takes clients and nothing else, neither other servers nor
+// HTTP.
+//
+// Without settings it lets everybody do everything. That is for tests, and costs
+// availability, never a wrong decision, because nothing that it delivers is
+// believed without a signature.
 package natsserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +41,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"github.com/nats-io/nats-server/v2/server"
 
@@ -52,10 +60,17 @@ const maxMemory = 256 << 20
 
 // Config says how a server runs. Only StoreDir is required.
 type Config struct {
-	// Host is the address to listen on. Empty is 127.0.0.1.
+	// Host is the address to listen on. Empty is that of Settings, or 127.0.0.1.
 	Host string
-	// Port to listen on. Zero is [DefaultPort]; [AnyPort] picks a free one.
+	// Port to listen on. Zero is that of Settings, or [DefaultPort]; [AnyPort]
+	// picks a free one.
 	Port int
+	// Settings are a configuration file of nats-server, or a part of one: the
+	// address to listen on, accounts, users, TLS and limits. What it says of
+	// storing streams is not used: StoreDir and MaxBytes are, and every write is
+	// synced. What makes more of the server than one for clients is refused.
+	// Empty lets everybody do everything.
+	Settings []byte
 	// StoreDir is the directory that holds the streams. It is made, readable
 	// by its owner only, if it does not exist.
 	StoreDir string
@@ -81,6 +96,8 @@ type Server struct {
 	started chan struct{} // closed when its Start has returned
 	down    error         // why it could not be started again
 	ailing  string        // what it complained of when it had started
+	// newest is nats, for those who connect meanwhile.
+	newest atomic.Pointer[server.Server]
 }
 
 // Start runs a server and returns once it accepts connections and JetStream has
@@ -91,11 +108,18 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 	if c.StoreDir == "" {
 		return nil, policy.Errorf(policy.BadRequest, "the NATS server has no directory to store streams in; name one")
 	}
+	settings, err := parse(c.Settings)
+	if err != nil {
+		return nil, err
+	}
 	if c.Host == "" {
-		c.Host = "127.0.0.1"
+		c.Host = cmp.Or(settings.Host, "127.0.0.1")
 	}
 	if c.Port == 0 {
-		c.Port = DefaultPort
+		c.Port = cmp.Or(settings.Port, DefaultPort)
+	}
+	if err := checkReach(c.Host, settings); err != nil {
+		return nil, err
 	}
 	if ctx.Err() != nil {
 		return nil, notReady(ctx, c)
@@ -157,22 +181,26 @@ func start(ctx context.Context, c Config, lock *os.File) (_ *Server, err error) 
 // halted all the same.
 func (s *Server) launch(ctx context.Context) error {
 	c := s.config
+	settings, err := parse(c.Settings)
+	if err != nil {
+		return err
+	}
 	log := &logger{emit: c.Log, fatal: make(chan string, 1)}
-	ns, err := server.NewServer(&server.Options{
-		Host:               c.Host,
-		Port:               c.Port,
-		JetStream:          true,
-		StoreDir:           c.StoreDir,
-		JetStreamMaxMemory: maxMemory,
-		JetStreamMaxStore:  c.MaxBytes,
-		SyncAlways:         true,
-		NoSigs:             true,
-	})
+	settings.Host = c.Host
+	settings.Port = c.Port
+	settings.JetStream = true
+	settings.StoreDir = c.StoreDir
+	settings.JetStreamMaxMemory = maxMemory
+	settings.JetStreamMaxStore = c.MaxBytes
+	settings.SyncAlways = true
+	settings.NoSigs = true
+	ns, err := server.NewServer(settings)
 	if err != nil {
 		return policy.Errorf(policy.Internal, "the NATS server refuses its configuration: %w", err)
 	}
 	ns.SetLoggerV2(log, false, false, false)
 	s.nats, s.started = ns, make(chan struct{})
+	s.newest.Store(ns)
 	// Start returns when the store is recovered and the port is open. It takes
 	// no context; halt waits for it.
 	go func(started chan<- struct{}) {
@@ -213,6 +241,10 @@ func (s *Server) healthy(log *logger, c Config) error {
 	}
 	return nil
 }
+
+// InProcessConn connects to the server without the network, and without TLS. It
+// makes a Server what nats.InProcessServer takes, and may be called at any time.
+func (s *Server) InProcessConn() (net.Conn, error) { return s.newest.Load().InProcessConn() }
 
 // URL is where clients connect.
 func (s *Server) URL() string { return s.url }

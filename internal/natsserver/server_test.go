@@ -112,7 +112,6 @@ func TestAServerThatCannotStartSaysWhy(t *testing.T) {
 		says []string
 	}{
 		{"port in use", t.Context(), natsserver.Config{Port: taken.Addr().(*net.TCPAddr).Port, StoreDir: t.TempDir()}, policy.Unavailable, []string{taken.Addr().String(), "in use", "free the port"}},
-		{"address of another machine", t.Context(), natsserver.Config{Host: "192.0.2.1", StoreDir: t.TempDir()}, policy.Unavailable, []string{"192.0.2.1", "choose another address"}},
 		{"directory below a file", t.Context(), natsserver.Config{StoreDir: filepath.Join(file, "store")}, policy.Internal, []string{file, "choose a directory"}},
 		{"directory of another server", t.Context(), natsserver.Config{StoreDir: running}, policy.Unavailable, []string{running, "in use by another", "stop that one"}},
 		{"no directory", t.Context(), natsserver.Config{}, policy.BadRequest, []string{"no directory"}},

@@ -1,0 +1,74 @@
+package natsserver
+
+import (
+	"errors"
+	"net"
+	"slices"
+	"strings"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/microwall/microwall/policy"
+)
+
+// parse reads settings, and refuses those that this package does not vouch for.
+func parse(settings []byte) (*server.Options, error) {
+	o := &server.Options{}
+	if len(settings) == 0 {
+		return o, nil
+	}
+	if err := o.ProcessConfigString(string(settings)); err != nil {
+		// What it returns may hold nothing but warnings.
+		found, ok := errors.AsType[interface {
+			error
+			Errors() []error
+		}](err)
+		if !ok || len(found.Errors()) > 0 {
+			return nil, policy.Errorf(policy.BadRequest, "the settings of the NATS server cannot be used: %w; `microwall nats-config` prints some that can", err)
+		}
+	}
+	var more []string
+	for name, set := range map[string]bool{
+		"cluster":        o.Cluster.Port != 0 || o.Cluster.Name != "" || len(o.Routes) > 0,
+		"gateway":        o.Gateway.Port != 0 || o.Gateway.Name != "",
+		"leafnodes":      o.LeafNode.Port != 0 || len(o.LeafNode.Remotes) > 0,
+		"websocket":      o.Websocket.Port != 0,
+		"mqtt":           o.MQTT.Port != 0,
+		"http":           o.HTTPPort != 0 || o.HTTPSPort != 0,
+		"prof_port":      o.ProfPort != 0,
+		"operator":       len(o.TrustedOperators) > 0 || len(o.TrustedKeys) > 0,
+		"pid_file":       o.PidFile != "",
+		"ports_file_dir": o.PortsFileDir != "",
+		"log_file":       o.LogFile != "",
+		"syslog":         o.Syslog || o.RemoteSyslog != "",
+	} {
+		if set {
+			more = append(more, name)
+		}
+	}
+	if len(more) > 0 {
+		slices.Sort(more)
+		return nil, policy.Errorf(policy.BadRequest, "the NATS server inside this process takes no %s: it is one server, for clients; take that out, or run nats-server by that file", strings.Join(more, ", "))
+	}
+	return o, nil
+}
+
+// checkReach refuses a server that other machines reach, unless it has TLS and
+// knows everybody who connects.
+func checkReach(host string, o *server.Options) error {
+	if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
+		return nil
+	}
+	var lacks string
+	switch {
+	case o.TLSConfig == nil || o.AllowNonTLS:
+		lacks = "it speaks plaintext"
+	case len(o.Nkeys)+len(o.Users) == 0:
+		lacks = "it lets everybody in"
+	case o.NoAuthUser != "":
+		lacks = "it lets in whoever shows no credentials (no_auth_user)"
+	default:
+		return nil
+	}
+	return policy.Errorf(policy.BadRequest, "the NATS server is to listen on %s, which other machines reach, but %s; keep it on 127.0.0.1, or give it TLS and users: `microwall nats-config` prints such settings", host, lacks)
+}
