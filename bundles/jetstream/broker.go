@@ -188,7 +188,7 @@ func persist(ctx context.Context, nc *nats.Conn, what string, request func(conte
 func directGet(ctx context.Context, nc *nats.Conn, stream, subject string) (stored, error) {
 	var found stored
 	err := attempt(ctx, nc, func(ctx context.Context) error {
-		m, err := nc.RequestWithContext(ctx, "$JS.API.DIRECT.GET."+stream+"."+subject, nil)
+		m, err := nc.RequestWithContext(ctx, getSubject(stream, subject), nil)
 		if err != nil {
 			return err
 		}

@@ -17,14 +17,15 @@ import (
 type ConnectOptions struct {
 	// Name of this client in the broker's own reports. Empty is "microwall".
 	Name string
-	// Credentials is the path of a NATS credentials file. Empty is none.
-	Credentials string
+	// Credentials of the principal that connects. Zero shows none, and is what
+	// brokers take that only this machine reaches.
+	Credentials Credentials
 	// TLS, if not nil, is insisted on: a broker without TLS is refused. Nil
 	// uses TLS where the broker or the URL asks for it, with the system's roots.
 	TLS *tls.Config
-	// InboxPrefix is the subject below which answers are received, for brokers
-	// that give each client its own. Empty is "_INBOX".
-	InboxPrefix string
+	// InProcess, if not nil, is a broker inside this process: it is spoken to
+	// without the network, and without TLS, whatever the URL.
+	InProcess nats.InProcessConnProvider
 	// Events is told about the connection; nil tells nobody.
 	Events func(Event)
 }
@@ -68,11 +69,9 @@ func Connect(ctx context.Context, url string, o ConnectOptions) (*nats.Conn, err
 			}
 		}),
 	}
-	if o.InboxPrefix != "" {
-		options = append(options, nats.CustomInboxPrefix(o.InboxPrefix))
-	}
-	if o.Credentials != "" {
-		options = append(options, nats.UserCredentials(o.Credentials))
+	options = append(options, o.Credentials.Options()...)
+	if o.InProcess != nil {
+		options = append(options, nats.InProcessServer(o.InProcess))
 	}
 	if o.TLS != nil {
 		options = append(options, nats.Secure(o.TLS.Clone()))

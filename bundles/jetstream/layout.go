@@ -54,6 +54,7 @@ const (
 const (
 	tickToken    = "-tick"
 	confirmToken = "-confirm"
+	trustToken   = "-trust" // for everybody, the others for PDPs only
 )
 
 // isReserved reports whether a token is one that no namespace has: a label does
@@ -107,6 +108,18 @@ func beatInSubject(domain string, ns policy.Namespace) string {
 func beatSubject(domain string, ns policy.Namespace) string {
 	return "pdp.beat." + domain + "." + token(ns)
 }
+
+// confirmSubject is where PDPs are asked to confirm the head of a token.
+func confirmSubject(domain, token string) string { return "pdp.confirm." + domain + "." + token }
+
+// statusSubject is where an instance of a principal says how it is doing.
+func statusSubject(domain, token, principal, instance string) string {
+	return "pdp.status." + domain + "." + token + "." + principal + "." + instance
+}
+
+// getSubject is where any replica of a stream is asked for the newest message
+// of a subject.
+func getSubject(stream, subject string) string { return "$JS.API.DIRECT.GET." + stream + "." + subject }
 
 func checkDomain(domain string) error {
 	ns, err := policy.ParseNamespace(domain)

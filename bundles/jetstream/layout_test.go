@@ -229,6 +229,9 @@ func TestTheNewestBeaconOfANamespaceIsKeptAndHeard(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := nc.Flush(); err != nil { // what is published comes over another connection
+		t.Fatal(err)
+	}
 	for _, text := range []string{"one", "two"} {
 		if _, err := admin(t, url).Publish(t.Context(), "pdp.beatin.boutique.boutique_cart", []byte(text)); err != nil {
 			t.Fatal(err)

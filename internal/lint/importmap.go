@@ -97,7 +97,7 @@ var ImportMap = Map{
 		// The NATS side; it decides nothing.
 		{Package: "bundles/jetstream",
 			Inside:  []string{"bundles", "policy"},
-			Outside: []string{natsClient, xsync},
+			Outside: []string{natsClient, natsKeys, xsync},
 			Never:   []string{opa, natsServer, grpc, prometheus, cobra}},
 
 		{Package: "proto/microwall/v1",

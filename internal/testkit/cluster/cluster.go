@@ -32,7 +32,8 @@ const (
 
 // Cluster is three servers that know each other.
 type Cluster struct {
-	t testing.TB
+	t  testing.TB
+	as []nats.Option
 	// Nodes are the servers, in no order that means anything.
 	Nodes []*Node
 }
@@ -40,6 +41,7 @@ type Cluster struct {
 // Node is one server. Its address stays what it is when it is started again.
 type Node struct {
 	t            testing.TB
+	as           []nats.Option
 	name, config string
 	program, log string
 	addr         string
@@ -48,26 +50,27 @@ type Node struct {
 }
 
 // Start builds nats-server, runs three of them as a cluster, and returns when it
-// takes writes. more is appended to each server's configuration.
-func Start(t testing.TB, more string) *Cluster {
+// takes writes. more is appended to each server's configuration; if that has
+// accounts, as is somebody who may ask for streams.
+func Start(t testing.TB, more string, as ...nats.Option) *Cluster {
 	t.Helper()
 	dir := t.TempDir()
 	program := filepath.Join(dir, "nats-server")
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "github.com/nats-io/nats-server/v2").CombinedOutput(); err != nil {
 		t.Fatalf("nats-server cannot be built: %v\n%s", err, out)
 	}
-	c := &Cluster{t: t}
+	c := &Cluster{t: t, as: as}
 	addrs := freeAddrs(t, 2*size)
 	clients, routes := addrs[:size], addrs[size:]
 	for i := range size {
-		n := &Node{t: t, name: fmt.Sprintf("n%d", i+1), program: program, addr: clients[i]}
+		n := &Node{t: t, as: as, name: fmt.Sprintf("n%d", i+1), program: program, addr: clients[i]}
 		n.config, n.log = filepath.Join(dir, n.name+".conf"), filepath.Join(dir, n.name+".log")
 		// Nobody is told of other addresses than those that the test hands out,
 		// or whoever is cut off would find a way around.
 		text := fmt.Sprintf(`server_name: %s
 listen: %s
 log_file: %q
-jetstream { store_dir: %q, max_memory_store: 64MB, max_file_store: 2GB, sync_interval: always }
+jetstream { store_dir: %q, max_memory_store: 256MB, max_file_store: 2GB, sync_interval: always }
 cluster { name: microwall, listen: %s, no_advertise: true, routes: [%s] }
 %s
 `, n.name, n.addr, n.log, filepath.Join(dir, n.name), routes[i], "nats://"+strings.Join(routes, ", nats://"), more)
@@ -149,7 +152,7 @@ func (c *Cluster) Settle(streams ...string) {
 // await asks for a stream until it has a leader that says what is wanted.
 func (c *Cluster) await(stream string, wanted func(*jetstream.StreamInfo) bool) *jetstream.StreamInfo {
 	c.t.Helper()
-	js, end := connect(c.t, c.URL())
+	js, end := connect(c.t, c.URL(), c.as)
 	defer end()
 	var info *jetstream.StreamInfo
 	poll(c.t, "the stream "+stream, func(ctx context.Context) error {
@@ -195,7 +198,7 @@ func (n *Node) start() {
 
 func (n *Node) awaitReady() {
 	n.t.Helper()
-	js, end := connect(n.t, n.URL())
+	js, end := connect(n.t, n.URL(), n.as)
 	defer end()
 	poll(n.t, "the server "+n.name, func(ctx context.Context) error {
 		select {
@@ -235,9 +238,10 @@ func (n *Node) signal(s syscall.Signal) {
 }
 
 // connect connects as an operator does who waits for a server to come.
-func connect(t testing.TB, urls string) (_ jetstream.JetStream, end func()) {
+func connect(t testing.TB, urls string, as []nats.Option) (_ jetstream.JetStream, end func()) {
 	t.Helper()
-	conn, err := nats.Connect(urls, nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(look), nats.Timeout(time.Second))
+	options := append([]nats.Option{nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(look), nats.Timeout(time.Second), nats.IgnoreAuthErrorAbort()}, as...)
+	conn, err := nats.Connect(urls, options...)
 	if err != nil {
 		t.Fatal(err)
 	}
