@@ -19,6 +19,8 @@ const (
 	// readTimeout and putTimeout bound what has no deadline of its own.
 	readTimeout = 15 * time.Second
 	putTimeout  = 30 * time.Second
+	// maxPut bounds a put with any deadline: it is far below sweepPause.
+	maxPut = 5 * time.Minute
 )
 
 // Error codes of JetStream that nats.go has no names for.
@@ -46,9 +48,11 @@ var errAbsent = errors.New("no message")
 
 // stored is a message of a stream.
 type stored struct {
-	seq  uint64
-	data []byte
-	time time.Time
+	subject string
+	seq     uint64
+	header  nats.Header
+	data    []byte
+	time    time.Time
 }
 
 // bounded returns ctx with a deadline, its own or one of after from now.

@@ -13,15 +13,17 @@
 // which no label contains.
 //
 //	KV_policy  $KV.policy.<domain>.<namespace>.head
-//	           The head of each namespace and up to 99 before it. A message
-//	           goes in by compare-and-swap on the sequence number of the one
-//	           before it on the subject. Once stored, it is published once
-//	           more, on pdp.head.<domain>.<namespace>. Nothing is deleted,
-//	           purged or rolled up, except that the oldest makes room. NATS'
-//	           key-value tools can read it as the bucket "policy".
+//	           The head of each namespace and up to 99 before it. Once stored, it
+//	           is published once more, on pdp.head.<domain>.<namespace>.
+//	           $KV.policy.<domain>.<namespace>.sweep
+//	           Marks: which chunks are lost, see below. Heads and marks go in by
+//	           compare-and-swap on the sequence number of the last message of
+//	           either in the namespace. Nothing is deleted, purged or rolled up,
+//	           except that the oldest of a subject makes room. NATS' key-value
+//	           tools can read it as the bucket "policy".
 //	BLOBS      pdp.blob.<domain>.<namespace>.<SHA-256 in hexadecimal>
 //	           Chunks of packed bundles, 512 KiB each but the last, under the
-//	           sum of their bytes. A subject takes one message, ever.
+//	           sum of their bytes. A subject that holds a message takes no other.
 //
 //	BEAT       pdp.beatin.<domain>.<namespace>
 //	           The newest beacon of each namespace, published once more on
@@ -51,6 +53,39 @@
 // again finds them and goes on. Whether a Put whose acknowledgement was lost
 // has happened is read from the stream's leader: the first message behind the
 // one that it was to follow is its own, another author's, or not there yet.
+//
+// # Sweeping
+//
+// As many heads are kept as the head stream keeps messages of a subject, and
+// with them their chunks. [Store.Sweep] removes chunks that no kept head names.
+// A publisher may at that moment find one of them stored, and be about to name
+// it. What keeps the two apart does not depend on time:
+//
+//   - A sweeper first marks: a message in the namespace that lists chunks, each
+//     with its sequence number, which no head names, and which are lost from then
+//     on. Only marked chunks are ever purged, and only up to the number that was
+//     marked. The next mark lists others only once all of these are gone. A
+//     number is never used again, even by a stream that is made anew.
+//   - A publisher reads the newest mark before it looks for its chunks. One that
+//     it finds stored under a number that is marked it purges and stores anew,
+//     under a higher number.
+//   - Heads and marks of a namespace go in by compare-and-swap on one another, and
+//     each says which mark and head are the newest. So a head goes in only if its
+//     publisher knew every mark there is, and a mark only if its sweeper had read
+//     every head there is.
+//
+// Hence a chunk that a head names was not marked before, under that number, or
+// its publisher had known; and is not marked later, as long as the head is kept,
+// or its sweeper had known. Whoever is killed in between leaves a mark that the
+// next sweeper goes on from, or chunks that the next one marks. Several may sweep
+// at once: one of them wins each step.
+//
+// What is older than a day is marked, and a quarter of an hour passes between
+// marking, purging, and marking again, one step a round. So publishers are rarely
+// disturbed; and a server that was deposed as the leader of the chunks and does
+// not know it yet, so that it shows a chunk that is gone, shows one of those in
+// the newest mark. A Put takes five minutes at most. Whoever removes the head
+// stream while a sweeper is at work takes this order away: remove both streams.
 //
 // # Following
 //

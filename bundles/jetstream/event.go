@@ -75,6 +75,23 @@ type Ignored struct {
 // epoch, for those who come later.
 type Remade struct{}
 
+// Swept says that chunks which no head names were marked, so that none ever
+// names them again, or then purged.
+type Swept struct {
+	Namespace policy.Namespace
+	// Chunks is how many.
+	Chunks int
+	// Purged is true if they are gone.
+	Purged bool
+}
+
+// SweepFailed says that chunks of a namespace could not be swept. It is tried
+// again.
+type SweepFailed struct {
+	Namespace policy.Namespace
+	Err       error
+}
+
 func (Connected) event()    {}
 func (Disconnected) event() {}
 func (BrokerError) event()  {}
@@ -84,3 +101,5 @@ func (AskFailed) event()    {}
 func (SlowConsumer) event() {}
 func (Ignored) event()      {}
 func (Remade) event()       {}
+func (Swept) event()        {}
+func (SweepFailed) event()  {}

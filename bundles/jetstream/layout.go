@@ -21,11 +21,11 @@ const (
 	beatStream   = "BEAT"
 	statusStream = "STATUS"
 
-	// history is how many heads of a namespace are kept. nats.go's key-value
-	// API makes buckets of at most 64, a limit of that API only; a bucket made
-	// by it is taken as well.
-	history    = 100
-	minHistory = 64
+	// MaxKeep and MinKeep bound how many heads of a namespace are kept. nats.go's
+	// key-value API makes buckets of at most 64, a limit of that API only; a
+	// bucket made by it is taken as well.
+	MaxKeep = 100
+	MinKeep = 2
 
 	// ChunkSize is how many bytes each chunk of a packed bundle has, but the
 	// last.
@@ -91,6 +91,18 @@ func headToken(domain, subject string) string {
 	return token
 }
 
+// markSubject is where chunks are marked that will be swept.
+func markSubject(domain string, ns policy.Namespace) string {
+	return "$KV.policy." + domain + "." + token(ns) + ".sweep"
+}
+
+// fenceSubject matches the heads and marks of a namespace. Both go in by
+// compare-and-swap on the last message of either, so that there is one order of
+// them, and each is written knowing all before it.
+func fenceSubject(domain string, ns policy.Namespace) string {
+	return "$KV.policy." + domain + "." + token(ns) + ".*"
+}
+
 func pushSubject(domain string, ns policy.Namespace) string {
 	return "pdp.head." + domain + "." + token(ns)
 }
@@ -144,9 +156,10 @@ func checkNamespace(domain string, ns policy.Namespace) error {
 	return nil
 }
 
-// layout returns the streams as they are made. MaxBytes is for those on disk,
-// and is split in halves: most bundles are small and travel inside their heads.
-func layout(replicas int, maxBytes int64) []js.StreamConfig {
+// layout returns the streams as they are made at a time. MaxBytes is for those
+// on disk, and is split in halves: most bundles are small and travel inside
+// their heads.
+func layout(replicas int, maxBytes int64, keep int, made time.Time) []js.StreamConfig {
 	common := js.StreamConfig{
 		Storage:      js.FileStorage,
 		Retention:    js.LimitsPolicy,
@@ -162,8 +175,8 @@ func layout(replicas int, maxBytes int64) []js.StreamConfig {
 
 	heads.Name = headStream
 	heads.Description = "Microwall: the heads of all namespaces"
-	heads.Subjects = []string{"$KV.policy.*.*.head"}
-	heads.MaxMsgsPerSubject = history
+	heads.Subjects = []string{"$KV.policy.*.*.head", "$KV.policy.*.*.sweep"}
+	heads.MaxMsgsPerSubject = int64(keep)
 	heads.MaxMsgSize = maxHead + headerRoom
 	heads.DenyPurge = true
 	heads.RePublish = &js.RePublish{
@@ -171,6 +184,9 @@ func layout(replicas int, maxBytes int64) []js.StreamConfig {
 		Destination: "pdp.head.{{wildcard(1)}}.{{wildcard(2)}}",
 	}
 
+	// No number is used twice, even if the stream is removed and made anew: a
+	// mark must never speak of a later chunk.
+	blobs.FirstSeq = uint64(max(1, made.UnixMilli())) //nolint:gosec // it is positive
 	// Purging stays possible, for sweeping chunks that no head refers to.
 	// Rollups do not: a message with a rollup header replaces what the subject
 	// holds, write-once or not.
@@ -219,10 +235,16 @@ func inMemory(replicas int) []js.StreamConfig {
 	return []js.StreamConfig{beats, statuses}
 }
 
-// ensure creates the stream, or checks that it is as it must be and raises its
-// size and its replicas where they are less than wanted. They are never
-// lowered.
-func ensure(ctx context.Context, api js.JetStream, want js.StreamConfig, raise bool) error {
+// change says which settings of a stream that exists are changed: those that
+// were configured.
+type change struct {
+	size bool // raise it
+	keep bool // keep as many heads as wanted, more or fewer
+}
+
+// ensure creates the stream, or checks that it is as it must be and changes
+// what is configured. Size and replicas are never lowered.
+func ensure(ctx context.Context, api js.JetStream, want js.StreamConfig, to change) error {
 	stream, err := api.Stream(ctx, want.Name)
 	if errors.Is(err, js.ErrStreamNotFound) {
 		stream, err = api.CreateStream(ctx, want)
@@ -240,16 +262,27 @@ func ensure(ctx context.Context, api js.JetStream, want js.StreamConfig, raise b
 			want.Name, strings.Join(wrong, "; "), want.Name)
 	}
 	next := have
-	if raise && have.MaxBytes > 0 && want.Storage == js.FileStorage {
+	if to.size && have.MaxBytes > 0 && want.Storage == js.FileStorage {
 		next.MaxBytes = max(have.MaxBytes, want.MaxBytes)
 	}
 	next.Replicas = max(have.Replicas, want.Replicas)
-	if next.MaxBytes == have.MaxBytes && next.Replicas == have.Replicas {
+	if want.Name == headStream {
+		if to.keep {
+			next.MaxMsgsPerSubject = want.MaxMsgsPerSubject
+		}
+		if slices.Equal(have.Subjects, onlyHeads) {
+			next.Subjects = want.Subjects
+		}
+	}
+	if reflect.DeepEqual(next, have) {
 		return nil
 	}
 	_, err = api.UpdateStream(ctx, next)
 	return err
 }
+
+// onlyHeads are the subjects of a head stream from before there were marks.
+var onlyHeads = []string{"$KV.policy.*.*.head"}
 
 // differences returns in which settings have is not like want. A setting that
 // this code does not know about must be like want, too; those that operators
@@ -272,10 +305,10 @@ func differences(have, want js.StreamConfig) []string {
 	}
 	switch want.Name {
 	case headStream:
-		if have.MaxMsgsPerSubject <= 0 || have.MaxMsgsPerSubject >= minHistory {
+		if have.MaxMsgsPerSubject <= 0 || have.MaxMsgsPerSubject >= MinKeep {
 			want.MaxMsgsPerSubject = have.MaxMsgsPerSubject
 		}
-		if slices.Equal(have.Subjects, []string{"$KV.policy.>"}) {
+		if slices.Equal(have.Subjects, []string{"$KV.policy.>"}) || slices.Equal(have.Subjects, onlyHeads) {
 			want.Subjects = have.Subjects
 		}
 	case blobStream, beatStream, statusStream:

@@ -35,27 +35,101 @@ func (s *Store) Put(ctx context.Context, ns policy.Namespace, note, packed []byt
 	}
 	ctx, cancel := bounded(ctx, putTimeout)
 	defer cancel()
+	ctx, cancel = context.WithTimeout(ctx, maxPut)
+	defer cancel()
 
 	m := message{note: note}
 	if len(packed) <= MaxInline {
 		m.packed = packed
 	} else {
 		m.chunks = sums(packed)
-		for i, sum := range m.chunks {
-			chunk := packed[i*ChunkSize : min((i+1)*ChunkSize, len(packed))]
-			if err := s.putChunk(ctx, blobSubject(s.config.Domain, ns, sum), chunk); err != nil {
-				return 0, err
+	}
+	p := put{store: s, ns: ns, after: after, message: m, packed: packed, data: m.append(nil)}
+	return p.run(ctx)
+}
+
+// put is one release on its way.
+type put struct {
+	store   *Store
+	ns      policy.Namespace
+	after   uint64
+	message message
+	packed  []byte
+	data    []byte // of message
+
+	chunked bool   // the chunks are there,
+	mark    uint64 // and were not lost by this mark
+	sent    bool   // the head may have been stored
+}
+
+// run stores the chunks and then the head, however often that takes.
+func (p *put) run(ctx context.Context) (uint64, error) {
+	// A leader that was deposed without knowing it may not know the head yet
+	// that others have seen, so its ignorance is not believed at once.
+	const looks = 4
+	unknown := 0
+	for n := 0; ; n++ {
+		seq, err := p.try(ctx)
+		if err == nil {
+			return seq, nil
+		}
+		// Whatever went wrong: an earlier attempt may have been stored, so the
+		// stream says what is so.
+		seq, found, readErr := p.behind(ctx)
+		switch {
+		case readErr != nil && ctx.Err() != nil:
+			return 0, p.gaveUp(ctx, err)
+		case readErr != nil:
+			return 0, readErr
+		case found == mine:
+			return seq, nil
+		case found == theirs:
+			return 0, lostRace(p.ns)
+		case found == nowhere && conflict(err):
+			if unknown++; unknown == looks {
+				return 0, lostRace(p.ns)
 			}
+		case !transient(err) && !conflict(err) && ctx.Err() == nil:
+			return 0, refused("cannot store the release of "+string(p.ns), err)
+		}
+		// Nothing is behind the known head. A conflict then means that a
+		// cluster is just storing something there, or that a mark has come.
+		if pause(ctx, n) != nil {
+			return 0, p.gaveUp(ctx, err)
 		}
 	}
-	return s.putHead(ctx, ns, m.append(nil), after)
+}
+
+// errMoved says that the head or the mark is another than was known.
+var errMoved = errors.New("another head or mark came first")
+
+// try makes one attempt. Nothing is known of the head after an error.
+func (p *put) try(ctx context.Context) (uint64, error) {
+	s := p.store
+	tip, err := s.tip(ctx, p.ns)
+	switch {
+	case err != nil:
+		return 0, err
+	case tip.head != p.after:
+		return 0, errMoved
+	case len(p.message.chunks) > 0 && (!p.chunked || p.mark != tip.mark):
+		newest, _, err := s.newestMark(ctx, p.ns, tip)
+		if err != nil {
+			return 0, err
+		}
+		if err := p.putChunks(ctx, newest.lost); err != nil {
+			return 0, err
+		}
+		p.chunked, p.mark = true, tip.mark
+	}
+	p.sent = true
+	return s.putTip(ctx, p.ns, headSubject(s.config.Domain, p.ns), p.data, tip)
 }
 
 // publish stores one message, or says why not; which of the two happened is not
 // known after a transient error.
-func (s *Store) publish(ctx context.Context, stream, subject string, data []byte, options ...js.PublishOpt) (seq uint64, err error) {
+func (s *Store) publish(ctx context.Context, stream string, m *nats.Msg, options ...js.PublishOpt) (seq uint64, err error) {
 	err = attempt(ctx, s.nc, func(ctx context.Context) error {
-		m := &nats.Msg{Subject: subject, Data: data}
 		ack, err := s.api.PublishMsg(ctx, m, append(options, js.WithExpectStream(stream), js.WithRetryAttempts(0))...)
 		if err != nil {
 			return err
@@ -66,15 +140,27 @@ func (s *Store) publish(ctx context.Context, stream, subject string, data []byte
 	return seq, err
 }
 
-// putChunk stores a chunk, unless it is there already.
-func (s *Store) putChunk(ctx context.Context, subject string, chunk []byte) error {
+// putChunks stores what is not there of the bundle.
+func (p *put) putChunks(ctx context.Context, lost map[policy.Digest]uint64) error {
+	for i, sum := range p.message.chunks {
+		chunk := p.packed[i*ChunkSize : min((i+1)*ChunkSize, len(p.packed))]
+		if err := p.store.putChunk(ctx, blobSubject(p.store.config.Domain, p.ns, sum), chunk, lost[sum]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// putChunk stores a chunk, unless it is there already. What is there with a
+// number up to lost is going to be swept: it is purged, and stored anew.
+func (s *Store) putChunk(ctx context.Context, subject string, chunk []byte, lost uint64) error {
 	// A cluster also refuses what another author is storing at this moment and
 	// what therefore cannot be read yet, so an absent chunk is looked for a few
 	// times before the stream is taken to be full.
 	const looks = 4
 	absent := 0
 	for n := 0; ; n++ {
-		_, err := s.publish(ctx, blobStream, subject, chunk)
+		_, err := s.publish(ctx, blobStream, &nats.Msg{Subject: subject, Data: chunk})
 		switch {
 		case err == nil:
 			return nil
@@ -83,65 +169,27 @@ func (s *Store) putChunk(ctx context.Context, subject string, chunk []byte) erro
 			switch {
 			case errors.Is(readErr, errAbsent):
 				if absent++; absent == looks {
-					return refused("cannot store the bundle", err)
+					return err
 				}
 			case readErr != nil:
 				return readErr
+			case held.seq <= lost:
+				if err := s.purge(ctx, subject, lost); err != nil {
+					return err
+				}
+				if n == 0 {
+					continue
+				}
 			case !bytes.Equal(held.data, chunk):
 				return policy.Errorf(policy.Internal, "the broker holds other bytes under %s than their sum says: its storage is damaged or was tampered with; purge that subject (nats stream purge %s --subject %s) and push again", subject, blobStream, subject)
 			default:
 				return nil
 			}
-		case ctx.Err() != nil:
-			return notReleased(unanswered(ctx, err))
-		case !transient(err):
-			return refused("cannot store the bundle", err)
+		case !transient(err), ctx.Err() != nil:
+			return err
 		}
 		if pause(ctx, n) != nil {
-			return notReleased(unanswered(ctx, err))
-		}
-	}
-}
-
-func notReleased(err error) error {
-	return policy.Errorf(policy.Unavailable, "%w; nothing was released", err)
-}
-
-// putHead stores a head message behind the one with the number after.
-func (s *Store) putHead(ctx context.Context, ns policy.Namespace, data []byte, after uint64) (uint64, error) {
-	subject := headSubject(s.config.Domain, ns)
-	// A leader that was deposed without knowing it may not know the head yet
-	// that others have seen, so its ignorance is not believed at once.
-	const looks = 4
-	unknown := 0
-	for n := 0; ; n++ {
-		seq, err := s.publish(ctx, headStream, subject, data, js.WithExpectLastSequencePerSubject(after))
-		if err == nil {
-			return seq, nil
-		}
-		// Whatever the answer, and if there was none: an earlier attempt may
-		// have been stored, so the stream says what is so.
-		seq, found, readErr := s.behind(ctx, subject, data, after)
-		switch {
-		case readErr != nil && ctx.Err() != nil:
-			return 0, inDoubt(ns, unanswered(ctx, err))
-		case readErr != nil:
-			return 0, readErr
-		case found == mine:
-			return seq, nil
-		case found == theirs:
-			return 0, lostRace(ns)
-		case found == nowhere && conflict(err):
-			if unknown++; unknown == looks {
-				return 0, lostRace(ns)
-			}
-		case !transient(err) && !conflict(err) && ctx.Err() == nil:
-			return 0, refused("cannot store the head", err)
-		}
-		// Nothing is behind the known head. A conflict then means that a
-		// cluster is just storing something there.
-		if pause(ctx, n) != nil {
-			return 0, inDoubt(ns, unanswered(ctx, err))
+			return err
 		}
 	}
 }
@@ -150,11 +198,21 @@ func lostRace(ns policy.Namespace) error {
 	return policy.Errorf(policy.Conflict, "somebody else released %s first; look at it (microwall history %s), then push again", ns, ns)
 }
 
-func inDoubt(ns policy.Namespace, err error) error {
-	return policy.Errorf(policy.Unavailable, "%w; it is not known whether %s was released: look at it (microwall history %s), or push again, which releases nothing twice", err, ns, ns)
+// gaveUp is the error of a put whose ctx ended, after the error last.
+func (p *put) gaveUp(ctx context.Context, last error) error {
+	if policy.KindOf(last) != policy.Unavailable {
+		last = unanswered(ctx, last)
+	}
+	if !p.sent {
+		return policy.Errorf(policy.Unavailable, "%w; nothing was released", last)
+	}
+	return policy.Errorf(policy.Unavailable, "%w; it is not known whether %s was released: look at it (microwall history %s), or push again, which releases nothing twice", last, p.ns, p.ns)
 }
 
 func conflict(err error) bool {
+	if errors.Is(err, errMoved) {
+		return true
+	}
 	c := code(err)
 	return c == js.JSErrCodeStreamWrongLastSequence || c == js.JSErrCodeStreamWrongLastSequenceConstant
 }
@@ -169,28 +227,29 @@ const (
 	nowhere              // that head is not there
 )
 
-// behind looks for the first message behind the one with the number after. As
+// behind looks for the first head behind the one with the number after. As
 // nothing goes in there but by compare-and-swap, that is the release itself if
 // it was stored, even if others have followed it since.
-func (s *Store) behind(ctx context.Context, subject string, data []byte, after uint64) (uint64, place, error) {
-	m, err := s.readNext(ctx, headStream, subject, after+1)
+func (p *put) behind(ctx context.Context) (uint64, place, error) {
+	subject := headSubject(p.store.config.Domain, p.ns)
+	m, err := p.store.readNext(ctx, headStream, subject, p.after+1)
 	switch {
-	case err == nil && bytes.Equal(m.data, data):
+	case err == nil && bytes.Equal(m.data, p.data):
 		return m.seq, mine, nil
 	case err == nil:
 		return 0, theirs, nil
 	case !errors.Is(err, errAbsent):
 		return 0, free, err
 	}
-	last, err := s.readLast(ctx, headStream, subject)
+	last, err := p.store.readLast(ctx, headStream, subject)
 	switch {
 	case err != nil && !errors.Is(err, errAbsent):
 		return 0, free, err
-	case last.seq == after: // both 0 if there is none
+	case last.seq == p.after: // both 0 if there is none
 		return 0, free, nil
-	case last.seq < after:
+	case last.seq < p.after:
 		return 0, nowhere, nil
 	}
 	// It came between the two questions.
-	return s.behind(ctx, subject, data, after)
+	return p.behind(ctx)
 }

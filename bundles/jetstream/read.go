@@ -6,7 +6,10 @@ import (
 	"errors"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	js "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/microwall/microwall/policy"
 )
 
 // persist makes a request again and again until it is answered for good or ctx
@@ -25,45 +28,74 @@ func (s *Store) persist(ctx context.Context, what string, request func(context.C
 	return persist(ctx, s.nc, what, request)
 }
 
-// read asks the leader of a stream for a message (STREAM.MSG.GET, which unlike
-// a direct get no replica answers). The query names a subject and says which of
-// its messages.
-func (s *Store) read(ctx context.Context, stream string, query map[string]any) (stored, error) {
+// answer is what all answers of JetStream's API have.
+type answer struct {
+	Error *js.APIError `json:"error"`
+}
+
+func (a answer) failed() *js.APIError { return a.Error }
+
+// ask makes a request of JetStream's API. A stream's leader answers it, unlike a
+// direct get, which any replica does.
+func ask[A interface{ failed() *js.APIError }](ctx context.Context, s *Store, what, subject string, query any) (found A, err error) {
 	ctx, cancel := bounded(ctx, readTimeout)
 	defer cancel()
 	request, err := json.Marshal(query)
 	if err != nil {
-		return stored{}, err
+		return found, err
 	}
-	var found stored
-	err = s.persist(ctx, "cannot read the stream "+stream, func(ctx context.Context) error {
-		m, err := s.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, request)
+	err = s.persist(ctx, what, func(ctx context.Context) error {
+		m, err := s.nc.RequestWithContext(ctx, "$JS.API."+subject, request)
 		if err != nil {
 			return err
 		}
-		var answer struct {
-			Error   *js.APIError `json:"error"`
-			Message *struct {
-				Seq  uint64    `json:"seq"`
-				Data []byte    `json:"data"`
-				Time time.Time `json:"time"`
-			} `json:"message"`
-		}
-		if err := json.Unmarshal(m.Data, &answer); err != nil {
+		var a A
+		if err := json.Unmarshal(m.Data, &a); err != nil {
 			return err
 		}
-		switch {
-		case answer.Error != nil && answer.Error.ErrorCode == js.JSErrCodeMessageNotFound:
+		switch e := a.failed(); {
+		case e == nil:
+			found = a
+			return nil
+		case e.ErrorCode == js.JSErrCodeMessageNotFound:
 			return errAbsent
-		case answer.Error != nil:
-			return answer.Error
-		case answer.Message == nil:
-			return errors.New("the broker's answer holds no message")
+		default:
+			return e
 		}
-		found = stored{seq: answer.Message.Seq, data: answer.Message.Data, time: answer.Message.Time}
-		return nil
 	})
 	return found, err
+}
+
+// storedMessage is a message of a stream as the API hands it out.
+type storedMessage struct {
+	answer
+	Message *struct {
+		Subject string    `json:"subject"`
+		Seq     uint64    `json:"seq"`
+		Header  []byte    `json:"hdrs"`
+		Data    []byte    `json:"data"`
+		Time    time.Time `json:"time"`
+	} `json:"message"`
+}
+
+// read asks the leader of a stream for a message. The query names a subject and
+// says which of its messages.
+func (s *Store) read(ctx context.Context, stream string, query map[string]any) (stored, error) {
+	found, err := ask[storedMessage](ctx, s, "cannot read the stream "+stream, "STREAM.MSG.GET."+stream, query)
+	if err != nil {
+		return stored{}, err
+	}
+	m := found.Message
+	if m == nil {
+		return stored{}, policy.Errorf(policy.Internal, "cannot read the stream %s: the broker's answer holds no message", stream)
+	}
+	var header nats.Header
+	if len(m.Header) > 0 {
+		if header, err = nats.DecodeHeadersMsg(m.Header); err != nil {
+			return stored{}, policy.Errorf(policy.Failed, "message %d of the stream %s has headers that cannot be read: %w", m.Seq, stream, err)
+		}
+	}
+	return stored{subject: m.Subject, seq: m.Seq, header: header, data: m.Data, time: m.Time}, nil
 }
 
 // readLast returns the newest message of a subject, or errAbsent.

@@ -30,6 +30,12 @@ type StoreConfig struct {
 	// where they are made, and leaves existing ones as they are. It must fit
 	// into what the broker has, well below its disk.
 	MaxBytes int64
+	// Keep is how many heads of a namespace are kept, with their bundles:
+	// [MinKeep] to [MaxKeep]. Zero is MaxKeep where the stream is made, and
+	// leaves an existing one as it is. What is kept is a property of the stream,
+	// so the last to configure it decides for all; fewer than before lets the
+	// oldest go at once.
+	Keep int
 	// MaxPacked is how large a packed bundle may be, in bytes. Zero is
 	// [DefaultMaxPacked]; more than 1 GiB cannot be named by a head.
 	MaxPacked int64
@@ -41,10 +47,10 @@ type StoreConfig struct {
 // several processes as well. It reads through the streams' leaders. Streams that
 // are removed while it is used are made again, empty.
 type Store struct {
-	config StoreConfig
-	nc     *nats.Conn
-	api    js.JetStream
-	raise  bool // the size of streams that are there
+	config     StoreConfig
+	nc         *nats.Conn
+	api        js.JetStream
+	configured change
 }
 
 // Head is a release as it is stored. Nothing of it has been verified.
@@ -80,9 +86,15 @@ func OpenStore(ctx context.Context, c StoreConfig) (*Store, error) {
 	if c.MaxPacked == 0 {
 		c.MaxPacked = DefaultMaxPacked
 	}
-	raise := c.MaxBytes != 0
-	if !raise {
+	configured := change{size: c.MaxBytes != 0, keep: c.Keep != 0}
+	if !configured.size {
 		c.MaxBytes = DefaultMaxBytes
+	}
+	if !configured.keep {
+		c.Keep = MaxKeep
+	}
+	if c.Keep < MinKeep || c.Keep > MaxKeep {
+		return nil, policy.Errorf(policy.BadRequest, "%d releases of a namespace are to be kept; it is %d to %d", c.Keep, MinKeep, MaxKeep)
 	}
 	if c.Replicas < 0 || c.MaxBytes < 2 || c.MaxPacked < 0 {
 		return nil, policy.Errorf(policy.BadRequest, "the store has %d replicas, %d bytes and bundles of %d bytes; none may be negative", c.Replicas, c.MaxBytes, c.MaxPacked)
@@ -94,7 +106,7 @@ func OpenStore(ctx context.Context, c StoreConfig) (*Store, error) {
 	if err != nil {
 		return nil, policy.Errorf(policy.Internal, "cannot use JetStream: %w", err)
 	}
-	s := &Store{config: c, nc: c.Conn, api: api, raise: raise}
+	s := &Store{config: c, nc: c.Conn, api: api, configured: configured}
 	if err := s.ensure(ctx); err != nil {
 		return nil, err
 	}
@@ -105,9 +117,9 @@ func OpenStore(ctx context.Context, c StoreConfig) (*Store, error) {
 func (s *Store) ensure(ctx context.Context) error {
 	ctx, cancel := bounded(ctx, readTimeout)
 	defer cancel()
-	for _, want := range layout(s.config.Replicas, s.config.MaxBytes) {
+	for _, want := range layout(s.config.Replicas, s.config.MaxBytes, s.config.Keep, time.Now()) {
 		err := persist(ctx, s.nc, "cannot set up the stream "+want.Name, func(ctx context.Context) error {
-			return ensure(ctx, s.api, want, s.raise)
+			return ensure(ctx, s.api, want, s.configured)
 		})
 		if err != nil {
 			return err
@@ -172,7 +184,7 @@ func (s *Store) History(ctx context.Context, ns policy.Namespace) ([]Head, error
 		all = append(all, h)
 	}
 	slices.Reverse(all)
-	return all[:min(len(all), history)], nil
+	return all[:min(len(all), MaxKeep)], nil
 }
 
 // Namespaces returns, sorted, the namespaces of the domain that have a head,
@@ -229,7 +241,7 @@ func (s *Store) Bundle(ctx context.Context, h Head) ([]byte, error) {
 	return collect(ctx, h.body.chunks, s.config.MaxPacked, func(ctx context.Context, i int) ([]byte, error) {
 		m, err := s.readLast(ctx, blobStream, blobSubject(s.config.Domain, h.Namespace, h.body.chunks[i]))
 		if errors.Is(err, errAbsent) {
-			return nil, policy.Errorf(policy.NotFound, "chunk %d of %d of a bundle of %s is gone from the broker; push the bundle again", i+1, len(h.body.chunks), h.Namespace)
+			return nil, policy.Errorf(policy.NotFound, "chunk %d of %d of a bundle of %s is gone from the broker; push the bundle again, from the commit that the release names as its source", i+1, len(h.body.chunks), h.Namespace)
 		}
 		if err != nil {
 			return nil, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"path/filepath"
 	"slices"
@@ -28,6 +29,8 @@ const (
 	storeRetry = time.Second
 	// look is how often files are looked at for changes.
 	look = 500 * time.Millisecond
+	// sweepEvery is the least time between two rounds of sweeping.
+	sweepEvery = 15 * time.Minute
 )
 
 // node is what a server decides with.
@@ -59,7 +62,7 @@ func startNode(ctx context.Context, f serveFlags, o *observer, run func(func(con
 			n.close()
 		}
 	}()
-	config := jetstream.StoreConfig{Domain: trust.Domain(), Replicas: f.replicas(), MaxBytes: f.store, MaxPacked: f.bundles.Packed, Events: o.nats}
+	config := jetstream.StoreConfig{Domain: trust.Domain(), Replicas: f.replicas(), MaxBytes: f.store, Keep: f.keep, MaxPacked: f.bundles.Packed, Events: o.nats}
 	if f.natsURL == "" {
 		server, err := startNATS(ctx, f, o)
 		if err != nil {
@@ -195,6 +198,7 @@ func (f *following) follow(ctx context.Context) error {
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	defer end()
+	watching.Go(func() { f.sweep(ctx) })
 	watching.Go(func() {
 		synced := follower.Synced()
 		for {
@@ -211,6 +215,20 @@ func (f *following) follow(ctx context.Context) error {
 		}
 	})
 	return follower.Run(ctx)
+}
+
+// sweep removes what no release needs any more, every so often until ctx ends.
+func (f *following) sweep(ctx context.Context) {
+	for {
+		if err := f.store.Load().Sweep(ctx, time.Now()); err != nil && ctx.Err() == nil {
+			f.observer.log.Warn("old chunks of bundles were not swept; trying again", "error", err)
+		}
+		select {
+		case <-time.After(sweepEvery + rand.N(sweepEvery)): //nolint:gosec // G404: it spreads load and keeps no secret
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // watchTrust puts a changed trust file in force. One that cannot be read, or is

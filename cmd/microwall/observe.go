@@ -148,6 +148,12 @@ func (o *observer) nats(e jetstream.Event) {
 		o.log.Warn("messages were dropped; asking for all heads again", "subject", e.Subject, "dropped", e.Dropped)
 	case jetstream.Remade:
 		o.log.Error("the streams on NATS were removed and have been made again, empty: raise the epoch in the trust file, and push everything again")
+	case jetstream.Swept:
+		if e.Purged {
+			o.log.Info("chunks of bundles that no release needs any more were removed", "namespace", e.Namespace, "chunks", e.Chunks)
+		}
+	case jetstream.SweepFailed:
+		o.log.Warn("old chunks of bundles were not swept; trying again", "namespace", e.Namespace, "error", e.Err)
 	case jetstream.Ignored:
 		o.log.Warn("message ignored", "subject", e.Subject, "more", e.More, "error", e.Err)
 	}

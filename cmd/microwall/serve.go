@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/microwall/microwall/bundles"
+	"github.com/microwall/microwall/bundles/jetstream"
 	"github.com/microwall/microwall/bundles/live"
 	"github.com/microwall/microwall/internal/tlsfiles"
 	"github.com/microwall/microwall/pdp"
@@ -40,6 +41,7 @@ type serveFlags struct {
 	policy                    rego.Options
 	queue                     int
 	store                     int64
+	keep                      int
 }
 
 const (
@@ -100,6 +102,7 @@ without NATS, keys or signatures: for development only.`,
 	fs.Int64Var(&f.bundles.Packed, "max-bundle-packed", 0, "size of a packed bundle at most (default 128 MiB)")
 	fs.Int64Var(&f.bundles.Unpacked, "max-bundle-unpacked", 0, "size of an unpacked bundle at most (default 512 MiB)")
 	fs.Int64Var(&f.store, "max-store", 0, "bytes that all releases may take in NATS; raises what is there, never lowers it (default 4 GiB, or half of a smaller volume)")
+	fs.IntVar(&f.keep, "keep", 0, "releases of a namespace that are kept, 2 to 100, for all PDPs on this NATS; fewer than before removes the oldest at once (default 100, or what was given before)")
 	fs.DurationVar(&f.policy.Budget, "decision-budget", 0, "time that one policy may take for one request (default 1s)")
 	fs.Int64Var(&f.policy.Steps, "decision-steps", 0, "statements and elements that one policy may look at for one request (default 20 million)")
 	fs.Int64Var(&f.policy.Bytes, "decision-bytes", 0, "bytes that one policy may build for one request (default 256 MiB)")
@@ -118,7 +121,7 @@ func (f *serveFlags) check(given func(flag string) bool) error {
 			return err
 		}
 	}
-	for _, flag := range []string{"nats", "nats-addr", "nats-replicas", "trust", "data-dir", "max-bundle-packed", "max-bundle-unpacked", "max-store"} {
+	for _, flag := range []string{"nats", "nats-addr", "nats-replicas", "trust", "data-dir", "max-bundle-packed", "max-bundle-unpacked", "max-store", "keep"} {
 		if f.dir != "" && given(flag) {
 			return policy.Errorf(policy.BadRequest, "--dir decides by unsigned folders, without NATS, trust and releases; drop one of --dir and --%s", flag)
 		}
@@ -128,6 +131,8 @@ func (f *serveFlags) check(given func(flag string) bool) error {
 		return policy.Errorf(policy.BadRequest, "--watch goes with --dir: without it releases come by push")
 	case given("nats") && given("nats-addr"):
 		return policy.Errorf(policy.BadRequest, "--nats uses servers that run elsewhere, --nats-addr is for one inside this process; drop one of them")
+	case given("keep") && (f.keep < jetstream.MinKeep || f.keep > jetstream.MaxKeep):
+		return policy.Errorf(policy.BadRequest, "--keep is %d; it is %d to %d", f.keep, jetstream.MinKeep, jetstream.MaxKeep)
 	case given("nats-replicas") && f.natsURL == "":
 		return policy.Errorf(policy.BadRequest, "--nats-replicas goes with --nats: the NATS server inside this process is one alone")
 	case given("nats-replicas") && f.natsReplicas != 1 && f.natsReplicas != 3 && f.natsReplicas != 5:

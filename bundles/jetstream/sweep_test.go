@@ -1,0 +1,469 @@
+package jetstream_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/microwall/microwall/bundles/jetstream"
+	"github.com/microwall/microwall/policy"
+)
+
+const (
+	day   = 24 * time.Hour
+	pause = 15 * time.Minute
+)
+
+// openKeeping opens a store that keeps two heads, and tells events.
+func openKeeping(t *testing.T, url string, events func(jetstream.Event)) *jetstream.Store {
+	t.Helper()
+	s, err := jetstream.OpenStore(t.Context(), jetstream.StoreConfig{Conn: connect(t, url), Domain: domain, Keep: 2, Events: events})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func mustSweep(t *testing.T, s *jetstream.Store, now time.Time) {
+	t.Helper()
+	if err := s.Sweep(t.Context(), now); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// chunks returns how many chunks the broker holds.
+func chunks(t *testing.T, url string) int {
+	t.Helper()
+	stream, err := admin(t, url).Stream(t.Context(), "BLOBS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return int(stream.CachedInfo().State.Msgs)
+}
+
+// wantBundle reads the bundle of the head.
+func wantBundle(t *testing.T, s *jetstream.Store, ns policy.Namespace, packed []byte) {
+	t.Helper()
+	h, err := s.Head(t.Context(), ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Bundle(t.Context(), h); err != nil || !bytes.Equal(got, packed) {
+		t.Fatalf("bundle of %q has %d bytes, want %d, %v", h.Note, len(got), len(packed), err)
+	}
+}
+
+// releaseThree releases three bundles of one chunk, of which the first is not
+// kept, and returns them and the number of the last head.
+func releaseThree(t *testing.T, s *jetstream.Store) (packed [3][]byte, after uint64) {
+	t.Helper()
+	for i := range packed {
+		packed[i] = random(uint64(100+i), 100_000)
+		after = mustPut(t, s, cart, note(cart, i), packed[i], after)
+	}
+	return packed, after
+}
+
+func TestChunksThatNoHeadNamesAreSweptAfterADay(t *testing.T) {
+	url := serve(t).URL()
+	var mu sync.Mutex
+	var events []jetstream.Event
+	s := openKeeping(t, url, func(e jetstream.Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		events = append(events, e)
+	})
+	packed, after := releaseThree(t, s)
+	began := time.Now()
+	for _, tt := range []struct {
+		name string
+		at   time.Duration
+		want int
+	}{
+		{"it is not a day old", day - time.Minute, 3},
+		{"it is marked", day + time.Minute, 3},
+		{"it is left to who may be at it", pause - time.Minute, 3},
+		{"it is purged", pause + time.Minute, 2},
+		{"that is all", 3 * day, 2},
+	} {
+		mustSweep(t, s, began.Add(tt.at))
+		if got := chunks(t, url); got != tt.want {
+			t.Errorf("%s: %d chunks, want %d", tt.name, got, tt.want)
+		}
+	}
+	if want := []jetstream.Event{jetstream.Swept{Namespace: cart, Chunks: 1}, jetstream.Swept{Namespace: cart, Chunks: 1, Purged: true}}; !slices.Equal(events, want) {
+		t.Errorf("events are %+v", events)
+	}
+	wantBundle(t, s, cart, packed[2])
+	// It can come back.
+	mustPut(t, s, cart, note(cart, 4), packed[0], after)
+	wantBundle(t, s, cart, packed[0])
+}
+
+func TestAnythingElseThanOldChunksIsLeftAlone(t *testing.T) {
+	url := serve(t).URL()
+	s := openKeeping(t, url, nil)
+	api := admin(t, url)
+	sum := policy.DigestOf([]byte("x")).Hex()
+	for _, subject := range []string{"pdp.blob.boutique.-trust.7", "pdp.blob.boutique.-trust." + sum, "pdp.blob.other.other_cart." + sum, "pdp.blob.boutique.boutique_cart.what-is-this", "pdp.blob.boutique.other." + sum} {
+		if _, err := api.Publish(t.Context(), subject, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// This one is left over, in a namespace that was never released.
+	if _, err := api.Publish(t.Context(), "pdp.blob.boutique.boutique_new."+sum, []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 4 {
+		mustSweep(t, s, time.Now().Add(time.Duration(2+i)*day))
+	}
+	if n := chunks(t, url); n != 5 {
+		t.Errorf("%d are left, want 5", n)
+	}
+	mustPut(t, s, "boutique.new", "first", random(1, 100_000), 0)
+	wantBundle(t, s, "boutique.new", random(1, 100_000))
+}
+
+func TestAMarkIsNoHeadToReleaseAfter(t *testing.T) {
+	url := serve(t).URL()
+	s := openKeeping(t, url, nil)
+	packed, third := releaseThree(t, s)
+	h, err := s.History(t.Context(), cart)
+	if err != nil || len(h) != 2 {
+		t.Fatalf("history is %v, %v", h, err)
+	}
+	mustSweep(t, s, time.Now().Add(2*day)) // the mark has the highest number now
+	for _, after := range []uint64{0, h[1].Seq, third + 1, third + 2} {
+		_, err := s.Put(t.Context(), cart, []byte("note"), nil, after)
+		wantKind(t, err, policy.Conflict)
+	}
+	fourth := mustPut(t, s, cart, "fourth", packed[1], third)
+	if again := mustPut(t, s, cart, "fourth", packed[1], third); again != fourth {
+		t.Errorf("released again as %d", again)
+	}
+	// The mark counts on behind a head that does not carry it.
+	if _, err := admin(t, url).Publish(t.Context(), "$KV.policy.boutique.boutique_cart.head", []byte("by hand")); err != nil {
+		t.Fatal(err)
+	}
+	mustPut(t, s, cart, "sixth", packed[0], headSeq(t, s, cart))
+	mustSweep(t, s, time.Now().Add(4*day))
+	wantBundle(t, s, cart, packed[0])
+}
+
+// What a publisher finds stored may be purged before it has released: at every
+// moment that matters, the other one goes through all of its steps.
+func TestAChunkIsNotSweptUnderItsPublisher(t *testing.T) {
+	for _, tt := range []struct{ name, watch string }{
+		{"before it looks for the chunk", "HPUB pdp.blob."},
+		{"before it releases", aHead},
+	} {
+		for steps := range 4 {
+			t.Run(fmt.Sprintf("%s, %d steps", tt.name, steps), func(t *testing.T) {
+				url := serve(t).URL()
+				direct := openKeeping(t, url, nil)
+				packed, after := releaseThree(t, direct)
+				var once sync.Once
+				p := newProxy(t, url, tt.watch, func() bool {
+					once.Do(func() {
+						for i := range steps {
+							if err := direct.Sweep(t.Context(), time.Now().Add(time.Duration(2+i)*day)); err != nil {
+								t.Error(err)
+							}
+						}
+					})
+					return true
+				})
+				mustPut(t, openStore(t, p.url()), cart, "back again", packed[0], after)
+				wantBundle(t, direct, cart, packed[0])
+				for i := range 3 {
+					mustSweep(t, direct, time.Now().Add(time.Duration(10+i)*day))
+				}
+				wantBundle(t, direct, cart, packed[0])
+			})
+		}
+	}
+}
+
+func TestASweeperThatWasHeldUpPurgesNothingThatIsNeeded(t *testing.T) {
+	for _, tt := range []struct{ name, watch string }{
+		{"before it marks", "HPUB $KV.policy.boutique.boutique_cart.sweep"},
+		{"before it purges", "$JS.API.STREAM.PURGE.BLOBS"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			url := serve(t).URL()
+			direct := openKeeping(t, url, nil)
+			packed, after := releaseThree(t, direct)
+			reached, on := make(chan bool, 10), make(chan bool)
+			p := newProxy(t, url, tt.watch, func() bool {
+				reached <- true
+				<-on
+				return true
+			})
+			late := openStore(t, p.url())
+			swept := make(chan error, 1)
+			go func() {
+				err := late.Sweep(t.Context(), time.Now().Add(2*day))
+				if err == nil {
+					err = late.Sweep(t.Context(), time.Now().Add(3*day))
+				}
+				swept <- err
+			}()
+			<-reached
+			mustPut(t, direct, cart, "back again", packed[0], after)
+			close(on)
+			if err := <-swept; err != nil {
+				t.Fatal(err)
+			}
+			wantBundle(t, direct, cart, packed[0])
+		})
+	}
+}
+
+// A sweeper that is killed is one whose connection ends in the middle; the next
+// one goes on.
+func TestSIGKILLWhileSweepingLosesNoBundleAndLeavesNoChunk(t *testing.T) {
+	for _, watch := range []string{"HPUB $KV.policy.boutique.boutique_cart.sweep", "$JS.API.STREAM.PURGE.BLOBS"} {
+		for _, whom := range []string{"the sweeper", "the broker"} {
+			t.Run(whom+" "+watch, func(t *testing.T) {
+				dir := t.TempDir()
+				url, sigkill := child(t, dir)
+				packed, after := releaseThree(t, openKeeping(t, url, nil))
+				ctx, cancel := context.WithCancel(t.Context())
+				p := newProxy(t, url, watch, func() bool {
+					cancel()
+					if whom == "the broker" {
+						sigkill()
+					}
+					return false
+				})
+				killed := openStore(t, p.url())
+				for i := 0; ctx.Err() == nil && i < 3; i++ {
+					_ = killed.Sweep(ctx, time.Now().Add(time.Duration(2+i)*day))
+				}
+				if ctx.Err() == nil {
+					t.Fatal("it was never about to be killed")
+				}
+				sigkill()
+				url, _ = child(t, dir)
+				s := openStore(t, url)
+				wantBundle(t, s, cart, packed[2])
+				mustPut(t, s, cart, "back again", packed[0], after)
+				wantBundle(t, s, cart, packed[0])
+				for i := range 5 {
+					mustSweep(t, s, time.Now().Add(time.Duration(10+i)*day))
+				}
+				wantBundle(t, s, cart, packed[0])
+				if n := chunks(t, url); n != 2 {
+					t.Errorf("%d chunks are left, want those of the two heads", n)
+				}
+			})
+		}
+	}
+}
+
+// Several PDPs sweep, and several release the same few bundles again and again,
+// with clocks so wrong that no chunk is too young and no step too soon: what
+// must never happen must not depend on time.
+func TestTheHeadAlwaysHasItsBundle(t *testing.T) {
+	url := serve(t).URL()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	pool := make([][]byte, 4)
+	for i := range pool {
+		pool[i] = random(uint64(i), jetstream.ChunkSize+70_000)
+	}
+	var publishers, others sync.WaitGroup
+	purged := 0
+	var mu sync.Mutex
+	for sweeper := range 2 {
+		s := openKeeping(t, url, func(e jetstream.Event) {
+			mu.Lock()
+			defer mu.Unlock()
+			switch e := e.(type) {
+			case jetstream.Swept:
+				if e.Purged {
+					purged += e.Chunks
+				}
+			case jetstream.SweepFailed:
+				if ctx.Err() == nil {
+					t.Error(e.Err)
+				}
+			}
+		})
+		others.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				if err := s.Sweep(ctx, time.Now().Add(time.Duration(sweeper+2*i)*2*day)); err != nil && ctx.Err() == nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	// look reports what is wrong with the head, if it stays the head.
+	look := func(s *jetstream.Store) {
+		h, err := s.Head(t.Context(), cart)
+		if policy.KindOf(err) == policy.NotFound && err != nil {
+			return
+		}
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if _, err := s.Bundle(t.Context(), h); err != nil {
+			if now, again := s.Head(t.Context(), cart); again != nil || now.Seq == h.Seq {
+				t.Errorf("the head %q: %v", h.Note, err)
+			}
+		}
+	}
+	reader := openStore(t, url)
+	others.Go(func() {
+		for ctx.Err() == nil {
+			look(reader)
+		}
+	})
+	for author := range 3 {
+		s := openStore(t, url)
+		r := rand.New(rand.NewPCG(uint64(author), 1))
+		publishers.Go(func() {
+			for i := 0; i < 15; {
+				h, err := s.Head(t.Context(), cart)
+				if err != nil && policy.KindOf(err) != policy.NotFound {
+					t.Error(err)
+					return
+				}
+				_, err = s.Put(t.Context(), cart, fmt.Appendf(nil, "%d %d", author, i), pool[r.IntN(len(pool))], h.Seq)
+				switch {
+				case err == nil:
+					i++
+					look(s)
+				case policy.KindOf(err) != policy.Conflict:
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	publishers.Wait()
+	stop()
+	others.Wait()
+	if purged == 0 {
+		t.Error("nothing was purged meanwhile")
+	}
+	t.Logf("%d chunks were purged between 45 releases", purged)
+}
+
+func TestASweepIsBoundedAndEndsWithItsContext(t *testing.T) {
+	url := serve(t).URL()
+	s := openKeeping(t, url, nil)
+	api := admin(t, url)
+	const all = 1030
+	for i := range all {
+		if _, err := api.PublishAsync("pdp.blob.boutique.boutique_cart."+policy.DigestOf([]byte{byte(i), byte(i >> 8)}).Hex(), []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-api.PublishAsyncComplete()
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Sweep(ended, time.Now().Add(2*day)); err == nil {
+		t.Error("a sweep whose context has ended says that it is done")
+	}
+	for i, want := range []int{all, all - 1024, all - 1024, 0} {
+		mustSweep(t, s, time.Now().Add(time.Duration(2+i)*day))
+		if n := chunks(t, url); n != want {
+			t.Errorf("after step %d there are %d chunks, want %d", i+1, n, want)
+		}
+	}
+}
+
+func TestAStreamThatDeniesPurgingIsNotSwept(t *testing.T) {
+	url := serve(t).URL()
+	s := openKeeping(t, url, nil)
+	api := admin(t, url)
+	stream, err := api.Stream(t.Context(), "BLOBS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := stream.CachedInfo().Config
+	c.DenyPurge = true
+	if _, err := api.UpdateStream(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	packed, _ := releaseThree(t, s)
+	wantKind(t, s.Sweep(t.Context(), time.Now().Add(2*day)), policy.Failed, "denies purging")
+	wantBundle(t, s, cart, packed[2])
+}
+
+func TestKeepSaysHowManyHeadsThereAre(t *testing.T) {
+	url := serve(t).URL()
+	open := func(keep int) (*jetstream.Store, error) {
+		return jetstream.OpenStore(t.Context(), jetstream.StoreConfig{Conn: connect(t, url), Domain: domain, Keep: keep})
+	}
+	for _, keep := range []int{-1, 1, 101} {
+		_, err := open(keep)
+		wantKind(t, err, policy.BadRequest, "2 to 100")
+	}
+	var after uint64
+	for _, tt := range []struct{ keep, put, want int }{{3, 5, 3}, {0, 1, 3}, {5, 1, 4}, {0, 4, 5}, {2, 0, 2}, {100, 10, 12}} {
+		s, err := open(tt.keep)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range tt.put {
+			after = mustPut(t, s, cart, fmt.Sprint("after ", after), nil, after)
+		}
+		if h, err := s.History(t.Context(), cart); err != nil || len(h) != tt.want || h[0].Seq != after {
+			t.Errorf("--keep %d: %d heads, %v; want %d", tt.keep, len(h), err, tt.want)
+		}
+	}
+}
+
+func TestAHeadStreamFromBeforeThereWereMarksIsBroughtUpToDate(t *testing.T) {
+	url := serve(t).URL()
+	openKeeping(t, url, nil)
+	api := admin(t, url)
+	stream, err := api.Stream(t.Context(), "KV_policy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := stream.CachedInfo().Config
+	c.Subjects = []string{"$KV.policy.*.*.head"}
+	if _, err := api.UpdateStream(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	s := openKeeping(t, url, nil)
+	packed, _ := releaseThree(t, s)
+	for i := range 2 {
+		mustSweep(t, s, time.Now().Add(time.Duration(2+i)*day))
+	}
+	if n := chunks(t, url); n != 2 {
+		t.Errorf("%d chunks are left", n)
+	}
+	wantBundle(t, s, cart, packed[2])
+}
+
+func TestNumbersOfChunksAreNotUsedTwice(t *testing.T) {
+	url := serve(t).URL()
+	s := openKeeping(t, url, nil)
+	releaseThree(t, s)
+	api := admin(t, url)
+	last := func() uint64 {
+		stream, err := api.Stream(t.Context(), "BLOBS")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return stream.CachedInfo().State.LastSeq
+	}
+	before := last()
+	if err := api.DeleteStream(t.Context(), "BLOBS"); err != nil {
+		t.Fatal(err)
+	}
+	openKeeping(t, url, nil)
+	if after := last(); after < before {
+		t.Errorf("the stream made anew begins behind %d, the one before ended at %d", after, before)
+	}
+}
