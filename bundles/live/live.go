@@ -285,8 +285,9 @@ func (l *Live) open(ctx context.Context, c *Candidate, fetch Fetch) error {
 }
 
 // Activate does the second half of [Live.Offer]: the candidate decides from now
-// on, unless something newer came first. Then it is kept on disk; if that
-// fails, it decides all the same, and the failure is an event.
+// on, unless something newer came first. It is kept on disk before it does, so
+// that a crash takes nobody back who was answered by it; if it cannot be kept,
+// it decides all the same, and the failure is an event.
 //
 // If the same release or a newer one came first, the error says so when that
 // one has been kept: whoever then tells an author that it decides does not take
@@ -295,14 +296,25 @@ func (l *Live) Activate(c *Candidate) error {
 	turn := l.turn(c.signed.Release().Namespace)
 	turn.Lock()
 	defer turn.Unlock()
+	if err := l.mayHold(c); err != nil {
+		return err
+	}
+	notKept := l.keep.write(c.signed, c.packed)
 	if err := l.activate(c); err != nil {
 		return err
 	}
 	l.activated(c, false)
-	if err := l.keep.write(c.signed, c.packed); err != nil {
-		l.tell(NotKept{Version: c.signed.Version(), Err: err})
+	if notKept != nil {
+		l.tell(NotKept{Version: c.signed.Version(), Err: notKept})
 	}
 	return nil
+}
+
+// mayHold is what hold checks.
+func (l *Live) mayHold(c *Candidate) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.takes(c)
 }
 
 // activated tells that a candidate decides.
@@ -337,18 +349,10 @@ func (l *Live) activate(c *Candidate) error {
 // hold makes a candidate the release of its namespace that the next snapshot
 // has. l.mu must be held.
 func (l *Live) hold(c *Candidate) error {
-	if l.trust != c.trust {
-		// The trust file changed while this was compiled.
-		signed, err := l.trust.Open(c.signed.Note())
-		if err != nil {
-			return err
-		}
-		c.signed, c.trust = signed, l.trust
-	}
-	n := c.signed.Release().Namespace
-	if err := l.order(c.signed); err != nil {
+	if err := l.takes(c); err != nil {
 		return err
 	}
+	n := c.signed.Release().Namespace
 	delete(l.dropped, n)
 	h := &held{signed: c.signed, program: c.program, since: l.config.Now(), proof: l.prove(c.signed.Version())}
 	if t := h.proof.Load(); t != nil && t.head == c.signed.Version() {
@@ -357,6 +361,20 @@ func (l *Live) hold(c *Candidate) error {
 	l.held[n] = h
 	delete(l.refused, n)
 	return nil
+}
+
+// takes reports whether a candidate may be held by the trust file in force and
+// beside what is held. l.mu must be held.
+func (l *Live) takes(c *Candidate) error {
+	if l.trust != c.trust {
+		// The trust file changed while this was compiled.
+		signed, err := l.trust.Open(c.signed.Note())
+		if err != nil {
+			return err
+		}
+		c.signed, c.trust = signed, l.trust
+	}
+	return l.order(c.signed)
 }
 
 // swap makes a snapshot of what is held. l.mu must be held, or l be new.
