@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -100,7 +101,9 @@ func transient(err error) bool {
 		}
 	}
 	switch code(err) {
-	case codeClusterNotAvail, codeNoPeers, codeOffline, codeOfflineSince, codeNotReady: // a cluster that is finding itself
+	case codeNoPeers:
+		return !full(err)
+	case codeClusterNotAvail, codeOffline, codeOfflineSince, codeNotReady: // a cluster that is finding itself
 		return true
 	}
 	return false
@@ -150,6 +153,8 @@ func refused(what string, err error) error {
 
 func full(err error) bool {
 	switch code(err) {
+	case codeNoPeers: // for want of space, or because there are none yet
+		return strings.Contains(err.Error(), "insufficient storage")
 	case codeAccountResources, codeInsufficient, codeStorageResources, codeStoreFailed:
 		return true
 	}

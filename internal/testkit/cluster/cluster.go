@@ -70,7 +70,7 @@ func Start(t testing.TB, more string, as ...nats.Option) *Cluster {
 		text := fmt.Sprintf(`server_name: %s
 listen: %s
 log_file: %q
-jetstream { store_dir: %q, max_memory_store: 256MB, max_file_store: 2GB, sync_interval: always }
+jetstream { store_dir: %q, max_memory_store: 1GB, max_file_store: 8GB, sync_interval: always }
 cluster { name: microwall, listen: %s, no_advertise: true, routes: [%s] }
 %s
 `, n.name, n.addr, n.log, filepath.Join(dir, n.name), routes[i], "nats://"+strings.Join(routes, ", nats://"), more)
@@ -89,7 +89,7 @@ cluster { name: microwall, listen: %s, no_advertise: true, routes: [%s] }
 		}
 	})
 	for _, n := range c.Nodes {
-		n.start()
+		n.Launch()
 	}
 	for _, n := range c.Nodes {
 		n.awaitReady()
@@ -137,6 +137,23 @@ func (c *Cluster) Follower(stream string) *Node {
 	return c.Nodes[i]
 }
 
+// Lead makes a server lead a stream.
+func (c *Cluster) Lead(stream string, n *Node) {
+	c.t.Helper()
+	if c.Leader(stream) == n {
+		return
+	}
+	js, end := connect(c.t, c.URL(), c.as)
+	defer end()
+	poll(c.t, "the lead of "+n.name, func(ctx context.Context) error {
+		_, err := js.Conn().RequestWithContext(ctx, "$JS.API.STREAM.LEADER.STEPDOWN."+stream, fmt.Appendf(nil, `{"placement": {"preferred": %q}}`, n.name))
+		if err == nil && c.Leader(stream) != n {
+			err = errors.New("another server leads")
+		}
+		return err
+	})
+}
+
 // Settle waits until the streams are held by all servers, none of them behind:
 // only then does the loss of another one lose nothing but time.
 func (c *Cluster) Settle(streams ...string) {
@@ -162,6 +179,11 @@ func (c *Cluster) await(stream string, wanted func(*jetstream.StreamInfo) bool) 
 		}
 		info = s.CachedInfo()
 		if info.Cluster == nil || info.Cluster.Leader == "" || !wanted(info) {
+			if os.Getenv("DUMP") != "" {
+				for _, r := range info.Cluster.Replicas {
+					c.t.Logf("%s %s leader %s: %+v", time.Now().Format("05.000"), stream, info.Cluster.Leader, *r)
+				}
+			}
 			return fmt.Errorf("it is at %+v", info.Cluster)
 		}
 		return nil
@@ -178,11 +200,12 @@ func (n *Node) URL() string { return "nats://" + n.addr }
 // Start starts the server again, and returns when JetStream answers there.
 func (n *Node) Start() {
 	n.t.Helper()
-	n.start()
+	n.Launch()
 	n.awaitReady()
 }
 
-func (n *Node) start() {
+// Launch starts the server again and does not wait: alone it does not answer.
+func (n *Node) Launch() {
 	n.t.Helper()
 	cmd := exec.Command(n.program, "-c", n.config)
 	if err := cmd.Start(); err != nil {
