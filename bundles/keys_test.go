@@ -61,9 +61,13 @@ func verifier(t testing.TB, k key) note.Verifier {
 }
 
 // signText signs any text, as a program can that shares the key.
-func signText(t testing.TB, text string, k key) []byte {
+func signText(t testing.TB, text string, keys ...key) []byte {
 	t.Helper()
-	signed, err := note.Sign(&note.Note{Text: text}, k)
+	var signers []note.Signer
+	for _, k := range keys {
+		signers = append(signers, k)
+	}
+	signed, err := note.Sign(&note.Note{Text: text}, signers...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -89,7 +89,8 @@ func TestTrustFilesThatDoNotTravel(t *testing.T) {
 		{"another domain", signTrust(t, []byte(strings.ReplaceAll(string(good), "boutique", "bank")), a, b), policy.Denied, "domain"},
 		{"changed after it was signed", []byte(strings.Replace(string(signTrust(t, good, a, b)), "version: 4", "version:  4", 1)), policy.Denied, "changed after"},
 		{"a release", sign(t, fullRelease(), a, b), policy.BadRequest, "does not begin"},
-		{"no trust file", signText(t, "microwall trust v1\nhello\n", a), policy.BadRequest, "trust file"},
+		{"no trust file", signText(t, "microwall trust v1\nhello\n", a, b), policy.BadRequest, "trust file"},
+		{"no trust file, by a stranger", signText(t, "microwall trust v1\nhello\n", stranger), policy.Denied, "2 must"},
 		{"no note", good, policy.BadRequest, "not a signed"},
 		{"a flood", append(signTrust(t, good, a, b), make([]byte, 2<<20)...), policy.Exhausted, "limit"},
 	} {
@@ -106,6 +107,63 @@ func TestTrustFilesThatDoNotTravel(t *testing.T) {
 		_, err := trusted.Open(signTrust(t, good, a, b))
 		wantErr(t, err, policy.BadRequest, "begins with")
 	})
+}
+
+func TestATrustFileThatWasPutIntoPlaceByHandIsConfirmedByItsOwnRoots(t *testing.T) {
+	a, b, stranger := newKey(t, "a"), newKey(t, "b"), newKey(t, "stranger")
+	file := rootsFile(3, 1, "{keys: [a, b], threshold: 2}", a, b)
+	trusted := parseTrust(t, file)
+	if err := trusted.Confirm(signTrust(t, file, b, stranger, a)); err != nil {
+		t.Error(err)
+	}
+	wantErr(t, trusted.Confirm(signTrust(t, file, a, stranger)), policy.Denied, "2 must; still may: b")
+	wantErr(t, trusted.Confirm(signTrust(t, append([]byte("# x\n"), file...), a, b)), policy.Conflict, "another trust file")
+	wantErr(t, trusted.Confirm(file), policy.BadRequest, "not a signed")
+	bare := rootsFile(3, 1, "", a, b)
+	wantErr(t, parseTrust(t, bare).Confirm(signTrust(t, bare, a, b)), policy.Denied, "lists no roots")
+}
+
+func TestATrustFileThatWaitsForMoreSignaturesSaysWhoMayGiveThem(t *testing.T) {
+	a, b, c, stranger := newKey(t, "a"), newKey(t, "b"), newKey(t, "c"), newKey(t, "stranger")
+	trusted := parseTrust(t, rootsFile(3, 1, "{keys: [a, b], threshold: 2}", a, b))
+	file := rootsFile(4, 1, "{keys: [b, c], threshold: 2}", a, b, c)
+	for _, x := range []struct {
+		name string
+		by   []key
+		want string // signers, able; "" if it is refused
+	}{
+		{"an old root", []key{a}, "[a] [b c]"},
+		{"a new root", []key{c}, "[c] [a b]"},
+		{"a root that stays", []key{b}, "[b] [a c]"},
+		{"the old roots", []key{a, b}, "[a b] [c]"},
+		{"the new roots", []key{b, c}, "[b c] [a]"},
+		{"all", []key{a, b, c}, "[a b c] []"},
+		{"a stranger", []key{stranger}, ""},
+		{"somebody of a root's name", []key{newKey(t, "a")}, ""},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			signed := signTrust(t, file, x.by...)
+			p, err := trusted.ProposeNext(signed)
+			if x.want == "" {
+				wantErr(t, err, policy.Denied, "none of the roots")
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := fmt.Sprint(p.Signers(), p.Able()); got != x.want {
+				t.Errorf("got %s, want %s", got, x.want)
+			}
+			if _, err := trusted.Next(signed); (err == nil) != p.Whole() {
+				t.Errorf("whole: %v, and it opens: %v", p.Whole(), err)
+			}
+			if p.Trust().Version() != 4 || string(p.File()) != string(file) {
+				t.Error("it is another file than the one that was signed")
+			}
+		})
+	}
+	_, err := trusted.ProposeNext(signTrust(t, rootsFile(5, 1, "{keys: [a], threshold: 1}", a), a))
+	wantErr(t, err, policy.Conflict, "comes 4")
 }
 
 func TestTrustFilesThatAreNotSigned(t *testing.T) {
