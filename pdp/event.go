@@ -7,7 +7,8 @@ import (
 )
 
 // Event is something that a [Service] or [Releases] did: one of [*Decided],
-// [Pushed] and [PushRefused]. Events come from many goroutines at once and must
+// [Pushed], [PushRefused] and
+// [TrustPushed]. Events come from many goroutines at once and must
 // not block.
 type Event interface{ event() }
 
@@ -36,6 +37,14 @@ type PushRefused struct {
 	Err       error
 }
 
+// TrustPushed says that a version of the trust file is durable, announced, and in
+// force here.
+type TrustPushed struct {
+	Version uint64
+	Digest  policy.Digest
+}
+
 func (*Decided) event()    {}
 func (Pushed) event()      {}
 func (PushRefused) event() {}
+func (TrustPushed) event() {}

@@ -36,7 +36,10 @@
 // differ in what safety depends on.
 //
 // A token on the head stream that begins with "-", as no label does, is no
-// namespace but one of ours: "-tick" and "-confirm" are ticks.
+// namespace but one of ours: "-tick" and "-confirm" are ticks, "-trust" says which
+// version of the trust file is the newest. The versions themselves are under
+// pdp.blob.<domain>.-trust.<version>, each stored once and for all; [TrustFollower]
+// brings them, one by one.
 //
 // # The head message
 //

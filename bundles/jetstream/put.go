@@ -154,42 +154,54 @@ func (p *put) putChunks(ctx context.Context, lost map[policy.Digest]uint64) erro
 // putChunk stores a chunk, unless it is there already. What is there with a
 // number up to lost is going to be swept: it is purged, and stored anew.
 func (s *Store) putChunk(ctx context.Context, subject string, chunk []byte, lost uint64) error {
+	for n := 0; ; n++ {
+		held, err := s.putOnce(ctx, subject, chunk)
+		switch {
+		case err != nil:
+			return err
+		case held.seq <= lost:
+			if err := s.purge(ctx, subject, lost); err != nil {
+				return err
+			}
+			if n > 0 {
+				if err := pause(ctx, n); err != nil {
+					return err
+				}
+			}
+		case !bytes.Equal(held.data, chunk):
+			return policy.Errorf(policy.Internal, "the broker holds other bytes under %s than their sum says: its storage is damaged or was tampered with; purge that subject (nats stream purge %s --subject %s) and push again", subject, blobStream, subject)
+		default:
+			return nil
+		}
+	}
+}
+
+// putOnce stores a message on a write-once subject, and returns what is there
+// then: that message, or the one that was there before.
+func (s *Store) putOnce(ctx context.Context, subject string, data []byte) (stored, error) {
 	// A cluster also refuses what another author is storing at this moment and
-	// what therefore cannot be read yet, so an absent chunk is looked for a few
+	// what therefore cannot be read yet, so an absent message is looked for a few
 	// times before the stream is taken to be full.
 	const looks = 4
 	absent := 0
 	for n := 0; ; n++ {
-		_, err := s.publish(ctx, blobStream, &nats.Msg{Subject: subject, Data: chunk})
+		seq, err := s.publish(ctx, blobStream, &nats.Msg{Subject: subject, Data: data})
 		switch {
 		case err == nil:
-			return nil
+			return stored{seq: seq, data: data}, nil
 		case code(err) == codeStoreFailed:
 			held, readErr := s.readLast(ctx, blobStream, subject)
-			switch {
-			case errors.Is(readErr, errAbsent):
-				if absent++; absent == looks {
-					return err
-				}
-			case readErr != nil:
-				return readErr
-			case held.seq <= lost:
-				if err := s.purge(ctx, subject, lost); err != nil {
-					return err
-				}
-				if n == 0 {
-					continue
-				}
-			case !bytes.Equal(held.data, chunk):
-				return policy.Errorf(policy.Internal, "the broker holds other bytes under %s than their sum says: its storage is damaged or was tampered with; purge that subject (nats stream purge %s --subject %s) and push again", subject, blobStream, subject)
-			default:
-				return nil
+			if !errors.Is(readErr, errAbsent) {
+				return held, readErr
+			}
+			if absent++; absent == looks {
+				return stored{}, err
 			}
 		case !transient(err), ctx.Err() != nil:
-			return err
+			return stored{}, err
 		}
 		if pause(ctx, n) != nil {
-			return err
+			return stored{}, err
 		}
 	}
 }

@@ -23,6 +23,10 @@
 // set to, until a later beacon proves the release again. What a key has vouched
 // for that the trust file does not list any more, counts for nothing.
 //
+// The trust file itself may be replaced by a newer one, put into place by hand or
+// signed by the roots of the one before. Then every release that is held is opened
+// again, and one that does not open stops deciding.
+//
 // The bytes that were verified are kept on disk, and are verified again when
 // they are loaded: a disk is believed no more than a network.
 package live

@@ -20,7 +20,8 @@ import (
 
 // Config of a [Live] state. Trust is required.
 type Config struct {
-	// Trust says who may sign what.
+	// Trust says who may sign what. If newer versions were offered and kept in
+	// Dir, those count; see [Live.OfferTrust].
 	Trust *bundles.Trust
 	// Namespaces that are decided here; their guardrails are loaded with
 	// them. Nil is every namespace of the domain.
@@ -47,6 +48,8 @@ type Live struct {
 	// unpacking bounds the bytes of all bundles that are unpacked and compiled
 	// at once to what one may have.
 	unpacking *semaphore.Weighted
+
+	trusting sync.Mutex // held while a trust file is put in force and kept
 
 	mu    sync.Mutex // guards what follows; never held while compiling
 	trust *bundles.Trust
@@ -100,20 +103,24 @@ func New(ctx context.Context, config Config) (*Live, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := keep.trust(config.Trust); err != nil {
-		return nil, err
+	trust, stopped := keep.newestTrust(config.Trust)
+	if err := keep.trust(trust); err != nil {
+		return nil, errors.Join(err, stopped)
 	}
 	l := &Live{
 		config:    config,
 		unpacking: semaphore.NewWeighted(config.Bundles.Unpacked),
 		keep:      keep,
-		trust:     config.Trust,
+		trust:     trust,
 		held:      make(map[policy.Namespace]*held),
 		dropped:   make(map[policy.Namespace]*bundles.Signed),
 		refused:   make(map[policy.Namespace]error),
 		beats:     make(map[policy.Namespace]beat),
 		muted:     make(map[policy.Namespace]muted),
 		turns:     make(map[policy.Namespace]*sync.Mutex),
+	}
+	if stopped != nil {
+		l.tell(Refused{Err: fmt.Errorf("trust file kept on disk: %w", stopped)})
 	}
 	l.swap()
 	return l, l.load(ctx)

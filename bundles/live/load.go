@@ -69,6 +69,8 @@ func (l *Live) loadOne(ctx context.Context, n policy.Namespace) {
 // opened again with it, and one that it does not open stops deciding. A file of
 // a lower version, or another one under the same version, is refused.
 func (l *Live) SetTrust(t *bundles.Trust) error {
+	l.trusting.Lock()
+	defer l.trusting.Unlock()
 	dropped, err := l.setTrust(t)
 	if err != nil {
 		return err

@@ -2,7 +2,6 @@ package embedded
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -23,7 +22,9 @@ type Config struct {
 	// NATS is the URL of the NATS server, or several of one cluster with
 	// commas between.
 	NATS string
-	// TrustFile is the path of trust.yaml. It is read again when it changes.
+	// TrustFile is the path of trust.yaml. It is read again when it changes. It
+	// is where this client begins: newer versions that were pushed, signed by the
+	// roots of the one before, take its place.
 	TrustFile string
 	// Namespaces that this client decides, usually the service's one. Their
 	// guardrails are followed with them.
@@ -56,17 +57,14 @@ type Client struct {
 	work   sync.WaitGroup
 	once   sync.Once
 	synced chan struct{} // closed when NATS was asked for every namespace
-	// trustChanged has room for one: it says that there is something to look at.
-	trustChanged chan struct{}
+	// trustChanged receives when another trust file is in force.
+	trustChanged <-chan struct{}
 
 	mu   sync.Mutex
 	conn *nats.Conn
 }
 
 var _ policy.Authorizer = (*Client)(nil)
-
-// trustInterval is how often the trust file is looked at.
-const trustInterval = 2 * time.Second
 
 // New returns a client that decides. It returns at once if releases of all
 // namespaces and their guardrails are on disk; otherwise when NATS was asked
@@ -87,16 +85,17 @@ func New(ctx context.Context, config Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	trustChanged := make(chan struct{}, 1)
 	state, err := live.New(ctx, live.Config{
 		Trust: trust, Namespaces: config.Namespaces, Dir: config.Dir,
-		Policy: config.Policy, Events: config.OnRelease, Now: config.Now,
+		Policy: config.Policy, Events: tellTrust(config.OnRelease, trustChanged), Now: config.Now,
 	})
 	if err != nil {
 		return nil, err
 	}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	c := &Client{
-		config: config, live: state, cache: cache.New(config.Cache), stop: stop, synced: make(chan struct{}), trustChanged: make(chan struct{}, 1),
+		config: config, live: state, cache: cache.New(config.Cache), stop: stop, synced: make(chan struct{}), trustChanged: trustChanged,
 		keys: sync.Pool{New: func() any { return new([]byte) }},
 	}
 	failed := make(chan error, 1)
@@ -141,6 +140,11 @@ func (c *Client) follow(ctx context.Context) error {
 	c.mu.Lock()
 	c.conn = conn
 	c.mu.Unlock()
+	stop, err := c.followTrust(ctx, conn)
+	if err != nil {
+		return err
+	}
+	defer stop()
 	// Another trust file may name other guardrails; then other namespaces are
 	// to be followed.
 	for ctx.Err() == nil {
@@ -191,28 +195,6 @@ func (c *Client) followThese(ctx context.Context, conn *nats.Conn, these []polic
 
 func (c *Client) offer(ctx context.Context, note []byte, fetch func(context.Context) ([]byte, error)) error {
 	return c.live.Offer(ctx, note, fetch)
-}
-
-// watchTrust puts a changed trust file in force. One that cannot be read or is
-// older is refused; what was in force stays.
-func (c *Client) watchTrust(ctx context.Context, seen string) {
-	ticker := time.NewTicker(trustInterval)
-	defer ticker.Stop()
-	filewatch.Run(ctx, []string{c.config.TrustFile}, seen, ticker.C, func() {
-		trust, err := bundles.LoadTrust(c.config.TrustFile)
-		if err == nil {
-			err = c.live.SetTrust(trust)
-		}
-		if err == nil {
-			select {
-			case c.trustChanged <- struct{}{}:
-			default: // a look is due already
-			}
-		}
-		if err != nil && c.config.OnRelease != nil {
-			c.config.OnRelease(live.Refused{Err: fmt.Errorf("trust file: %w", err)})
-		}
-	})
 }
 
 // Close stops following and waits until nothing of the client runs any more.

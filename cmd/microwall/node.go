@@ -80,14 +80,24 @@ func startNode(ctx context.Context, f serveFlags, o *observer, run func(func(con
 		return nil, err
 	}
 	n.closers = append(n.closers, config.Conn.Close)
+	trustChanged := make(chan struct{}, 1)
 	state, err := live.New(ctx, live.Config{
-		Trust: trust, Dir: filepath.Join(f.dataDir, "releases"), Bundles: f.bundles, Policy: f.policy, Events: o.live,
+		Trust: trust, Dir: filepath.Join(f.dataDir, "releases"), Bundles: f.bundles, Policy: f.policy,
+		Events: func(e live.Event) {
+			o.live(e)
+			if _, ok := e.(live.TrustChanged); ok {
+				select {
+				case trustChanged <- struct{}{}:
+				default: // a look is due already
+				}
+			}
+		},
 	})
 	if err != nil {
 		return nil, err
 	}
 	o.registry.MustRegister(ages{state})
-	follow := newFollowing(config, state, o)
+	follow := newFollowing(config, state, trustChanged, o)
 	if f.natsURL == "" {
 		// A server of our own is there, or something is wrong.
 		if err := follow.open(ctx); err != nil {
@@ -135,12 +145,12 @@ type following struct {
 	// there are releases on disk.
 	ready chan struct{}
 	once  sync.Once // closes ready
-	// trustChanged has room for one: it says that there is something to look at.
-	trustChanged chan struct{}
+	// trustChanged receives when another trust file is in force.
+	trustChanged <-chan struct{}
 }
 
-func newFollowing(config jetstream.StoreConfig, state *live.Live, o *observer) *following {
-	f := &following{config: config, state: state, observer: o, ready: make(chan struct{}), trustChanged: make(chan struct{}, 1)}
+func newFollowing(config jetstream.StoreConfig, state *live.Live, trustChanged <-chan struct{}, o *observer) *following {
+	f := &following{config: config, state: state, observer: o, ready: make(chan struct{}), trustChanged: trustChanged}
 	if len(state.Snapshot().Versions()) > 0 {
 		f.setReady()
 	}
@@ -194,11 +204,19 @@ func (f *following) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	trust, err := jetstream.NewTrustFollower(jetstream.TrustFollowConfig{
+		Conn: f.config.Conn, Domain: f.config.Domain, Events: f.observer.nats,
+		Version: func() uint64 { return f.state.Trust().Version() }, Offer: f.state.OfferTrust,
+	})
+	if err != nil {
+		return err
+	}
 	ctx, end := context.WithCancel(ctx)
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	defer end()
 	watching.Go(func() { f.sweep(ctx) })
+	watching.Go(func() { _ = trust.Run(ctx) }) // it fails only with the connection, and then so does the other
 	watching.Go(func() {
 		synced := follower.Synced()
 		for {
@@ -243,11 +261,6 @@ func (f *following) watchTrust(ctx context.Context, path, seen string) {
 		}
 		if err != nil {
 			f.observer.log.Error("trust file was not taken over; the one before stays in force", "file", path, "error", err)
-			return
-		}
-		select {
-		case f.trustChanged <- struct{}{}:
-		default: // a look is due already
 		}
 	})
 }

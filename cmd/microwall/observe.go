@@ -94,6 +94,8 @@ func (o *observer) pdp(e pdp.Event) {
 	case pdp.Pushed:
 		o.pushes.WithLabelValues("released").Inc()
 		o.log.Info("released", "namespace", e.Version.Namespace, "epoch", e.Version.Epoch, "revision", e.Version.Revision, "digest", e.Version.Digest, "signers", e.Signers, "took", e.Took)
+	case pdp.TrustPushed:
+		o.log.Info("trust file pushed", "version", e.Version, "digest", e.Digest)
 	case pdp.PushRefused:
 		o.pushes.WithLabelValues(policy.KindOf(e.Err).String()).Inc()
 		o.log.Warn("push refused", "namespace", e.Namespace, "error", e.Err)

@@ -83,6 +83,28 @@ type TrustOptions struct {
 // WriteTrust replaces the trust file.
 func (d *Domain) WriteTrust(o TrustOptions) {
 	d.t.Helper()
+	// Replaced by a rename, so that nobody reads half a file.
+	temp := d.TrustFile + ".new"
+	d.must(os.WriteFile(temp, d.TrustText(o), 0o600))
+	d.must(os.Rename(temp, d.TrustFile))
+}
+
+// SignTrust returns a trust file as a note, signed by keys, and leaves the one
+// that is there as it is.
+func (d *Domain) SignTrust(o TrustOptions, keyNames ...string) []byte {
+	d.t.Helper()
+	signers := make([]note.Signer, len(keyNames))
+	for i, name := range keyNames {
+		signers[i] = d.Signer(name)
+	}
+	signed, err := bundles.SignTrust(d.TrustText(o), signers...)
+	d.must(err)
+	return signed
+}
+
+// TrustText returns a trust file.
+func (d *Domain) TrustText(o TrustOptions) []byte {
+	d.t.Helper()
 	var b strings.Builder
 	fmt.Fprintf(&b, "domain: shop\nversion: %d\nepoch: %d\nkeys:\n", max(o.Version, 1), max(o.Epoch, 1))
 	shop := o.ShopSigners
@@ -118,10 +140,7 @@ func (d *Domain) WriteTrust(o TrustOptions) {
 	if o.Roots != nil {
 		fmt.Fprintf(&b, "roots: {keys: [%s], threshold: %d}\n", strings.Join(o.Roots, ", "), max(o.RootThreshold, 1))
 	}
-	// Replaced by a rename, so that nobody reads half a file.
-	temp := d.TrustFile + ".new"
-	d.must(os.WriteFile(temp, []byte(b.String()), 0o600))
-	d.must(os.Rename(temp, d.TrustFile))
+	return []byte(b.String())
 }
 
 // Trust returns the parsed trust file.

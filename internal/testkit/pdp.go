@@ -52,13 +52,25 @@ func (d *Domain) StartPDP(url, dir string, change ...func(*pdp.ReleasesConfig)) 
 	d.must(err)
 	store, err := jetstream.OpenStore(ctx, jetstream.StoreConfig{Conn: conn, Domain: "shop", MaxBytes: 256 << 20})
 	d.must(err)
-	state, err := live.New(ctx, live.Config{Trust: d.Trust(), Dir: dir})
+	trustChanged := make(chan struct{}, 1)
+	state, err := live.New(ctx, live.Config{Trust: d.Trust(), Dir: dir, Events: func(e live.Event) {
+		if _, ok := e.(live.TrustChanged); ok {
+			select {
+			case trustChanged <- struct{}{}:
+			default: // a look is due already
+			}
+		}
+	}})
 	d.must(err)
 	follower, err := jetstream.NewFollower(jetstream.FollowConfig{
 		Conn: conn, Domain: "shop", List: store.Namespaces,
 		Offer: func(ctx context.Context, note []byte, fetch func(context.Context) ([]byte, error)) error {
 			return state.Offer(ctx, note, fetch)
 		},
+	})
+	d.must(err)
+	trust, err := jetstream.NewTrustFollower(jetstream.TrustFollowConfig{
+		Conn: conn, Domain: "shop", Version: func() uint64 { return state.Trust().Version() }, Offer: state.OfferTrust,
 	})
 	d.must(err)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -73,7 +85,18 @@ func (d *Domain) StartPDP(url, dir string, change ...func(*pdp.ReleasesConfig)) 
 		Releases: pdp.NewReleases(releases),
 	})
 	var work sync.WaitGroup
-	work.Go(func() { _ = follower.Run(ctx) })      // ends with ctx
+	work.Go(func() { _ = follower.Run(ctx) }) // ends with ctx
+	work.Go(func() { _ = trust.Run(ctx) })    // as well
+	work.Go(func() {
+		for {
+			select {
+			case <-trustChanged:
+				follower.Refresh()
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
 	work.Go(func() { _ = server.Serve(listener) }) // ends with Stop
 	t.Cleanup(func() {
 		server.Stop()

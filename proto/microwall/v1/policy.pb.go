@@ -537,6 +537,273 @@ func (x *ListReleasesResponse) GetNextPageToken() string {
 	return ""
 }
 
+// ListNamespacesRequest asks for the namespaces.
+type ListNamespacesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListNamespacesRequest) Reset() {
+	*x = ListNamespacesRequest{}
+	mi := &file_microwall_v1_policy_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNamespacesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNamespacesRequest) ProtoMessage() {}
+
+func (x *ListNamespacesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_microwall_v1_policy_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNamespacesRequest.ProtoReflect.Descriptor instead.
+func (*ListNamespacesRequest) Descriptor() ([]byte, []int) {
+	return file_microwall_v1_policy_proto_rawDescGZIP(), []int{8}
+}
+
+// ListNamespacesResponse has all of them.
+type ListNamespacesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// namespaces, sorted.
+	Namespaces    []string `protobuf:"bytes,1,rep,name=namespaces,proto3" json:"namespaces,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListNamespacesResponse) Reset() {
+	*x = ListNamespacesResponse{}
+	mi := &file_microwall_v1_policy_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNamespacesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNamespacesResponse) ProtoMessage() {}
+
+func (x *ListNamespacesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_microwall_v1_policy_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNamespacesResponse.ProtoReflect.Descriptor instead.
+func (*ListNamespacesResponse) Descriptor() ([]byte, []int) {
+	return file_microwall_v1_policy_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ListNamespacesResponse) GetNamespaces() []string {
+	if x != nil {
+		return x.Namespaces
+	}
+	return nil
+}
+
+// PushTrustRequest carries a trust file.
+type PushTrustRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// trust is the signed note.
+	Trust         []byte `protobuf:"bytes,1,opt,name=trust,proto3" json:"trust,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PushTrustRequest) Reset() {
+	*x = PushTrustRequest{}
+	mi := &file_microwall_v1_policy_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PushTrustRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PushTrustRequest) ProtoMessage() {}
+
+func (x *PushTrustRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_microwall_v1_policy_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PushTrustRequest.ProtoReflect.Descriptor instead.
+func (*PushTrustRequest) Descriptor() ([]byte, []int) {
+	return file_microwall_v1_policy_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *PushTrustRequest) GetTrust() []byte {
+	if x != nil {
+		return x.Trust
+	}
+	return nil
+}
+
+// PushTrustResponse says what is in force now.
+type PushTrustResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// version of the trust file.
+	Version       uint64 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PushTrustResponse) Reset() {
+	*x = PushTrustResponse{}
+	mi := &file_microwall_v1_policy_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PushTrustResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PushTrustResponse) ProtoMessage() {}
+
+func (x *PushTrustResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_microwall_v1_policy_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PushTrustResponse.ProtoReflect.Descriptor instead.
+func (*PushTrustResponse) Descriptor() ([]byte, []int) {
+	return file_microwall_v1_policy_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *PushTrustResponse) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+// GetTrustRequest names a version of the trust file.
+type GetTrustRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// version of the trust file; 0 is the newest that was pushed.
+	Version       uint64 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetTrustRequest) Reset() {
+	*x = GetTrustRequest{}
+	mi := &file_microwall_v1_policy_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetTrustRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetTrustRequest) ProtoMessage() {}
+
+func (x *GetTrustRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_microwall_v1_policy_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetTrustRequest.ProtoReflect.Descriptor instead.
+func (*GetTrustRequest) Descriptor() ([]byte, []int) {
+	return file_microwall_v1_policy_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *GetTrustRequest) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+// GetTrustResponse carries one trust file.
+type GetTrustResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// trust is the signed note.
+	Trust         []byte `protobuf:"bytes,1,opt,name=trust,proto3" json:"trust,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetTrustResponse) Reset() {
+	*x = GetTrustResponse{}
+	mi := &file_microwall_v1_policy_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetTrustResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetTrustResponse) ProtoMessage() {}
+
+func (x *GetTrustResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_microwall_v1_policy_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetTrustResponse.ProtoReflect.Descriptor instead.
+func (*GetTrustResponse) Descriptor() ([]byte, []int) {
+	return file_microwall_v1_policy_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *GetTrustResponse) GetTrust() []byte {
+	if x != nil {
+		return x.Trust
+	}
+	return nil
+}
+
 var File_microwall_v1_policy_proto protoreflect.FileDescriptor
 
 const file_microwall_v1_policy_proto_rawDesc = "" +
@@ -569,13 +836,29 @@ const file_microwall_v1_policy_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\"Z\n" +
 	"\x14ListReleasesResponse\x12\x1a\n" +
 	"\breleases\x18\x01 \x03(\fR\breleases\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xc8\x02\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x17\n" +
+	"\x15ListNamespacesRequest\"8\n" +
+	"\x16ListNamespacesResponse\x12\x1e\n" +
+	"\n" +
+	"namespaces\x18\x01 \x03(\tR\n" +
+	"namespaces\"(\n" +
+	"\x10PushTrustRequest\x12\x14\n" +
+	"\x05trust\x18\x01 \x01(\fR\x05trust\"-\n" +
+	"\x11PushTrustResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\"+\n" +
+	"\x0fGetTrustRequest\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\"(\n" +
+	"\x10GetTrustResponse\x12\x14\n" +
+	"\x05trust\x18\x01 \x01(\fR\x05trust2\xbe\x04\n" +
 	"\rPolicyService\x12?\n" +
 	"\x04Push\x12\x19.microwall.v1.PushRequest\x1a\x1a.microwall.v1.PushResponse(\x01\x12N\n" +
 	"\tGetBundle\x12\x1e.microwall.v1.GetBundleRequest\x1a\x1f.microwall.v1.GetBundleResponse0\x01\x12O\n" +
 	"\n" +
 	"GetRelease\x12\x1f.microwall.v1.GetReleaseRequest\x1a .microwall.v1.GetReleaseResponse\x12U\n" +
-	"\fListReleases\x12!.microwall.v1.ListReleasesRequest\x1a\".microwall.v1.ListReleasesResponseB?Z=github.com/microwall/microwall/proto/microwall/v1;microwallv1b\x06proto3"
+	"\fListReleases\x12!.microwall.v1.ListReleasesRequest\x1a\".microwall.v1.ListReleasesResponse\x12[\n" +
+	"\x0eListNamespaces\x12#.microwall.v1.ListNamespacesRequest\x1a$.microwall.v1.ListNamespacesResponse\x12L\n" +
+	"\tPushTrust\x12\x1e.microwall.v1.PushTrustRequest\x1a\x1f.microwall.v1.PushTrustResponse\x12I\n" +
+	"\bGetTrust\x12\x1d.microwall.v1.GetTrustRequest\x1a\x1e.microwall.v1.GetTrustResponseB?Z=github.com/microwall/microwall/proto/microwall/v1;microwallv1b\x06proto3"
 
 var (
 	file_microwall_v1_policy_proto_rawDescOnce sync.Once
@@ -589,33 +872,45 @@ func file_microwall_v1_policy_proto_rawDescGZIP() []byte {
 	return file_microwall_v1_policy_proto_rawDescData
 }
 
-var file_microwall_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_microwall_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_microwall_v1_policy_proto_goTypes = []any{
-	(*PushRequest)(nil),          // 0: microwall.v1.PushRequest
-	(*PushResponse)(nil),         // 1: microwall.v1.PushResponse
-	(*GetBundleRequest)(nil),     // 2: microwall.v1.GetBundleRequest
-	(*GetBundleResponse)(nil),    // 3: microwall.v1.GetBundleResponse
-	(*GetReleaseRequest)(nil),    // 4: microwall.v1.GetReleaseRequest
-	(*GetReleaseResponse)(nil),   // 5: microwall.v1.GetReleaseResponse
-	(*ListReleasesRequest)(nil),  // 6: microwall.v1.ListReleasesRequest
-	(*ListReleasesResponse)(nil), // 7: microwall.v1.ListReleasesResponse
-	(*Version)(nil),              // 8: microwall.v1.Version
+	(*PushRequest)(nil),            // 0: microwall.v1.PushRequest
+	(*PushResponse)(nil),           // 1: microwall.v1.PushResponse
+	(*GetBundleRequest)(nil),       // 2: microwall.v1.GetBundleRequest
+	(*GetBundleResponse)(nil),      // 3: microwall.v1.GetBundleResponse
+	(*GetReleaseRequest)(nil),      // 4: microwall.v1.GetReleaseRequest
+	(*GetReleaseResponse)(nil),     // 5: microwall.v1.GetReleaseResponse
+	(*ListReleasesRequest)(nil),    // 6: microwall.v1.ListReleasesRequest
+	(*ListReleasesResponse)(nil),   // 7: microwall.v1.ListReleasesResponse
+	(*ListNamespacesRequest)(nil),  // 8: microwall.v1.ListNamespacesRequest
+	(*ListNamespacesResponse)(nil), // 9: microwall.v1.ListNamespacesResponse
+	(*PushTrustRequest)(nil),       // 10: microwall.v1.PushTrustRequest
+	(*PushTrustResponse)(nil),      // 11: microwall.v1.PushTrustResponse
+	(*GetTrustRequest)(nil),        // 12: microwall.v1.GetTrustRequest
+	(*GetTrustResponse)(nil),       // 13: microwall.v1.GetTrustResponse
+	(*Version)(nil),                // 14: microwall.v1.Version
 }
 var file_microwall_v1_policy_proto_depIdxs = []int32{
-	8, // 0: microwall.v1.PushResponse.version:type_name -> microwall.v1.Version
-	0, // 1: microwall.v1.PolicyService.Push:input_type -> microwall.v1.PushRequest
-	2, // 2: microwall.v1.PolicyService.GetBundle:input_type -> microwall.v1.GetBundleRequest
-	4, // 3: microwall.v1.PolicyService.GetRelease:input_type -> microwall.v1.GetReleaseRequest
-	6, // 4: microwall.v1.PolicyService.ListReleases:input_type -> microwall.v1.ListReleasesRequest
-	1, // 5: microwall.v1.PolicyService.Push:output_type -> microwall.v1.PushResponse
-	3, // 6: microwall.v1.PolicyService.GetBundle:output_type -> microwall.v1.GetBundleResponse
-	5, // 7: microwall.v1.PolicyService.GetRelease:output_type -> microwall.v1.GetReleaseResponse
-	7, // 8: microwall.v1.PolicyService.ListReleases:output_type -> microwall.v1.ListReleasesResponse
-	5, // [5:9] is the sub-list for method output_type
-	1, // [1:5] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	14, // 0: microwall.v1.PushResponse.version:type_name -> microwall.v1.Version
+	0,  // 1: microwall.v1.PolicyService.Push:input_type -> microwall.v1.PushRequest
+	2,  // 2: microwall.v1.PolicyService.GetBundle:input_type -> microwall.v1.GetBundleRequest
+	4,  // 3: microwall.v1.PolicyService.GetRelease:input_type -> microwall.v1.GetReleaseRequest
+	6,  // 4: microwall.v1.PolicyService.ListReleases:input_type -> microwall.v1.ListReleasesRequest
+	8,  // 5: microwall.v1.PolicyService.ListNamespaces:input_type -> microwall.v1.ListNamespacesRequest
+	10, // 6: microwall.v1.PolicyService.PushTrust:input_type -> microwall.v1.PushTrustRequest
+	12, // 7: microwall.v1.PolicyService.GetTrust:input_type -> microwall.v1.GetTrustRequest
+	1,  // 8: microwall.v1.PolicyService.Push:output_type -> microwall.v1.PushResponse
+	3,  // 9: microwall.v1.PolicyService.GetBundle:output_type -> microwall.v1.GetBundleResponse
+	5,  // 10: microwall.v1.PolicyService.GetRelease:output_type -> microwall.v1.GetReleaseResponse
+	7,  // 11: microwall.v1.PolicyService.ListReleases:output_type -> microwall.v1.ListReleasesResponse
+	9,  // 12: microwall.v1.PolicyService.ListNamespaces:output_type -> microwall.v1.ListNamespacesResponse
+	11, // 13: microwall.v1.PolicyService.PushTrust:output_type -> microwall.v1.PushTrustResponse
+	13, // 14: microwall.v1.PolicyService.GetTrust:output_type -> microwall.v1.GetTrustResponse
+	8,  // [8:15] is the sub-list for method output_type
+	1,  // [1:8] is the sub-list for method input_type
+	1,  // [1:1] is the sub-list for extension type_name
+	1,  // [1:1] is the sub-list for extension extendee
+	0,  // [0:1] is the sub-list for field type_name
 }
 
 func init() { file_microwall_v1_policy_proto_init() }
@@ -638,7 +933,7 @@ func file_microwall_v1_policy_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_microwall_v1_policy_proto_rawDesc), len(file_microwall_v1_policy_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

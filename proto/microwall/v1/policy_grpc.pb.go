@@ -21,10 +21,13 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	PolicyService_Push_FullMethodName         = "/microwall.v1.PolicyService/Push"
-	PolicyService_GetBundle_FullMethodName    = "/microwall.v1.PolicyService/GetBundle"
-	PolicyService_GetRelease_FullMethodName   = "/microwall.v1.PolicyService/GetRelease"
-	PolicyService_ListReleases_FullMethodName = "/microwall.v1.PolicyService/ListReleases"
+	PolicyService_Push_FullMethodName           = "/microwall.v1.PolicyService/Push"
+	PolicyService_GetBundle_FullMethodName      = "/microwall.v1.PolicyService/GetBundle"
+	PolicyService_GetRelease_FullMethodName     = "/microwall.v1.PolicyService/GetRelease"
+	PolicyService_ListReleases_FullMethodName   = "/microwall.v1.PolicyService/ListReleases"
+	PolicyService_ListNamespaces_FullMethodName = "/microwall.v1.PolicyService/ListNamespaces"
+	PolicyService_PushTrust_FullMethodName      = "/microwall.v1.PolicyService/PushTrust"
+	PolicyService_GetTrust_FullMethodName       = "/microwall.v1.PolicyService/GetTrust"
 )
 
 // PolicyServiceClient is the client API for PolicyService service.
@@ -46,6 +49,18 @@ type PolicyServiceClient interface {
 	GetRelease(ctx context.Context, in *GetReleaseRequest, opts ...grpc.CallOption) (*GetReleaseResponse, error)
 	// ListReleases lists the signed releases of a namespace, newest first.
 	ListReleases(ctx context.Context, in *ListReleasesRequest, opts ...grpc.CallOption) (*ListReleasesResponse, error)
+	// ListNamespaces lists the namespaces that have a release, those that were
+	// retired among them.
+	ListNamespaces(ctx context.Context, in *ListNamespacesRequest, opts ...grpc.CallOption) (*ListNamespacesResponse, error)
+	// PushTrust hands over the trust file of the next version, signed by the
+	// roots of the one in force and by its own. The answer comes when it is
+	// durable and in force on this server; all others follow. ABORTED: it is not
+	// the next version, or another file has that version already.
+	// PERMISSION_DENIED: too few roots have signed it.
+	PushTrust(ctx context.Context, in *PushTrustRequest, opts ...grpc.CallOption) (*PushTrustResponse, error)
+	// GetTrust hands out one version of the signed trust file. Whoever has the
+	// version before can verify it.
+	GetTrust(ctx context.Context, in *GetTrustRequest, opts ...grpc.CallOption) (*GetTrustResponse, error)
 }
 
 type policyServiceClient struct {
@@ -108,6 +123,36 @@ func (c *policyServiceClient) ListReleases(ctx context.Context, in *ListReleases
 	return out, nil
 }
 
+func (c *policyServiceClient) ListNamespaces(ctx context.Context, in *ListNamespacesRequest, opts ...grpc.CallOption) (*ListNamespacesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListNamespacesResponse)
+	err := c.cc.Invoke(ctx, PolicyService_ListNamespaces_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *policyServiceClient) PushTrust(ctx context.Context, in *PushTrustRequest, opts ...grpc.CallOption) (*PushTrustResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PushTrustResponse)
+	err := c.cc.Invoke(ctx, PolicyService_PushTrust_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *policyServiceClient) GetTrust(ctx context.Context, in *GetTrustRequest, opts ...grpc.CallOption) (*GetTrustResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetTrustResponse)
+	err := c.cc.Invoke(ctx, PolicyService_GetTrust_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PolicyServiceServer is the server API for PolicyService service.
 // All implementations must embed UnimplementedPolicyServiceServer
 // for forward compatibility.
@@ -127,6 +172,18 @@ type PolicyServiceServer interface {
 	GetRelease(context.Context, *GetReleaseRequest) (*GetReleaseResponse, error)
 	// ListReleases lists the signed releases of a namespace, newest first.
 	ListReleases(context.Context, *ListReleasesRequest) (*ListReleasesResponse, error)
+	// ListNamespaces lists the namespaces that have a release, those that were
+	// retired among them.
+	ListNamespaces(context.Context, *ListNamespacesRequest) (*ListNamespacesResponse, error)
+	// PushTrust hands over the trust file of the next version, signed by the
+	// roots of the one in force and by its own. The answer comes when it is
+	// durable and in force on this server; all others follow. ABORTED: it is not
+	// the next version, or another file has that version already.
+	// PERMISSION_DENIED: too few roots have signed it.
+	PushTrust(context.Context, *PushTrustRequest) (*PushTrustResponse, error)
+	// GetTrust hands out one version of the signed trust file. Whoever has the
+	// version before can verify it.
+	GetTrust(context.Context, *GetTrustRequest) (*GetTrustResponse, error)
 	mustEmbedUnimplementedPolicyServiceServer()
 }
 
@@ -148,6 +205,15 @@ func (UnimplementedPolicyServiceServer) GetRelease(context.Context, *GetReleaseR
 }
 func (UnimplementedPolicyServiceServer) ListReleases(context.Context, *ListReleasesRequest) (*ListReleasesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListReleases not implemented")
+}
+func (UnimplementedPolicyServiceServer) ListNamespaces(context.Context, *ListNamespacesRequest) (*ListNamespacesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListNamespaces not implemented")
+}
+func (UnimplementedPolicyServiceServer) PushTrust(context.Context, *PushTrustRequest) (*PushTrustResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PushTrust not implemented")
+}
+func (UnimplementedPolicyServiceServer) GetTrust(context.Context, *GetTrustRequest) (*GetTrustResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetTrust not implemented")
 }
 func (UnimplementedPolicyServiceServer) mustEmbedUnimplementedPolicyServiceServer() {}
 func (UnimplementedPolicyServiceServer) testEmbeddedByValue()                       {}
@@ -224,6 +290,60 @@ func _PolicyService_ListReleases_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PolicyService_ListNamespaces_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListNamespacesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PolicyServiceServer).ListNamespaces(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PolicyService_ListNamespaces_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PolicyServiceServer).ListNamespaces(ctx, req.(*ListNamespacesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PolicyService_PushTrust_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PushTrustRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PolicyServiceServer).PushTrust(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PolicyService_PushTrust_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PolicyServiceServer).PushTrust(ctx, req.(*PushTrustRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PolicyService_GetTrust_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetTrustRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PolicyServiceServer).GetTrust(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PolicyService_GetTrust_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PolicyServiceServer).GetTrust(ctx, req.(*GetTrustRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // PolicyService_ServiceDesc is the grpc.ServiceDesc for PolicyService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -238,6 +358,18 @@ var PolicyService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListReleases",
 			Handler:    _PolicyService_ListReleases_Handler,
+		},
+		{
+			MethodName: "ListNamespaces",
+			Handler:    _PolicyService_ListNamespaces_Handler,
+		},
+		{
+			MethodName: "PushTrust",
+			Handler:    _PolicyService_PushTrust_Handler,
+		},
+		{
+			MethodName: "GetTrust",
+			Handler:    _PolicyService_GetTrust_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

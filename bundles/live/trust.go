@@ -1,0 +1,107 @@
+package live
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/microwall/microwall/bundles"
+	"github.com/microwall/microwall/policy"
+)
+
+// A trust file comes to a process in two ways: from its own disk, where whoever
+// runs it put one into place ([Config.Trust], [Live.SetTrust]), and signed by the
+// roots of the version before, from wherever ([Live.OfferTrust]). The newest that
+// was taken is in force. What was signed is kept, version by version, so that
+// after a restart the file on disk, which may be years old, leads there again.
+
+// OfferTrust takes a signed trust file that follows the one in force, see
+// [bundles.Trust.Next], and puts it in force like [Live.SetTrust]. One that is
+// refused changes nothing, and is an event. A version that is in force already is
+// no error if it is the same file; a lower one, or another file under the same
+// version, is a Conflict error.
+func (l *Live) OfferTrust(note []byte) error {
+	err := l.offerTrust(note)
+	if err != nil {
+		l.tell(Refused{Err: fmt.Errorf("trust file that was sent: %w", err)})
+	}
+	return err
+}
+
+func (l *Live) offerTrust(note []byte) error {
+	l.trusting.Lock()
+	defer l.trusting.Unlock()
+	trust := l.Trust()
+	next, err := trust.Next(note)
+	if err != nil {
+		if file, ferr := bundles.TrustFile(note); ferr == nil && policy.DigestOf(file) == trust.Digest() {
+			return nil
+		}
+		return err
+	}
+	dropped, err := l.setTrust(next)
+	if err != nil {
+		return err
+	}
+	// The mark that nothing older may go below is set only where the way there is
+	// kept: it would keep this process from starting otherwise.
+	notKept := l.keep.trustNote(next.Version(), note)
+	if notKept == nil {
+		notKept = l.keep.trust(next)
+	}
+	l.tell(TrustChanged{Version: next.Version(), Dropped: dropped, NotKept: notKept})
+	return nil
+}
+
+// trustNotePath is where a signed trust file is kept.
+func (k *keep) trustNotePath(version uint64) string {
+	return filepath.Join(k.dir, "trust."+strconv.FormatUint(version, 10)+".note")
+}
+
+// trustNote keeps a signed trust file.
+func (k *keep) trustNote(version uint64, note []byte) error {
+	if k.dir == "" {
+		return nil
+	}
+	if err := writeFile(k.trustNotePath(version), note); err != nil {
+		return policy.Errorf(policy.Exhausted, "signed trust file cannot be kept: %w", err)
+	}
+	return nil
+}
+
+// maxTrustNote is more than a signed trust file has.
+const maxTrustNote = 2 << 20
+
+// newestTrust follows what is kept from a trust file on, version by version, each
+// verified by the one before it. The error says why it went no further; a version
+// that is not there is none.
+func (k *keep) newestTrust(from *bundles.Trust) (*bundles.Trust, error) {
+	if k.dir == "" {
+		return from, nil
+	}
+	for {
+		path := k.trustNotePath(from.Version() + 1)
+		info, err := os.Stat(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return from, nil
+		}
+		if err == nil && info.Size() > maxTrustNote {
+			err = policy.Errorf(policy.Exhausted, "%s is %d bytes, more than a signed trust file has", path, info.Size())
+		}
+		var note []byte
+		if err == nil {
+			note, err = os.ReadFile(path)
+		}
+		if err != nil {
+			return from, err
+		}
+		next, err := from.Next(note)
+		if err != nil {
+			return from, fmt.Errorf("%s: %w", path, err)
+		}
+		from = next
+	}
+}

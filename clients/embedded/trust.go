@@ -1,0 +1,65 @@
+package embedded
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/microwall/microwall/bundles"
+	"github.com/microwall/microwall/bundles/jetstream"
+	"github.com/microwall/microwall/bundles/live"
+	"github.com/microwall/microwall/internal/filewatch"
+)
+
+// trustInterval is how often the trust file is looked at.
+const trustInterval = 2 * time.Second
+
+// tellTrust passes events on, and says when another trust file is in force.
+func tellTrust(to func(live.Event), changed chan<- struct{}) func(live.Event) {
+	return func(e live.Event) {
+		if to != nil {
+			to(e)
+		}
+		if _, ok := e.(live.TrustChanged); ok {
+			select {
+			case changed <- struct{}{}:
+			default: // a look is due already
+			}
+		}
+	}
+}
+
+// followTrust puts in force what is pushed of the trust file, until stop is
+// called, which waits, or ctx ends.
+func (c *Client) followTrust(ctx context.Context, conn *nats.Conn) (stop func(), err error) {
+	f, err := jetstream.NewTrustFollower(jetstream.TrustFollowConfig{
+		Conn: conn, Domain: c.live.Trust().Domain(), Events: c.config.OnNATS,
+		Version: func() uint64 { return c.live.Trust().Version() }, Offer: c.live.OfferTrust,
+	})
+	if err != nil {
+		return nil, err
+	}
+	ctx, end := context.WithCancel(ctx)
+	var work sync.WaitGroup
+	work.Go(func() { _ = f.Run(ctx) }) // it fails only with the connection, as everything then does
+	return func() { end(); work.Wait() }, nil
+}
+
+// watchTrust puts a changed trust file in force. One that cannot be read or is
+// older is refused; what was in force stays.
+func (c *Client) watchTrust(ctx context.Context, seen string) {
+	ticker := time.NewTicker(trustInterval)
+	defer ticker.Stop()
+	filewatch.Run(ctx, []string{c.config.TrustFile}, seen, ticker.C, func() {
+		trust, err := bundles.LoadTrust(c.config.TrustFile)
+		if err == nil {
+			err = c.live.SetTrust(trust)
+		}
+		if err != nil && c.config.OnRelease != nil {
+			c.config.OnRelease(live.Refused{Err: fmt.Errorf("trust file: %w", err)})
+		}
+	})
+}
