@@ -57,9 +57,7 @@ func (l *Live) Prove(note []byte) error {
 	trust := l.Trust()
 	b, err := trust.OpenBeacon(note)
 	if err == nil {
-		if ahead := b.Time().Sub(now); ahead > maxAhead {
-			err = policy.Errorf(policy.BadRequest, "beacon of %s is %s ahead of the clock here, %s is the most; set the clock right, or that of the PDP", b.Time().Format(time.RFC3339), ahead.Round(time.Second), maxAhead)
-		}
+		err = checkAhead(b, now)
 	}
 	var events []Event
 	if err == nil {
@@ -72,7 +70,16 @@ func (l *Live) Prove(note []byte) error {
 	for _, e := range events {
 		l.tell(e)
 	}
+	l.keepBeacons(now, false)
 	return err
+}
+
+// checkAhead returns an error for a beacon from the future.
+func checkAhead(b *bundles.SignedBeacon, now time.Time) error {
+	if ahead := b.Time().Sub(now); ahead > maxAhead {
+		return policy.Errorf(policy.BadRequest, "beacon of %s is %s ahead of the clock here, %s is the most; set the clock right, or that of the PDP", b.Time().Format(time.RFC3339), ahead.Round(time.Second), maxAhead)
+	}
+	return nil
 }
 
 // takeBeacon takes what a beacon says that was opened by trust.
@@ -151,6 +158,7 @@ func (l *Live) takeHead(events []Event, b *bundles.SignedBeacon, head policy.Ver
 	known := beat.last != nil && beat.last.head == head
 	if !again {
 		beat.last = newTaken(b, head, now)
+		l.beatsChanged = true
 		l.beacons.Taken++
 	}
 	if order > 0 {

@@ -7,8 +7,8 @@ import (
 )
 
 // Event is something that happened to the state that decides: one of
-// [Activated], [Refused], [NotKept], [TrustChanged], [Proven], [Behind] and
-// [BeaconRefused]. Events are delivered one at a time, in order, and must not
+// [Activated], [Refused], [NotKept], [TrustChanged], [Proven], [Behind],
+// [BeaconRefused] and [BeaconsNotKept]. Events are delivered one at a time, in order, and must not
 // block.
 type Event interface{ event() }
 
@@ -76,10 +76,15 @@ type BeaconRefused struct {
 	More int
 }
 
-func (Activated) event()     {}
-func (Refused) event()       {}
-func (NotKept) event()       {}
-func (TrustChanged) event()  {}
-func (Proven) event()        {}
-func (Behind) event()        {}
-func (BeaconRefused) event() {}
+// BeaconsNotKept says that what was proven could not be written to disk: after a
+// restart it would look older. It is told once until it succeeds again.
+type BeaconsNotKept struct{ Err error }
+
+func (BeaconsNotKept) event() {}
+func (Activated) event()      {}
+func (Refused) event()        {}
+func (NotKept) event()        {}
+func (TrustChanged) event()   {}
+func (Proven) event()         {}
+func (Behind) event()         {}
+func (BeaconRefused) event()  {}

@@ -70,7 +70,7 @@ func (k *keep) trust(t *bundles.Trust) error {
 	if err != nil {
 		return err
 	}
-	if err := writeFile(path, raw); err != nil {
+	if err := writeFile(path, raw, true); err != nil {
 		return policy.Errorf(policy.Exhausted, "version of the trust file cannot be remembered: %w", err)
 	}
 	return nil
@@ -97,7 +97,7 @@ func (k *keep) write(signed *bundles.Signed, packed []byte) error {
 		return nil
 	}
 	sealed := bundles.Sealed{Note: signed.Note(), Packed: packed}
-	return writeFile(k.path(signed.Release().Namespace), sealed.Append(nil))
+	return writeFile(k.path(signed.Release().Namespace), sealed.Append(nil), true)
 }
 
 func (k *keep) path(n policy.Namespace) string {
@@ -146,9 +146,10 @@ func (k *keep) read(n policy.Namespace, limits bundles.Limits) (bundles.Sealed, 
 	return bundles.ParseSealed(raw)
 }
 
-// writeFile replaces a file so that a crash leaves the old one or the new one:
-// a new file, synced, renamed over it, and the rename synced.
-func writeFile(path string, content []byte) (err error) {
+// writeFile replaces a file so that a crash of the process leaves the old one or
+// the new one: a new file, renamed over it. If it is to be durable, both are
+// synced, so that a crash of the machine leaves one of them, too.
+func writeFile(path string, content []byte, durable bool) (err error) {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, filepath.Base(path)+".tmp*")
 	if err != nil {
@@ -162,14 +163,19 @@ func writeFile(path string, content []byte) (err error) {
 	if _, err := f.Write(content); err != nil {
 		return err
 	}
-	if err := f.Sync(); err != nil {
-		return err
+	if durable {
+		if err := f.Sync(); err != nil {
+			return err
+		}
 	}
 	if err := os.Rename(f.Name(), path); err != nil {
 		return err
 	}
 	if err := f.Close(); err != nil {
 		return fmt.Errorf("close %s: %w", path, err)
+	}
+	if !durable {
+		return nil
 	}
 	return syncDir(dir)
 }

@@ -60,11 +60,17 @@ type Live struct {
 	refused map[policy.Namespace]error
 	beats   map[policy.Namespace]beat
 	beacons Beacons
-	muted   map[policy.Namespace]muted
-	turns   map[policy.Namespace]*sync.Mutex // see turn
-	synced  bool
+	// beatsChanged is true if beats are not what was written to disk last.
+	beatsChanged bool
+	muted        map[policy.Namespace]muted
+	turns        map[policy.Namespace]*sync.Mutex // see turn
+	synced       bool
 
 	snapshot atomic.Pointer[Snapshot]
+
+	keeping     sync.Mutex // one writer of beacons at a time; it guards what follows
+	keptBeacons time.Time
+	keptErr     error
 }
 
 // held is a release that was verified and compiled.
@@ -123,6 +129,7 @@ func New(ctx context.Context, config Config) (*Live, error) {
 		l.tell(Refused{Err: fmt.Errorf("trust file kept on disk: %w", stopped)})
 	}
 	l.swap()
+	l.loadBeacons()
 	return l, l.load(ctx)
 }
 
@@ -184,7 +191,10 @@ type Candidate struct {
 	packed  []byte
 	trust   *bundles.Trust
 	arrived time.Time
-	proven  *taken // the beacon that named it as the head before it came
+	// fromDisk is true for one that was kept.
+	fromDisk bool
+	// proven is the beacon that named it as the head before it came.
+	proven *taken
 }
 
 // Signed returns the verified release.
@@ -310,7 +320,7 @@ func (l *Live) Activate(c *Candidate) error {
 	if err := l.activate(c); err != nil {
 		return err
 	}
-	l.activated(c, false)
+	l.activated(c)
 	if notKept != nil {
 		l.tell(NotKept{Version: c.signed.Version(), Err: notKept})
 	}
@@ -325,8 +335,8 @@ func (l *Live) mayHold(c *Candidate) error {
 }
 
 // activated tells that a candidate decides.
-func (l *Live) activated(c *Candidate, fromDisk bool) {
-	l.tell(Activated{Version: c.signed.Version(), Bundle: c.signed.Release().Bundle, FromDisk: fromDisk, Took: l.config.Now().Sub(c.arrived)})
+func (l *Live) activated(c *Candidate) {
+	l.tell(Activated{Version: c.signed.Version(), Bundle: c.signed.Release().Bundle, FromDisk: c.fromDisk, Took: l.config.Now().Sub(c.arrived)})
 	if c.proven != nil {
 		l.tell(Proven{Version: c.signed.Version(), Time: c.proven.beacon.Time()})
 	}
@@ -362,7 +372,7 @@ func (l *Live) hold(c *Candidate) error {
 	n := c.signed.Release().Namespace
 	delete(l.dropped, n)
 	h := &held{signed: c.signed, program: c.program, since: l.config.Now(), proof: l.prove(c.signed.Version())}
-	if t := h.proof.Load(); t != nil && t.head == c.signed.Version() {
+	if t := h.proof.Load(); t != nil && t.head == c.signed.Version() && !c.fromDisk {
 		h.proven, c.proven = true, t
 	}
 	l.held[n] = h

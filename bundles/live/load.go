@@ -39,7 +39,7 @@ func (l *Live) load(ctx context.Context) error {
 }
 
 func (l *Live) loadOne(ctx context.Context, n policy.Namespace) {
-	c := &Candidate{arrived: l.config.Now(), trust: l.Trust()}
+	c := &Candidate{arrived: l.config.Now(), trust: l.Trust(), fromDisk: true}
 	err := func() error {
 		sealed, err := l.keep.read(n, l.config.Bundles)
 		if err != nil {
@@ -62,7 +62,7 @@ func (l *Live) loadOne(ctx context.Context, n policy.Namespace) {
 		l.refuse(n, fmt.Errorf("release kept on disk: %w", err))
 		return
 	}
-	l.activated(c, true)
+	l.activated(c)
 }
 
 // SetTrust puts another trust file in force: every release that is held is

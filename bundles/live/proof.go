@@ -83,6 +83,7 @@ func (l *Live) prove(v policy.Version) *proof {
 // reprove forgets the beacons that the trust file in force does not open, and
 // those of namespaces that are not followed any more. l.mu must be held.
 func (l *Live) reprove(followed func(policy.Namespace) bool) {
+	l.beatsChanged = true
 	for n, b := range l.beats {
 		if !followed(n) {
 			delete(l.beats, n)

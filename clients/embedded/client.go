@@ -202,6 +202,7 @@ func (c *Client) offer(ctx context.Context, note []byte, fetch func(context.Cont
 func (c *Client) Close() {
 	c.stop()
 	c.work.Wait()
+	c.live.Close()
 }
 
 // Authorize decides one request by the newest releases, or hands out the

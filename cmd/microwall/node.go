@@ -96,6 +96,7 @@ func startNode(ctx context.Context, f serveFlags, o *observer, run func(func(con
 	if err != nil {
 		return nil, err
 	}
+	n.closers = append(n.closers, state.Close)
 	o.registry.MustRegister(ages{state})
 	follow := newFollowing(config, state, trustChanged, o)
 	if f.natsURL == "" {

@@ -122,6 +122,8 @@ func (o *observer) live(e live.Event) {
 			level = slog.LevelError
 		}
 		o.log.Log(context.Background(), level, "beacon refused; what was proven before grows older", "namespace", e.Namespace, "more", e.More, "error", e.Err)
+	case live.BeaconsNotKept:
+		o.log.Warn("beacons could not be kept on disk: make room, or what decides looks older after a restart", "error", e.Err)
 	case live.TrustChanged:
 		o.log.Info("trust file taken over", "version", e.Version, "dropped", e.Dropped)
 		for _, n := range e.Dropped {
