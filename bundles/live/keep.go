@@ -70,7 +70,7 @@ func (k *keep) trust(t *bundles.Trust) error {
 	if err != nil {
 		return err
 	}
-	if err := writeFile(path, raw, true); err != nil {
+	if err := writeFile(path, raw); err != nil {
 		return policy.Errorf(policy.Exhausted, "version of the trust file cannot be remembered: %w", err)
 	}
 	return nil
@@ -97,7 +97,7 @@ func (k *keep) write(signed *bundles.Signed, packed []byte) error {
 		return nil
 	}
 	sealed := bundles.Sealed{Note: signed.Note(), Packed: packed}
-	return writeFile(k.path(signed.Release().Namespace), sealed.Append(nil), true)
+	return writeFile(k.path(signed.Release().Namespace), sealed.Append(nil))
 }
 
 func (k *keep) path(n policy.Namespace) string {
@@ -146,10 +146,13 @@ func (k *keep) read(n policy.Namespace, limits bundles.Limits) (bundles.Sealed, 
 	return bundles.ParseSealed(raw)
 }
 
-// writeFile replaces a file so that a crash of the process leaves the old one or
-// the new one: a new file, renamed over it. If it is to be durable, both are
-// synced, so that a crash of the machine leaves one of them, too.
-func writeFile(path string, content []byte, durable bool) (err error) {
+// writeFile replaces a file so that a crash leaves the old one or the new one:
+// a new file, synced, renamed over it, and the rename synced.
+func writeFile(path string, content []byte) error { return replaceFile(path, content, true) }
+
+// replaceFile does so for a crash of the process. Only if it is to be durable is
+// it synced, so that a crash of the machine leaves one of them, too.
+func replaceFile(path string, content []byte, durable bool) (err error) {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, filepath.Base(path)+".tmp*")
 	if err != nil {
