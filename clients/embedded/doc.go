@@ -7,4 +7,8 @@
 // NATS server to hear of releases. It believes nothing else: neither NATS, nor
 // the PDP that stored a release there, nor its own disk. Without NATS it decides
 // on by what it holds; it starts by what is on disk.
+//
+// How old that may be, without a beacon that proves it to be the newest, its
+// authors and the trust file say. Past that a decision names what is stale, or
+// is a denial: see policy.Decision.Stale.
 package embedded

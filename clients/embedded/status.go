@@ -13,6 +13,9 @@ type Status struct {
 	TrustVersion uint64
 	// Namespaces that are held, guardrails among them, sorted.
 	Namespaces []live.Status
+	// Beacons counts those that were taken and ignored. What they prove is in
+	// Namespaces.
+	Beacons live.Beacons
 	// Cache counts hits and misses.
 	Cache cache.Stats
 }
@@ -26,6 +29,7 @@ func (c *Client) Status() Status {
 		Connected:    conn != nil && conn.IsConnected(),
 		TrustVersion: c.live.Trust().Version(),
 		Namespaces:   c.live.Status(),
+		Beacons:      c.live.Beacons(),
 		Cache:        c.cache.Stats(),
 	}
 }
