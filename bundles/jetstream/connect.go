@@ -5,7 +5,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"math/rand/v2"
+	"net"
 	neturl "net/url"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -20,14 +23,27 @@ type ConnectOptions struct {
 	// Credentials of the principal that connects. Zero shows none, and is what
 	// brokers take that only this machine reaches.
 	Credentials Credentials
-	// TLS, if not nil, is insisted on: a broker without TLS is refused. Nil
-	// uses TLS where the broker or the URL asks for it, with the system's roots.
+	// TLS, if not nil, is insisted on: a broker without TLS is refused. So it is
+	// if a URL begins with tls://. Nil takes the system's roots.
 	TLS *tls.Config
+	// Plaintext lets the connection leave this machine without TLS, in a mesh
+	// that encrypts. Whoever is on the way could take the connection over: read
+	// policies, and do in the broker what this principal may do there.
+	Plaintext bool
 	// InProcess, if not nil, is a broker inside this process: it is spoken to
 	// without the network, and without TLS, whatever the URL.
 	InProcess nats.InProcessConnProvider
 	// Events is told about the connection; nil tells nobody.
 	Events func(Event)
+}
+
+// Check refuses, with an error of kind [policy.BadRequest], what [Connect] would
+// refuse for reasons of safety. It connects to nobody.
+func (o ConnectOptions) Check(url string) error {
+	if o.InProcess != nil || o.TLS != nil || asksForTLS(url) || o.Plaintext || !leavesMachine(url) {
+		return nil
+	}
+	return policy.Errorf(policy.BadRequest, "the connection to NATS would leave this machine without TLS; write tls://HOST:PORT for each server, or allow plaintext in a mesh that encrypts")
 }
 
 // Connect connects to the broker at url (a comma separates several of one
@@ -40,6 +56,9 @@ type ConnectOptions struct {
 // published while there is no connection fails at once, instead of reaching the
 // broker when its author has already been told that it did not.
 func Connect(ctx context.Context, url string, o ConnectOptions) (*nats.Conn, error) {
+	if err := o.Check(url); err != nil {
+		return nil, err
+	}
 	if o.Name == "" {
 		o.Name = "microwall"
 	}
@@ -75,6 +94,8 @@ func Connect(ctx context.Context, url string, o ConnectOptions) (*nats.Conn, err
 	}
 	if o.TLS != nil {
 		options = append(options, nats.Secure(o.TLS.Clone()))
+	} else if asksForTLS(url) {
+		options = append(options, nats.Secure())
 	}
 
 	type result struct {
@@ -104,6 +125,34 @@ func Connect(ctx context.Context, url string, o ConnectOptions) (*nats.Conn, err
 		}()
 		return nil, policy.Errorf(policy.Unavailable, "gave up connecting to NATS: %w", context.Cause(ctx))
 	}
+}
+
+// servers are the URLs in a list with commas between, those that can be read.
+func servers(list string) (all []*neturl.URL) {
+	for one := range strings.SplitSeq(list, ",") {
+		one = strings.TrimSpace(one)
+		if !strings.Contains(one, "://") {
+			one = "nats://" + one
+		}
+		if u, err := neturl.Parse(one); err == nil {
+			all = append(all, u)
+		}
+	}
+	return all
+}
+
+// asksForTLS reports whether one of the URLs has a scheme of TLS.
+func asksForTLS(list string) bool {
+	return slices.ContainsFunc(servers(list), func(u *neturl.URL) bool { return u.Scheme == "tls" || u.Scheme == "wss" })
+}
+
+// leavesMachine reports whether one of the URLs is of another machine. Names
+// other than localhost are not looked up.
+func leavesMachine(list string) bool {
+	return slices.ContainsFunc(servers(list), func(u *neturl.URL) bool {
+		ip := net.ParseIP(u.Hostname())
+		return u.Hostname() != "localhost" && u.Hostname() != "" && (ip == nil || !ip.IsLoopback())
+	})
 }
 
 // backoff returns how long to wait after the nth failure in a row, counted from

@@ -43,8 +43,14 @@ func newCredentials(principal string, pair nkeys.KeyPair) (Credentials, error) {
 	return Credentials{principal: principal, public: public, pair: pair}, nil
 }
 
-// Principal is whose they are; "" if they are nobody's.
-func (c Credentials) Principal() string { return c.principal }
+// Principal is whose they are: the name in the subjects that are its own. It is
+// "anonymous" for who shows none.
+func (c Credentials) Principal() string {
+	if c.pair == nil {
+		return anonymousName
+	}
+	return c.principal
+}
 
 // Key is the public half of the key, which the broker is told.
 func (c Credentials) Key() string { return c.public }

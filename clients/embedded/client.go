@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"context"
+	"crypto/tls"
 	"slices"
 	"sync"
 	"time"
@@ -22,6 +23,15 @@ type Config struct {
 	// NATS is the URL of the NATS server, or several of one cluster with
 	// commas between.
 	NATS string
+	// Credentials is the file by which NATS knows this client, as `microwall
+	// nats-config` makes it. "" shows none, and is for a NATS server that only
+	// this machine reaches.
+	Credentials string
+	// TLS, if not nil, is insisted on. Nil takes the system's roots where NATS
+	// has tls:// URLs. Beyond this machine one of the two is needed, or
+	// Plaintext, in a mesh that encrypts.
+	TLS       *tls.Config
+	Plaintext bool
 	// TrustFile is the path of trust.yaml. It is read again when it changes. It
 	// is where this client begins: newer versions that were pushed, signed by the
 	// roots of the one before, take its place.
@@ -34,6 +44,8 @@ type Config struct {
 	Dir string
 	// Limits on requests.
 	Limits policy.Limits
+	// Bundles limits releases. Zero fields have their defaults.
+	Bundles bundles.Limits
 	// Policy limits evaluations.
 	Policy rego.Options
 	// Cache bounds the decision cache.
@@ -49,6 +61,7 @@ type Config struct {
 // Client decides in-process. It is safe for concurrent use.
 type Client struct {
 	config Config
+	broker jetstream.ConnectOptions
 	live   *live.Live
 	cache  *cache.Cache
 	keys   sync.Pool
@@ -80,6 +93,16 @@ func New(ctx context.Context, config Config) (*Client, error) {
 	if config.Now == nil {
 		config.Now = time.Now
 	}
+	broker := jetstream.ConnectOptions{Name: "microwall-embedded", TLS: config.TLS, Plaintext: config.Plaintext, Events: config.OnNATS}
+	if err := broker.Check(config.NATS); err != nil {
+		return nil, err
+	}
+	if config.Credentials != "" {
+		var err error
+		if broker.Credentials, err = jetstream.LoadCredentials(config.Credentials); err != nil {
+			return nil, err
+		}
+	}
 	seen := filewatch.Look(config.TrustFile)
 	trust, err := bundles.LoadTrust(config.TrustFile)
 	if err != nil {
@@ -87,7 +110,7 @@ func New(ctx context.Context, config Config) (*Client, error) {
 	}
 	trustChanged := make(chan struct{}, 1)
 	state, err := live.New(ctx, live.Config{
-		Trust: trust, Namespaces: config.Namespaces, Dir: config.Dir,
+		Trust: trust, Namespaces: config.Namespaces, Dir: config.Dir, Bundles: config.Bundles,
 		Policy: config.Policy, Events: tellTrust(config.OnRelease, trustChanged), Now: config.Now,
 	})
 	if err != nil {
@@ -95,7 +118,7 @@ func New(ctx context.Context, config Config) (*Client, error) {
 	}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	c := &Client{
-		config: config, live: state, cache: cache.New(config.Cache), stop: stop, synced: make(chan struct{}), trustChanged: trustChanged,
+		config: config, broker: broker, live: state, cache: cache.New(config.Cache), stop: stop, synced: make(chan struct{}), trustChanged: trustChanged,
 		keys: sync.Pool{New: func() any { return new([]byte) }},
 	}
 	failed := make(chan error, 1)
@@ -132,7 +155,7 @@ func (c *Client) complete() bool {
 
 // follow brings releases from NATS until ctx ends.
 func (c *Client) follow(ctx context.Context) error {
-	conn, err := jetstream.Connect(ctx, c.config.NATS, jetstream.ConnectOptions{Name: "microwall-embedded", Events: c.config.OnNATS})
+	conn, err := jetstream.Connect(ctx, c.config.NATS, c.broker)
 	if err != nil {
 		return err
 	}
@@ -158,7 +181,7 @@ func (c *Client) follow(ctx context.Context) error {
 // followThese follows namespaces until others are to be followed or ctx ends.
 func (c *Client) followThese(ctx context.Context, conn *nats.Conn, these []policy.Namespace) error {
 	f, err := jetstream.NewFollower(jetstream.FollowConfig{
-		Conn: conn, Domain: c.live.Trust().Domain(), Namespaces: these, Offer: c.offer, Events: c.config.OnNATS,
+		Conn: conn, Domain: c.live.Trust().Domain(), Namespaces: these, Offer: c.offer, MaxPacked: c.config.Bundles.Packed, Events: c.config.OnNATS,
 	})
 	if err != nil {
 		return err

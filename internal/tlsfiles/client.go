@@ -14,14 +14,18 @@ type ClientConfig struct {
 	// Cert and Key are the client's own certificate and its key; both "" shows
 	// none.
 	Cert, Key string
+	// Flags begins the names of the flags in errors: "nats-" makes --nats-ca of
+	// --ca.
+	Flags string
 }
 
 // Client returns a configuration of what the files hold now. Whoever connects
 // sets its ServerName. Errors are of kind policy.BadRequest and name the flag.
 func Client(c ClientConfig) (*tls.Config, error) {
 	config := &tls.Config{MinVersion: minVersion}
+	caFlag, certFlag, keyFlag := "--"+c.Flags+"ca", "--"+c.Flags+"cert", "--"+c.Flags+"cert-key"
 	if c.CA != "" {
-		ca := file{"--ca", c.CA}
+		ca := file{caFlag, c.CA}
 		raw, err := ca.read()
 		if err != nil {
 			return nil, err
@@ -34,11 +38,11 @@ func Client(c ClientConfig) (*tls.Config, error) {
 	case c.Cert == "" && c.Key == "":
 		return config, nil
 	case c.Cert == "":
-		return nil, policy.Errorf(policy.BadRequest, "--cert-key is set but --cert is not; a client certificate needs both")
+		return nil, policy.Errorf(policy.BadRequest, "%s is set but %s is not; a client certificate needs both", keyFlag, certFlag)
 	case c.Key == "":
-		return nil, policy.Errorf(policy.BadRequest, "--cert is set but --cert-key is not; a client certificate needs both")
+		return nil, policy.Errorf(policy.BadRequest, "%s is set but %s is not; a client certificate needs both", certFlag, keyFlag)
 	}
-	cert, key := file{"--cert", c.Cert}, file{"--cert-key", c.Key}
+	cert, key := file{certFlag, c.Cert}, file{keyFlag, c.Key}
 	rawCert, err := cert.read()
 	if err != nil {
 		return nil, err
