@@ -8,10 +8,12 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/microwall/microwall/bundles/jetstream"
 	"github.com/microwall/microwall/bundles/live"
 	"github.com/microwall/microwall/clients/embedded"
 	"github.com/microwall/microwall/clients/remote"
@@ -25,6 +27,7 @@ type authorizeFlags struct {
 	clientFlags
 	output
 	nats, trust               string
+	broker                    natsFlags
 	bundle                    string
 	guardrails                []string
 	namespace                 string
@@ -55,7 +58,9 @@ Exit code 0 if it is allowed, 1 if it is denied, 2 if there is no decision; with
       --subject workload:spiffe://boutique.example/ns/default/sa/frontend \
       --resource grpc:hipstershop.CartService
   microwall authorize --namespace boutique.cart --format json < request.json
-  microwall authorize --bundle policies/cart --guardrail policies/guardrails < request.json`,
+  microwall authorize --bundle policies/cart --guardrail policies/guardrails < request.json
+  microwall authorize --nats tls://nats.example.com:4222 --nats-creds cart-1.nkey \
+      --namespace boutique.cart < request.json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := f.check(); err != nil {
@@ -73,6 +78,7 @@ Exit code 0 if it is allowed, 1 if it is denied, 2 if there is no decision; with
 	trustFlag(cmd, w, &f.trust)
 	fs := cmd.Flags()
 	fs.StringVar(&f.nats, "nats", "", "decide here, by the releases on this NATS server")
+	f.broker.add(fs, "with --nats: ")
 	fs.StringVar(&f.bundle, "bundle", "", "decide here, by the policy in this folder")
 	fs.StringArrayVar(&f.guardrails, "guardrail", nil, "with --bundle: folder with guardrails that bind it; may be repeated")
 	fs.StringVar(&f.namespace, "namespace", "", "namespace that decides (default with --bundle: as its .manifest says)")
@@ -96,12 +102,17 @@ func (f *authorizeFlags) checkDoors(given func(flag string) bool) error {
 		excluded  []string
 	}{
 		{"bundle", "--bundle decides here, by a folder", append(pdp, "nats", "trust")},
-		{"nats", "--nats decides here, by the releases on NATS", pdp},
+		{"nats", "--nats decides here, by the releases on NATS", []string{"server", "ca", "cert", "cert-key"}},
 	} {
 		for _, flag := range door.excluded {
 			if given(door.flag) && given(flag) {
 				return policy.Errorf(policy.BadRequest, "%s; drop one of --%s and --%s", door.why, door.flag, flag)
 			}
+		}
+	}
+	for _, flag := range natsFlagNames {
+		if given(flag) && f.nats == "" {
+			return policy.Errorf(policy.BadRequest, "--%s goes with --nats: it is for the connection to NATS", flag)
 		}
 	}
 	if given("trust") && f.nats == "" {
@@ -223,9 +234,25 @@ func (f *authorizeFlags) open(ctx context.Context, r *policy.Request) (policy.Au
 		if _, err := policy.ParseNamespace(string(r.Namespace)); err != nil {
 			return nil, nil, err
 		}
-		c, err := embedded.New(ctx, embedded.Config{NATS: f.nats, TrustFile: f.trust, Namespaces: []policy.Namespace{r.Namespace}})
+		secure, err := f.broker.tls()
+		if err != nil {
+			return nil, nil, err
+		}
+		var last atomic.Pointer[error]
+		c, err := embedded.New(ctx, embedded.Config{
+			NATS: f.nats, Credentials: f.broker.creds, TLS: secure, Plaintext: f.dial.Plaintext,
+			TrustFile: f.trust, Namespaces: []policy.Namespace{r.Namespace},
+			OnNATS: func(e jetstream.Event) {
+				if e, ok := e.(jetstream.BrokerError); ok {
+					last.Store(&e.Err)
+				}
+			},
+		})
 		switch {
 		case errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil: // without a disk to speak of
+			if why := last.Load(); why != nil {
+				return nil, nil, policy.Errorf(policy.Unavailable, "NATS at %s did not hand out the releases of %s within %s: %w; see that it runs there, and who may read them (--nats-creds)", f.nats, r.Namespace, f.timeout, *why)
+			}
 			return nil, nil, policy.Errorf(policy.Unavailable, "NATS at %s was not reached within %s; see that it runs there, or allow more with --timeout", f.nats, f.timeout)
 		case err != nil:
 			return nil, nil, err

@@ -17,6 +17,7 @@ func commands(w world) []*cobra.Command {
 		newPush(w),
 		newCosign(w),
 		newServe(w),
+		newNATSConfig(w),
 		newKeygen(w),
 		newExplain(w),
 		newCheck(w),

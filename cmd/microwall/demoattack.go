@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -27,7 +28,17 @@ func (s *story) attack(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close()
-	broker, err := jetstream.Connect(ctx, s.world.nats, jetstream.ConnectOptions{Name: "attacker"})
+	refused := make(chan error, 100)
+	anybody, err := s.world.connectNATS(ctx, jetstream.Credentials{}, refused)
+	if err != nil {
+		return err
+	}
+	defer anybody.Close()
+	stolen, err := jetstream.LoadCredentials(s.world.creds(thief))
+	if err != nil {
+		return err
+	}
+	broker, err := s.world.connectNATS(ctx, stolen, nil)
 	if err != nil {
 		return err
 	}
@@ -39,10 +50,19 @@ func (s *story) attack(ctx context.Context) error {
 	for _, a := range attempts {
 		err := pushRaw(ctx, conn, a.note, a.packed)
 		s.claim(err != nil, "%s, pushed: %s", a.what, status.Convert(err).Message())
+		if err := publishRaw(ctx, anybody, a.note, a.packed); err != nil {
+			return err
+		}
+		select {
+		case err := <-refused:
+			s.claim(errors.Is(err, nats.ErrPermissionViolation), "published on NATS, as if it were the head of boutique.cart: NATS refuses it")
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 		if err := publishRaw(ctx, broker, a.note, a.packed); err != nil {
 			return err
 		}
-		s.say("         and published on NATS, as if it were the head of boutique.cart")
+		s.say("         and published with a PDP's stolen credentials, which NATS lets through")
 	}
 	// A release that is good overtakes what was forged: when it is there, the
 	// clients have looked at the forgeries.
@@ -130,6 +150,19 @@ func pushRaw(ctx context.Context, conn *grpc.ClientConn, signed, packed []byte) 
 	_ = stream.Send(&microwallv1.PushRequest{Part: &microwallv1.PushRequest_Chunk{Chunk: packed}})
 	_, err = stream.CloseAndRecv()
 	return err
+}
+
+// connectNATS connects to NATS. What it refuses goes to refused, if that is not
+// nil.
+func (w *boutiqueWorld) connectNATS(ctx context.Context, creds jetstream.Credentials, refused chan<- error) (*nats.Conn, error) {
+	return jetstream.Connect(ctx, w.nats, jetstream.ConnectOptions{Name: "attacker", Credentials: creds, Events: func(e jetstream.Event) {
+		if e, ok := e.(jetstream.BrokerError); ok && refused != nil {
+			select {
+			case refused <- e.Err:
+			default: // more than anybody waits for
+			}
+		}
+	}})
 }
 
 // publishRaw writes a head where clients listen, as somebody can who reaches

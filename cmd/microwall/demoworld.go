@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/microwall/microwall/bundles"
+	"github.com/microwall/microwall/bundles/jetstream"
 	"github.com/microwall/microwall/examples/boutique"
 )
 
@@ -56,15 +57,54 @@ func (w *boutiqueWorld) setUp(g boutique.CallGraph) error {
 			return err
 		}
 	}
+	if err := w.setUpNATS(g.Guardrail); err != nil {
+		return err
+	}
 	w.trust = filepath.Join(w.dir, "trust.yaml")
 	text := "domain: " + g.Guardrail + "\nversion: 1\nepoch: 1\nkeys:\n" + keys.String() + "namespaces:\n" + namespaces.String()
 	return os.WriteFile(w.trust, []byte(text), 0o600)
 }
 
+// thief is the principal whose credentials the attacker of the demo has stolen:
+// a replica of the PDP, which may do everything on NATS.
+const thief = "stolen"
+
+// setUpNATS makes credentials for the PDP, and for one whose are stolen. Everybody
+// else on this machine may read.
+func (w *boutiqueWorld) setUpNATS(domain string) error {
+	nobody, err := jetstream.NewCredentials("nobody")
+	if err != nil {
+		return err
+	}
+	accounts := jetstream.Accounts{Domain: domain, Anonymous: nobody.Key()}
+	for _, name := range []string{"pdp", thief} {
+		creds, err := jetstream.NewCredentials(name)
+		if err != nil {
+			return err
+		}
+		if err := creds.Write(w.creds(name)); err != nil {
+			return err
+		}
+		accounts.Users = append(accounts.Users, jetstream.User{Principal: jetstream.Principal{Name: name, Kind: jetstream.PDP}, Key: creds.Key()})
+	}
+	config, err := accounts.Config()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(w.natsConfig(), config, 0o600)
+}
+
+func (w *boutiqueWorld) creds(principal string) string {
+	return filepath.Join(w.dir, "keys", principal+".nkey")
+}
+
+func (w *boutiqueWorld) natsConfig() string { return filepath.Join(w.dir, "nats.conf") }
+
 // startServer starts the PDP, at any free ports the first time.
 func (w *boutiqueWorld) startServer(ctx context.Context) error {
 	p, err := startDemoProcess(ctx, "serve", "--log-format", "json", "--data-dir", filepath.Join(w.dir, "data"), "--trust", w.trust,
 		"--grpc-addr", orDefault(w.grpc, "127.0.0.1:0"), "--http-addr", orDefault(w.http, "127.0.0.1:0"),
+		"--nats-config", w.natsConfig(), "--nats-creds", w.creds("pdp"),
 		"--nats-addr", strings.TrimPrefix(orDefault(w.nats, "127.0.0.1:0"), "nats://"))
 	if err != nil {
 		return err

@@ -13,12 +13,12 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/nats-io/nats.go"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/microwall/microwall/bundles"
+	"github.com/microwall/microwall/bundles/jetstream"
 	"github.com/microwall/microwall/policy"
 	microwallv1 "github.com/microwall/microwall/proto/microwall/v1"
 )
@@ -142,13 +142,14 @@ func pushRawly(t testing.TB, conn *grpc.ClientConn, note, packed []byte) error {
 	return err
 }
 
-// Whoever reaches the broker can put another bundle behind a release's note.
+// Whoever has a PDP's credentials can put another bundle behind a release's note.
 // Nobody signs it again, nobody decides by it.
 func TestABundleThatTheBrokerExchangedIsNeitherSignedAgainNorDecides(t *testing.T) {
-	s := newSite(t)
+	args, stolen := insider(t)
+	s := newSite(t, args...)
 	s.push("center", "shop", neverForbidden, "released revision 1")
 	s.push("cart", "shop.cart", allowsGet, "released revision 1")
-	broker, err := nats.Connect(s.NATS)
+	broker, err := jetstream.Connect(t.Context(), s.NATS, jetstream.ConnectOptions{Credentials: stolen})
 	s.must(err)
 	defer broker.Close()
 	evil := bundles.Pack(s.Rego("allow := true").Tar())

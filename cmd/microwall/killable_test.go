@@ -36,6 +36,9 @@ type killable struct {
 	*testkit.Domain
 	t   *testing.T
 	dir string
+	// Arguments and credentials by which the test looks into the store.
+	args  []string
+	creds jetstream.Credentials
 
 	// The server that runs, and who talks to it.
 	server *serving
@@ -46,6 +49,7 @@ type killable struct {
 
 func newKillable(t *testing.T) *killable {
 	k := &killable{Domain: testkit.NewDomain(t), t: t, dir: t.TempDir()}
+	k.args, k.creds = insider(t)
 	k.start()
 	t.Cleanup(func() {
 		_ = k.ask.Close()
@@ -61,7 +65,7 @@ func (k *killable) start() {
 	if k.server != nil {
 		k.must(errors.Join(k.conn.Close(), k.ask.Close()))
 	}
-	server, err := startServing(k.dir, "--trust", k.TrustFile, "--data-dir", k.dir, "--decision-budget", "1m")
+	server, err := startServing(k.dir, append([]string{"--trust", k.TrustFile, "--data-dir", k.dir, "--decision-budget", "1m"}, k.args...)...)
 	k.must(err)
 	k.t.Cleanup(server.kill)
 	k.server = server
@@ -177,7 +181,7 @@ func (k *killable) history(n policy.Namespace) []*bundles.Signed {
 // broker connects to the server's NATS.
 func (k *killable) broker() *nats.Conn {
 	k.t.Helper()
-	conn, err := jetstream.Connect(k.t.Context(), k.server.NATS, jetstream.ConnectOptions{})
+	conn, err := jetstream.Connect(k.t.Context(), k.server.NATS, jetstream.ConnectOptions{Credentials: k.creds})
 	k.must(err)
 	return conn
 }

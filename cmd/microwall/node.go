@@ -2,13 +2,10 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,7 +14,6 @@ import (
 	"github.com/microwall/microwall/bundles/jetstream"
 	"github.com/microwall/microwall/bundles/live"
 	"github.com/microwall/microwall/internal/filewatch"
-	"github.com/microwall/microwall/internal/natsserver"
 	"github.com/microwall/microwall/pdp"
 	"github.com/microwall/microwall/policy"
 )
@@ -62,9 +58,13 @@ func startNode(ctx context.Context, f serveFlags, o *observer, run func(func(con
 			n.close()
 		}
 	}()
+	broker, err := f.brokerOptions(o)
+	if err != nil {
+		return nil, err
+	}
 	config := jetstream.StoreConfig{Domain: trust.Domain(), Replicas: f.replicas(), MaxBytes: f.store, Keep: f.keep, MaxPacked: f.bundles.Packed, Events: o.nats}
 	if f.natsURL == "" {
-		server, err := startNATS(ctx, f, o)
+		server, err := startNATS(ctx, f, trust.Domain(), &broker, o)
 		if err != nil {
 			return nil, err
 		}
@@ -75,7 +75,7 @@ func startNode(ctx context.Context, f serveFlags, o *observer, run func(func(con
 			config.MaxBytes = min(server.MaxBytes(), jetstream.DefaultMaxBytes)
 		}
 	}
-	config.Conn, err = jetstream.Connect(ctx, n.nats, jetstream.ConnectOptions{Name: "microwall-pdp", Events: o.nats})
+	config.Conn, err = jetstream.Connect(ctx, n.nats, broker)
 	if err != nil {
 		return nil, err
 	}
@@ -111,29 +111,6 @@ func startNode(ctx context.Context, f serveFlags, o *observer, run func(func(con
 	run(follow.run)
 	run(func(ctx context.Context) error { follow.watchTrust(ctx, f.trust, seen); return nil })
 	return n, nil
-}
-
-// startNATS runs the NATS server inside this process.
-func startNATS(ctx context.Context, f serveFlags, o *observer) (*natsserver.Server, error) {
-	host, portText, err := net.SplitHostPort(f.natsAddr)
-	if err != nil {
-		return nil, err
-	}
-	port, err := strconv.ParseUint(portText, 10, 16)
-	if err != nil {
-		return nil, err
-	}
-	config := natsserver.Config{Host: host, Port: int(port), StoreDir: filepath.Join(f.dataDir, "nats"), MaxBytes: f.store, Log: o.natsServer}
-	if port == 0 {
-		config.Port = natsserver.AnyPort
-	}
-	ctx, cancel := context.WithTimeout(ctx, natsStart)
-	defer cancel()
-	server, err := natsserver.Start(ctx, config)
-	if err != nil {
-		return nil, fmt.Errorf("--nats-addr %s, --data-dir %s: %w", f.natsAddr, f.dataDir, err)
-	}
-	return server, nil
 }
 
 // following brings what is released into a state.

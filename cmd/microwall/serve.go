@@ -29,7 +29,9 @@ import (
 type serveFlags struct {
 	grpcAddr, httpAddr        string
 	natsAddr, natsURL         string
+	natsConfig                string
 	natsReplicas              int
+	broker                    natsFlags
 	dataDir, trust            string
 	dir                       string
 	watch                     bool
@@ -71,7 +73,8 @@ With --dir it decides by a folder with one folder of policies a namespace,
 without NATS, keys or signatures: for development only.`,
 		Example: `  microwall serve
   microwall serve --dir policies --watch
-  microwall serve --nats nats://n1:4222,nats://n2:4222,nats://n3:4222
+  microwall serve --nats-config nats.conf --nats-creds pdp-1.nkey
+  microwall serve --nats tls://n1:4222,tls://n2:4222,tls://n3:4222 --nats-creds pdp-1.nkey
   microwall serve --grpc-addr 0.0.0.0:7070 --tls-cert tls.crt --tls-key tls.key --client-ca ca.crt`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -84,14 +87,16 @@ without NATS, keys or signatures: for development only.`,
 	fs := cmd.Flags()
 	fs.StringVar(&f.grpcAddr, "grpc-addr", defaultGRPC, "address of the gRPC API")
 	fs.StringVar(&f.httpAddr, "http-addr", defaultHTTP, "address of /healthz, /readyz and /metrics")
-	fs.StringVar(&f.natsAddr, "nats-addr", defaultNATS, "address of the NATS server inside this process")
+	fs.StringVar(&f.natsAddr, "nats-addr", "", "address of the NATS server inside this process (default that of --nats-config, or "+defaultNATS+")")
 	fs.StringVar(&f.natsURL, "nats", "", "URL of NATS servers that run elsewhere, instead of one inside this process; a comma separates those of a cluster")
+	fs.StringVar(&f.natsConfig, "nats-config", "", "who may connect to the NATS server inside this process, and how: a file as `microwall nats-config` writes it (default: whoever is on this machine may read)")
+	f.broker.add(fs, "with --nats or --nats-config: ")
 	fs.IntVar(&f.natsReplicas, "nats-replicas", 0, "with --nats: how many servers of a cluster hold each release, 1, 3 or 5; raises what is there, never lowers it (default 3 if --nats names three servers or more, else 1)")
 	fs.StringVar(&f.dataDir, "data-dir", defaultDataDir, "folder of releases and of the NATS server's streams")
 	fs.StringVar(&f.trust, "trust", "", "trust file (default trust.yaml in --data-dir)")
 	fs.StringVar(&f.dir, "dir", "", "development: decide by this folder, one folder a namespace, unsigned")
 	fs.BoolVar(&f.watch, "watch", false, "with --dir: take changes over as they are saved")
-	fs.BoolVar(&f.allowPlaintext, "allow-plaintext", false, "let gRPC leave loopback without TLS, for a mesh that encrypts")
+	fs.BoolVar(&f.allowPlaintext, "allow-plaintext", false, "let gRPC, and the connection to NATS, leave loopback without TLS, for a mesh that encrypts")
 	fs.StringVar(&f.tlsCert, "tls-cert", "", "certificate of the gRPC API, read again when it changes")
 	fs.StringVar(&f.tlsKey, "tls-key", "", "key of the certificate")
 	fs.StringVar(&f.clientCA, "client-ca", "", "ask clients for a certificate that one of these CAs has signed")
@@ -116,12 +121,12 @@ without NATS, keys or signatures: for development only.`,
 // tells which are on the command line: one that would do nothing is refused, as
 // whoever gave it believes that it does something.
 func (f *serveFlags) check(given func(flag string) bool) error {
-	for _, a := range []struct{ flag, addr string }{{"--grpc-addr", f.grpcAddr}, {"--http-addr", f.httpAddr}, {"--nats-addr", f.natsAddr}} {
+	for _, a := range []struct{ flag, addr string }{{"--grpc-addr", f.grpcAddr}, {"--http-addr", f.httpAddr}, {"--nats-addr", orDefault(f.natsAddr, defaultNATS)}} {
 		if err := checkAddr(a.flag, a.addr); err != nil {
 			return err
 		}
 	}
-	for _, flag := range []string{"nats", "nats-addr", "nats-replicas", "trust", "data-dir", "max-bundle-packed", "max-bundle-unpacked", "max-store", "keep"} {
+	for _, flag := range []string{"nats", "nats-addr", "nats-config", "nats-creds", "nats-ca", "nats-cert", "nats-cert-key", "nats-replicas", "trust", "data-dir", "max-bundle-packed", "max-bundle-unpacked", "max-store", "keep"} {
 		if f.dir != "" && given(flag) {
 			return policy.Errorf(policy.BadRequest, "--dir decides by unsigned folders, without NATS, trust and releases; drop one of --dir and --%s", flag)
 		}
@@ -129,6 +134,14 @@ func (f *serveFlags) check(given func(flag string) bool) error {
 	switch {
 	case f.watch && f.dir == "":
 		return policy.Errorf(policy.BadRequest, "--watch goes with --dir: without it releases come by push")
+	case given("nats") && given("nats-config"):
+		return policy.Errorf(policy.BadRequest, "--nats uses servers that run elsewhere, --nats-config is for one inside this process; drop one of them, and run nats-server by that file elsewhere")
+	case f.natsConfig != "" && f.broker.creds == "":
+		return policy.Errorf(policy.BadRequest, "--nats-config lets in nobody without credentials; pass those of a principal of kind pdp with --nats-creds")
+	case f.broker.creds != "" && f.natsConfig == "" && f.natsURL == "":
+		return policy.Errorf(policy.BadRequest, "--nats-creds goes with --nats or --nats-config; without them this process has the only key of the NATS server inside it")
+	case f.natsURL == "" && (f.broker.ca != "" || f.broker.cert != "" || f.broker.certKey != ""):
+		return policy.Errorf(policy.BadRequest, "--nats-ca, --nats-cert and --nats-cert-key go with --nats: the NATS server inside this process is not reached over a network")
 	case given("nats") && given("nats-addr"):
 		return policy.Errorf(policy.BadRequest, "--nats uses servers that run elsewhere, --nats-addr is for one inside this process; drop one of them")
 	case given("keep") && (f.keep < jetstream.MinKeep || f.keep > jetstream.MaxKeep):
@@ -145,8 +158,8 @@ func (f *serveFlags) check(given func(flag string) bool) error {
 		return policy.Errorf(policy.BadRequest, "--log-format is %q; it is text or json", f.logFormat)
 	case !isLoopback(f.grpcAddr) && f.tlsCert == "" && !f.allowPlaintext:
 		return policy.Errorf(policy.BadRequest, "--grpc-addr %s leaves this machine without TLS: anybody on the way could change decisions; pass --tls-cert and --tls-key, or --allow-plaintext behind a mesh that encrypts", f.grpcAddr)
-	case !isLoopback(f.natsAddr) && f.dir == "" && f.natsURL == "":
-		return policy.Errorf(policy.BadRequest, "--nats-addr %s leaves this machine; the NATS server inside this process has neither TLS nor accounts: keep it on loopback, or run NATS yourself and pass --nats", f.natsAddr)
+	case f.natsAddr != "" && !isLoopback(f.natsAddr) && f.natsConfig == "":
+		return policy.Errorf(policy.BadRequest, "--nats-addr %s leaves this machine; the NATS server inside this process then needs TLS, and must know who connects: `microwall nats-config` makes both, pass it with --nats-config", f.natsAddr)
 	}
 	for flag, value := range map[string]int64{
 		"--max-request-bytes": int64(f.limits.RequestBytes), "--max-batch": int64(f.limits.BatchItems), "--max-call-path": int64(f.limits.CallPath),

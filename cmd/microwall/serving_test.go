@@ -7,12 +7,16 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"syscall"
+	"testing"
 	"time"
+
+	"github.com/microwall/microwall/bundles/jetstream"
 )
 
 // patience bounds every wait of a test for what must come.
@@ -157,4 +161,30 @@ func (p *serving) kill() {
 		return // it is not ours to kill
 	}
 	<-p.ended
+}
+
+// insider returns arguments by which a server takes, besides everybody on this
+// machine who reads, one who has a PDP's credentials: an attacker who stole them,
+// or a test that looks into the store.
+func insider(t testing.TB) (args []string, creds jetstream.Credentials) {
+	t.Helper()
+	dir := t.TempDir()
+	made := func(name string) jetstream.Credentials {
+		c, err := jetstream.NewCredentials(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	own, nobody := made("pdp-1"), made("nobody")
+	creds = made("insider")
+	config, err := jetstream.Accounts{Domain: "shop", Anonymous: nobody.Key(), Users: []jetstream.User{
+		{Principal: jetstream.Principal{Name: "pdp-1", Kind: jetstream.PDP}, Key: own.Key()},
+		{Principal: jetstream.Principal{Name: "insider", Kind: jetstream.PDP}, Key: creds.Key()},
+	}}.Config()
+	conf, nkey := filepath.Join(dir, "nats.conf"), filepath.Join(dir, "pdp-1.nkey")
+	if err = errors.Join(err, own.Write(nkey), os.WriteFile(conf, config, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	return []string{"--nats-config", conf, "--nats-creds", nkey}, creds
 }
