@@ -69,6 +69,14 @@ func NewReleases(config ReleasesConfig) *Releases {
 	return &Releases{config: config, slots: make(chan struct{}, config.Pushes), arrive: make(chan struct{}, config.Receiving)}
 }
 
+// Receipt is what an author is told of a release that was taken.
+type Receipt struct {
+	// Version that is the head now.
+	Version policy.Version
+	// Warnings say what will keep a later push from being taken.
+	Warnings []string
+}
+
 // Push takes a signed release. Its signatures, its epoch and its place after
 // the head are checked before fetch is asked for a byte of the bundle; then the
 // bundle is verified, compiled and its tests are run; then it is made durable.
@@ -80,15 +88,44 @@ func NewReleases(config ReleasesConfig) *Releases {
 // not compile or its tests fail, policy.Exhausted if it is over a limit or the
 // store is full. After any error the head is what it was, unless the error is
 // policy.Unavailable or ctx's: then the caller reads the head to find out.
-func (r *Releases) Push(ctx context.Context, note []byte, fetch live.Fetch) (policy.Version, error) {
+func (r *Releases) Push(ctx context.Context, note []byte, fetch live.Fetch) (Receipt, error) {
 	start := r.config.Now()
 	signed, err := r.push(ctx, note, fetch)
 	if err != nil {
 		r.config.Events(PushRefused{Namespace: claimed(signed, err), Err: err})
-		return policy.Version{}, err
+		return Receipt{}, err
 	}
 	r.config.Events(Pushed{Version: signed.Version(), Signers: signed.Signers(), Took: r.config.Now().Sub(start)})
-	return signed.Version(), nil
+	return Receipt{Version: signed.Version(), Warnings: r.warnings(ctx)}, nil
+}
+
+// fullFrom is how full the store may be before authors are told, in percent;
+// fillTimeout is how long one of them waits to be told.
+const (
+	fullFrom    = 80
+	fillTimeout = time.Second
+)
+
+// warnings are what an author should know who has released. The release is there
+// in any case, so that a store that cannot be asked is no reason for an error.
+func (r *Releases) warnings(ctx context.Context) []string {
+	store, err := r.store()
+	if err != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, fillTimeout)
+	defer cancel()
+	streams, err := store.Filled(ctx)
+	if err != nil {
+		return nil
+	}
+	var all []string
+	for _, s := range streams {
+		if percent := s.Bytes * 100 / s.Max; percent >= fullFrom {
+			all = append(all, fmt.Sprintf("the stream %s on NATS is %d %% full (%d of %d bytes); when it is full no release is taken: raise its bound (microwall serve --max-store), or keep fewer releases (--keep)", s.Stream, percent, s.Bytes, s.Max))
+		}
+	}
+	return all
 }
 
 func (r *Releases) store() (*jetstream.Store, error) {

@@ -144,7 +144,7 @@ func refused(what string, err error) error {
 	case errors.Is(err, js.ErrJetStreamNotEnabled), errors.Is(err, js.ErrJetStreamNotEnabledForAccount):
 		return policy.Errorf(policy.Unavailable, "%s: %w; turn JetStream on in the broker and in this account", what, err)
 	case full(err):
-		return policy.Errorf(policy.Exhausted, "%s: the broker's storage is full (%w); raise its bound, or remove what is not needed, and push again", what, err)
+		return policy.Errorf(policy.Exhausted, "%s: the broker's storage is full (%w); raise its bound (microwall serve --max-store), or keep fewer releases (--keep), and push again", what, err)
 	case errors.Is(err, nats.ErrMaxPayload):
 		return policy.Errorf(policy.Exhausted, "%s: %w; the broker must take messages of 1 MiB (max_payload)", what, err)
 	}

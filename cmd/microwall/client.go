@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os/user"
@@ -216,12 +217,13 @@ type released struct {
 	Digest    policy.Digest    `json:"digest"`
 	Bundle    policy.Digest    `json:"bundle"`
 	Unchanged bool             `json:"unchanged"`
+	Warnings  []string         `json:"warnings,omitempty"`
 }
 
 func (f *releaseFlags) print(w world, result pap.Result) error {
 	r := result.Release.Release()
 	if f.format == formatJSON {
-		return writeJSON(w.stdout, released{r.Namespace, r.Epoch, r.Revision, result.Release.Digest(), r.Bundle, result.Unchanged})
+		return writeJSON(w.stdout, released{r.Namespace, r.Epoch, r.Revision, result.Release.Digest(), r.Bundle, result.Unchanged, result.Warnings})
 	}
 	verb := "released"
 	switch {
@@ -231,5 +233,10 @@ func (f *releaseFlags) print(w world, result pap.Result) error {
 		verb = "retired by"
 	}
 	_, err := fmt.Fprintf(w.stdout, "%s: %s revision %d (epoch %d)\nrelease %s\nbundle  %s\n", r.Namespace, verb, r.Revision, r.Epoch, result.Release.Digest(), r.Bundle)
+	for _, text := range result.Warnings {
+		// Not among what a script reads of the release.
+		_, warnErr := fmt.Fprintf(w.stderr, "microwall: warning: %s\n", visible(text))
+		err = errors.Join(err, warnErr)
+	}
 	return err
 }

@@ -59,6 +59,9 @@ type Result struct {
 	// Unchanged is true if the head said the same before, so that there was
 	// nothing to release.
 	Unchanged bool
+	// Warnings are what the server says will keep a later push from being
+	// taken. They come with an answer; one that got lost has none.
+	Warnings []string
 }
 
 // attempts bounds how often a push is sent whose fate could not be found out.
@@ -158,8 +161,9 @@ func (c *Client) whole(signedNote []byte) (*bundles.Signed, error) {
 func (c *Client) deliver(ctx context.Context, base, next *bundles.Signed, packed []byte) (Result, error) {
 	var err error
 	for range attempts {
-		if err = c.send(ctx, next.Note(), packed); err == nil {
-			return Result{Release: next}, nil
+		var warnings []string
+		if warnings, err = c.send(ctx, next.Note(), packed); err == nil {
+			return Result{Release: next, Warnings: warnings}, nil
 		}
 		switch policy.KindOf(err) {
 		case policy.Conflict, policy.Unavailable, policy.Internal:
@@ -202,16 +206,20 @@ func describe(s *bundles.Signed) string {
 	return text
 }
 
-// chunkSize of a bundle on its way.
-const chunkSize = 256 << 10
+const (
+	// chunkSize of a bundle on its way.
+	chunkSize = 256 << 10
+	// maxWarnings is how many of a server's warnings are passed on.
+	maxWarnings = 8
+)
 
 // send hands over a release and its bundle once.
-func (c *Client) send(ctx context.Context, signedNote, packed []byte) error {
+func (c *Client) send(ctx context.Context, signedNote, packed []byte) (warnings []string, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends the stream if this returns early
 	stream, err := c.policies.Push(ctx)
 	if err != nil {
-		return wire.Error(c.server, err)
+		return nil, wire.Error(c.server, err)
 	}
 	err = stream.Send(&microwallv1.PushRequest{Part: &microwallv1.PushRequest_Release{Release: signedNote}})
 	for len(packed) > 0 && err == nil {
@@ -221,10 +229,18 @@ func (c *Client) send(ctx context.Context, signedNote, packed []byte) error {
 	}
 	// io.EOF means that the server has answered already; the answer says why.
 	if err != nil && !errors.Is(err, io.EOF) {
-		return wire.Error(c.server, err)
+		return nil, wire.Error(c.server, err)
 	}
-	_, err = stream.CloseAndRecv()
-	return wire.Error(c.server, err)
+	answer, err := stream.CloseAndRecv()
+	if err != nil {
+		return nil, wire.Error(c.server, err)
+	}
+	for _, text := range answer.GetWarnings() {
+		if len(warnings) < maxWarnings {
+			warnings = append(warnings, wire.Message(text))
+		}
+	}
+	return warnings, nil
 }
 
 // Head returns the verified head of a namespace, nil if it has none, or only one
@@ -307,7 +323,11 @@ func (c *Client) Restore(ctx context.Context, d Draft, epoch, revision uint64, l
 	if r.Retired() {
 		return Draft{}, policy.Errorf(policy.BadRequest, "release %d retired %s; to do that again: microwall retire %s", revision, d.Namespace, d.Namespace)
 	}
-	if d.Bundle, err = c.Bundle(ctx, old, limits); err != nil {
+	d.Bundle, err = c.Bundle(ctx, old, limits)
+	switch {
+	case policy.KindOf(err) == policy.NotFound && err != nil:
+		return Draft{}, policy.Errorf(policy.NotFound, "bundle of release %d of %s is not kept any more (%w); %s", revision, d.Namespace, err, pushInstead(r.Source))
+	case err != nil:
 		return Draft{}, err
 	}
 	d.MaxStaleness, d.WhenStale = r.MaxStaleness, r.WhenStale
@@ -315,6 +335,15 @@ func (c *Client) Restore(ctx context.Context, d Draft, epoch, revision uint64, l
 		d.Source = r.Source
 	}
 	return d, nil
+}
+
+// pushInstead says how to get back what cannot be rolled back to. The source is
+// that of the release, "" if it is not known.
+func pushInstead(source string) string {
+	if source == "" {
+		return "push the commit instead that the release named as its source, as your repository or the log of your CI tells: microwall push DIR --source COMMIT"
+	}
+	return fmt.Sprintf("push its source instead, which is %s: microwall push DIR --source %s", source, source)
 }
 
 // Bundle fetches the bundle of a verified release, which must not be a
@@ -337,15 +366,24 @@ func (c *Client) find(ctx context.Context, n policy.Namespace, epoch, revision u
 	if err != nil {
 		return nil, err
 	}
+	newest := uint64(0) // of those that it may be
 	for _, e := range all {
 		if e.Signed == nil {
 			continue
 		}
-		if r := e.Signed.Release(); r.Revision == revision && (epoch == 0 || r.Epoch == epoch) {
+		r := e.Signed.Release()
+		switch {
+		case epoch != 0 && r.Epoch != epoch:
+		case r.Revision == revision:
 			return e.Signed, nil
+		default:
+			newest = max(newest, r.Revision)
 		}
 	}
-	return nil, policy.Errorf(policy.NotFound, "release %d of %s is not kept any more, or does not verify; push the commit that it was made from instead (`microwall history %s` lists what is kept)", revision, n, n)
+	if newest != 0 && revision > newest {
+		return nil, policy.Errorf(policy.NotFound, "there is no release %d of %s, the newest is %d; `microwall history %s` lists them", revision, n, newest, n)
+	}
+	return nil, policy.Errorf(policy.NotFound, "release %d of %s is not kept any more, or does not verify (`microwall history %s` lists what is kept); %s", revision, n, n, pushInstead(""))
 }
 
 // bundle fetches the packed bundle of a release.

@@ -51,11 +51,11 @@ func (p *policies) Push(stream grpc.ClientStreamingServer[microwallv1.PushReques
 	if len(note) == 0 {
 		return policy.Errorf(policy.BadRequest, "the first message of a push carries the signed release")
 	}
-	version, err := releases.Push(stream.Context(), note, func(context.Context) ([]byte, error) { return p.receive(stream) })
+	receipt, err := releases.Push(stream.Context(), note, func(context.Context) ([]byte, error) { return p.receive(stream) })
 	if err != nil {
 		return err
 	}
-	return stream.SendAndClose(&microwallv1.PushResponse{Version: wire.VersionProto(version)})
+	return stream.SendAndClose(&microwallv1.PushResponse{Version: wire.VersionProto(receipt.Version), Warnings: receipt.Warnings})
 }
 
 // receive takes the chunks of a bundle, growing with what really arrives.

@@ -115,7 +115,10 @@ func (*PushRequest_Chunk) isPushRequest_Part() {}
 type PushResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// version that was released.
-	Version       *Version `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	Version *Version `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// warnings are for whoever pushed, in words: what will keep a later push
+	// from being taken, and what to do about it.
+	Warnings      []string `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -153,6 +156,13 @@ func (*PushResponse) Descriptor() ([]byte, []int) {
 func (x *PushResponse) GetVersion() *Version {
 	if x != nil {
 		return x.Version
+	}
+	return nil
+}
+
+func (x *PushResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
 	}
 	return nil
 }
@@ -812,9 +822,10 @@ const file_microwall_v1_policy_proto_rawDesc = "" +
 	"\vPushRequest\x12\x1a\n" +
 	"\arelease\x18\x01 \x01(\fH\x00R\arelease\x12\x16\n" +
 	"\x05chunk\x18\x02 \x01(\fH\x00R\x05chunkB\x06\n" +
-	"\x04part\"?\n" +
+	"\x04part\"[\n" +
 	"\fPushResponse\x12/\n" +
-	"\aversion\x18\x01 \x01(\v2\x15.microwall.v1.VersionR\aversion\"b\n" +
+	"\aversion\x18\x01 \x01(\v2\x15.microwall.v1.VersionR\aversion\x12\x1a\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"b\n" +
 	"\x10GetBundleRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1a\n" +
