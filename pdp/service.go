@@ -23,6 +23,9 @@ type Config struct {
 	// Queue is how many requests may wait for their turn; more are refused at
 	// once. Zero is 4,096.
 	Queue int
+	// Watches is how many watches there are at once; more are refused at once.
+	// Zero is 10,000.
+	Watches int
 	// Events is told of every decision; nil tells nobody.
 	Events func(Event)
 	// Now is the clock; nil is time.Now.
@@ -35,6 +38,7 @@ type Service struct {
 	config  Config
 	slots   chan struct{}
 	waiting atomic.Int64
+	watches atomic.Int64
 }
 
 var _ policy.Authorizer = (*Service)(nil)
@@ -46,6 +50,9 @@ func New(config Config) *Service {
 	}
 	if config.Queue == 0 {
 		config.Queue = 4096
+	}
+	if config.Watches == 0 {
+		config.Watches = 10_000
 	}
 	if config.Now == nil {
 		config.Now = time.Now

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"sync/atomic"
 
 	"github.com/microwall/microwall/bundles"
 	"github.com/microwall/microwall/policy"
@@ -61,10 +60,10 @@ type Folder struct {
 	policy rego.Options
 	events func(Event)
 
-	mu       sync.Mutex // one reload at a time
-	units    map[policy.Namespace]unit
-	names    map[string]policy.Namespace // by folder
-	snapshot atomic.Pointer[Snapshot]
+	mu    sync.Mutex // one reload at a time
+	units map[policy.Namespace]unit
+	names map[string]policy.Namespace // by folder
+	newest
 }
 
 // OpenFolder returns the state of dir after its first [Folder.Reload]. Events
@@ -74,12 +73,9 @@ func OpenFolder(ctx context.Context, dir string, o rego.Options, events func(Eve
 		events = func(Event) {}
 	}
 	f := &Folder{dir: dir, policy: o, events: events, names: make(map[string]policy.Namespace)}
-	f.snapshot.Store(localSnapshot(nil, nil, nil))
+	f.replace(localSnapshot(nil, nil, nil))
 	return f, f.Reload(ctx)
 }
-
-// Snapshot returns what decides now.
-func (f *Folder) Snapshot() *Snapshot { return f.snapshot.Load() }
 
 // Reload reads the folders again. One that does not compile is an event and
 // keeps deciding as it last did; one that is gone decides no more. The error is
@@ -117,7 +113,7 @@ func (f *Folder) Reload(ctx context.Context) error {
 		}
 	}
 	f.units = units
-	f.snapshot.Store(localSnapshot(units, guardrails, faults))
+	f.replace(localSnapshot(units, guardrails, faults))
 	return nil
 }
 

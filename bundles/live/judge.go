@@ -61,3 +61,33 @@ func (p *Path) stale(d policy.Decision, now time.Time) policy.Decision {
 	d.Stale = stale
 	return d
 }
+
+// Proof says for how long one version is believed.
+type Proof struct {
+	Version policy.Version
+	// Time at which it was the newest, as the newest beacon says; zero if none
+	// does.
+	Time time.Time
+	// MaxStaleness is how long after that it is believed, and WhenStale what
+	// happens then. Zero: it never becomes stale.
+	MaxStaleness time.Duration
+	WhenStale    bundles.WhenStale
+}
+
+// Proofs returns for how long each of [Path.Versions] is believed. A beacon
+// changes what they say, without another snapshot.
+func (p *Path) Proofs() []Proof {
+	all := make([]Proof, len(p.versions))
+	for i, v := range p.versions {
+		all[i].Version = v
+		if len(p.limits) == 0 {
+			continue
+		}
+		l := &p.limits[i] // all on a path can become stale, or none
+		all[i].MaxStaleness, all[i].WhenStale = l.most, l.when
+		if t := l.proof.Load(); t != nil {
+			all[i].Time = t.beacon.Time()
+		}
+	}
+	return all
+}

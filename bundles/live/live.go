@@ -8,7 +8,6 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -66,7 +65,7 @@ type Live struct {
 	turns        map[policy.Namespace]*sync.Mutex // see turn
 	synced       bool
 
-	snapshot atomic.Pointer[Snapshot]
+	newest
 
 	keeping     sync.Mutex // one writer of beacons at a time; it guards what follows
 	keptBeacons time.Time
@@ -132,9 +131,6 @@ func New(ctx context.Context, config Config) (*Live, error) {
 	l.loadBeacons()
 	return l, l.load(ctx)
 }
-
-// Snapshot returns what decides now. It never blocks.
-func (l *Live) Snapshot() *Snapshot { return l.snapshot.Load() }
 
 // Limits returns the limits on bundles that are taken.
 func (l *Live) Limits() bundles.Limits { return l.config.Bundles }
@@ -408,7 +404,7 @@ func (l *Live) swap() {
 	refused := maps.Clone(l.refused)
 	synced, domain, wanted := l.synced, l.trust.Domain(), l.config.Namespaces
 	decides := func(n policy.Namespace) bool { return wanted == nil || slices.Contains(wanted, n) }
-	l.snapshot.Store(newSnapshot(units, decides, l.trust.Guardrails, func(n policy.Namespace) error {
+	l.replace(newSnapshot(units, decides, l.trust.Guardrails, func(n policy.Namespace) error {
 		switch {
 		case n.Domain() != domain:
 			return policy.Errorf(policy.NotFound, "namespace %s is not in the domain %s that is decided here", n, domain)

@@ -3,6 +3,7 @@ package live
 import (
 	"cmp"
 	"slices"
+	"sync/atomic"
 
 	"github.com/microwall/microwall/policy"
 	"github.com/microwall/microwall/policy/rego"
@@ -14,6 +15,26 @@ type Snapshot struct {
 	paths map[policy.Namespace]*Path
 	// missing explains a namespace that has no path.
 	missing func(policy.Namespace) error
+	// superseded is closed when another takes its place; nil if none ever does.
+	superseded chan struct{}
+}
+
+// Superseded is closed once another snapshot has taken the place of s in its
+// source. It is nil for one that is its own source: that stays.
+func (s *Snapshot) Superseded() <-chan struct{} { return s.superseded }
+
+// newest is the snapshot that a source hands out.
+type newest struct{ p atomic.Pointer[Snapshot] }
+
+// Snapshot returns what decides now. It never blocks.
+func (n *newest) Snapshot() *Snapshot { return n.p.Load() }
+
+// replace puts another in its place.
+func (n *newest) replace(next *Snapshot) {
+	next.superseded = make(chan struct{})
+	if last := n.p.Swap(next); last != nil {
+		close(last.superseded)
+	}
 }
 
 // Source hands out the newest snapshot. It never blocks and never returns nil.

@@ -254,8 +254,9 @@ func serve(ctx context.Context, w world, f serveFlags) (err error) {
 	}
 	n = started
 
+	decide := pdp.New(pdp.Config{Source: n.source, Limits: f.limits, Queue: f.queue, Events: o.pdp})
 	config := grpcapi.Config{
-		Decide:   pdp.New(pdp.Config{Source: n.source, Limits: f.limits, Queue: f.queue, Events: o.pdp}),
+		Decide: decide, Watch: decide,
 		Releases: n.releases, Limits: f.limits, Bundles: f.bundles,
 		Credentials:        creds,
 		ClientCertificates: !isLoopback(f.grpcAddr),

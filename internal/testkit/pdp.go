@@ -81,7 +81,7 @@ func (d *Domain) StartPDP(url, dir string, change ...func(*pdp.ReleasesConfig)) 
 	}
 	p := &PDP{Addr: listener.Addr().String(), Live: state, Store: store, NATSConn: conn, Service: pdp.New(pdp.Config{Source: state})}
 	server := grpcapi.New(grpcapi.Config{
-		Decide:   p.Service,
+		Decide: p.Service, Watch: p.Service,
 		Releases: pdp.NewReleases(releases),
 	})
 	var work sync.WaitGroup

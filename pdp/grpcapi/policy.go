@@ -24,7 +24,9 @@ const (
 
 type policies struct {
 	microwallv1.UnimplementedPolicyServiceServer
-	releases *pdp.Releases // nil where folders decide
+	releases *pdp.Releases   // nil where folders decide
+	watch    *pdp.Service    // nil if nothing can be watched
+	stopping context.Context //nolint:containedctx // it is the server's life, which no call's context knows
 	limits   bundles.Limits
 	handOuts chan struct{} // one for each bundle that is handed out
 	timeout  time.Duration // of a hand-out

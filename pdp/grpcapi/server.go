@@ -29,6 +29,8 @@ type Config struct {
 	// Releases answers PolicyService; nil where folders decide, which take no
 	// releases.
 	Releases *pdp.Releases
+	// Watch answers PolicyService.Watch; nil answers it for nobody.
+	Watch *pdp.Service
 	// Limits on requests.
 	Limits policy.Limits
 	// Bundles limits what is pushed.
@@ -86,6 +88,8 @@ type CallFailed struct {
 type Server struct {
 	*grpc.Server
 	health *health.Server
+	// stop ends calls that would go on for ever.
+	stop context.CancelFunc
 }
 
 // New returns a server that is ready to [grpc.Server.Serve]. Its health is
@@ -108,11 +112,12 @@ func New(config Config) *Server {
 	if config.Credentials != nil {
 		options = append(options, grpc.Creds(config.Credentials))
 	}
-	s := &Server{Server: grpc.NewServer(options...), health: health.NewServer()}
+	stopping, stop := context.WithCancel(context.Background())
+	s := &Server{Server: grpc.NewServer(options...), health: health.NewServer(), stop: stop}
 	answers := &authorization{decide: config.Decide, limits: config.Limits}
 	s.RegisterService(answers.service(in, g), answers)
 	microwallv1.RegisterPolicyServiceServer(s.Server, &policies{
-		releases: config.Releases, limits: config.Bundles,
+		releases: config.Releases, limits: config.Bundles, watch: config.Watch, stopping: stopping,
 		handOuts: make(chan struct{}, config.HandOuts), timeout: config.HandOutTimeout,
 	})
 	healthv1.RegisterHealthServer(s.Server, s.health)
@@ -123,10 +128,11 @@ func New(config Config) *Server {
 	return s
 }
 
-// Shutdown says NOT_SERVING to whoever asks for health, finishes the calls that
-// were taken, and returns. If ctx ends first, what is left is cut off.
+// Shutdown says NOT_SERVING to whoever asks for health, ends watches, finishes
+// the other calls that were taken, and returns. If ctx ends first, what is left is cut off.
 func (s *Server) Shutdown(ctx context.Context) {
 	s.health.Shutdown()
+	s.stop()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -146,8 +152,14 @@ type guard struct{ config Config }
 
 var policyMethods = "/" + microwallv1.PolicyService_ServiceDesc.ServiceName + "/"
 
+// open reports whether everybody may call a method who may ask for decisions. A
+// watch tells nothing that they do not.
+func open(method string) bool {
+	return !strings.HasPrefix(method, policyMethods) || method == microwallv1.PolicyService_Watch_FullMethodName
+}
+
 func (g *guard) enter(ctx context.Context, method string) error {
-	if !g.config.ClientCertificates || !strings.HasPrefix(method, policyMethods) {
+	if !g.config.ClientCertificates || open(method) {
 		return nil
 	}
 	if p, ok := peer.FromContext(ctx); ok {

@@ -11,6 +11,8 @@ package microwallv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -814,11 +816,253 @@ func (x *GetTrustResponse) GetTrust() []byte {
 	return nil
 }
 
+// WatchRequest says what is to be watched.
+type WatchRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// namespaces, at least one and at most as many as a batch may have items.
+	Namespaces    []string `protobuf:"bytes,1,rep,name=namespaces,proto3" json:"namespaces,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchRequest) Reset() {
+	*x = WatchRequest{}
+	mi := &file_microwall_v1_policy_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRequest) ProtoMessage() {}
+
+func (x *WatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_microwall_v1_policy_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
+func (*WatchRequest) Descriptor() ([]byte, []int) {
+	return file_microwall_v1_policy_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *WatchRequest) GetNamespaces() []string {
+	if x != nil {
+		return x.Namespaces
+	}
+	return nil
+}
+
+// WatchResponse says what decides in one namespace. It takes the place of what
+// was said of that namespace before.
+type WatchResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// namespace that this is about.
+	Namespace string `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// path of what decides: guardrails from the outermost in, then the namespace.
+	// Empty beside an error.
+	Path []*Proof `protobuf:"bytes,2,rep,name=path,proto3" json:"path,omitempty"`
+	// error, if nothing decides: what Authorize would end with.
+	Error         *WatchError `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchResponse) Reset() {
+	*x = WatchResponse{}
+	mi := &file_microwall_v1_policy_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchResponse) ProtoMessage() {}
+
+func (x *WatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_microwall_v1_policy_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
+func (*WatchResponse) Descriptor() ([]byte, []int) {
+	return file_microwall_v1_policy_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *WatchResponse) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *WatchResponse) GetPath() []*Proof {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetError() *WatchError {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+// Proof says for how long one version is believed.
+type Proof struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// version that decides.
+	Version *Version `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// time at which it was the newest, as a beacon says; absent if none does.
+	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	// max_staleness is how long after that it is believed; absent if it never
+	// becomes stale.
+	MaxStaleness *durationpb.Duration `protobuf:"bytes,3,opt,name=max_staleness,json=maxStaleness,proto3" json:"max_staleness,omitempty"`
+	// deny_when_stale says what happens then: a denial, or else a decision that
+	// says that it is stale.
+	DenyWhenStale bool `protobuf:"varint,4,opt,name=deny_when_stale,json=denyWhenStale,proto3" json:"deny_when_stale,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Proof) Reset() {
+	*x = Proof{}
+	mi := &file_microwall_v1_policy_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Proof) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Proof) ProtoMessage() {}
+
+func (x *Proof) ProtoReflect() protoreflect.Message {
+	mi := &file_microwall_v1_policy_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Proof.ProtoReflect.Descriptor instead.
+func (*Proof) Descriptor() ([]byte, []int) {
+	return file_microwall_v1_policy_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Proof) GetVersion() *Version {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+func (x *Proof) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Proof) GetMaxStaleness() *durationpb.Duration {
+	if x != nil {
+		return x.MaxStaleness
+	}
+	return nil
+}
+
+func (x *Proof) GetDenyWhenStale() bool {
+	if x != nil {
+		return x.DenyWhenStale
+	}
+	return false
+}
+
+// WatchError says why nothing decides in a namespace.
+type WatchError struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// code is the gRPC status code that Authorize would end with.
+	Code int32 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
+	// message for a person.
+	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchError) Reset() {
+	*x = WatchError{}
+	mi := &file_microwall_v1_policy_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchError) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchError) ProtoMessage() {}
+
+func (x *WatchError) ProtoReflect() protoreflect.Message {
+	mi := &file_microwall_v1_policy_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchError.ProtoReflect.Descriptor instead.
+func (*WatchError) Descriptor() ([]byte, []int) {
+	return file_microwall_v1_policy_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *WatchError) GetCode() int32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *WatchError) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 var File_microwall_v1_policy_proto protoreflect.FileDescriptor
 
 const file_microwall_v1_policy_proto_rawDesc = "" +
 	"\n" +
-	"\x19microwall/v1/policy.proto\x12\fmicrowall.v1\x1a microwall/v1/authorization.proto\"I\n" +
+	"\x19microwall/v1/policy.proto\x12\fmicrowall.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a microwall/v1/authorization.proto\"I\n" +
 	"\vPushRequest\x12\x1a\n" +
 	"\arelease\x18\x01 \x01(\fH\x00R\arelease\x12\x16\n" +
 	"\x05chunk\x18\x02 \x01(\fH\x00R\x05chunkB\x06\n" +
@@ -860,7 +1104,24 @@ const file_microwall_v1_policy_proto_rawDesc = "" +
 	"\x0fGetTrustRequest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\"(\n" +
 	"\x10GetTrustResponse\x12\x14\n" +
-	"\x05trust\x18\x01 \x01(\fR\x05trust2\xbe\x04\n" +
+	"\x05trust\x18\x01 \x01(\fR\x05trust\".\n" +
+	"\fWatchRequest\x12\x1e\n" +
+	"\n" +
+	"namespaces\x18\x01 \x03(\tR\n" +
+	"namespaces\"\x86\x01\n" +
+	"\rWatchResponse\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12'\n" +
+	"\x04path\x18\x02 \x03(\v2\x13.microwall.v1.ProofR\x04path\x12.\n" +
+	"\x05error\x18\x03 \x01(\v2\x18.microwall.v1.WatchErrorR\x05error\"\xd0\x01\n" +
+	"\x05Proof\x12/\n" +
+	"\aversion\x18\x01 \x01(\v2\x15.microwall.v1.VersionR\aversion\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12>\n" +
+	"\rmax_staleness\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\fmaxStaleness\x12&\n" +
+	"\x0fdeny_when_stale\x18\x04 \x01(\bR\rdenyWhenStale\":\n" +
+	"\n" +
+	"WatchError\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage2\x82\x05\n" +
 	"\rPolicyService\x12?\n" +
 	"\x04Push\x12\x19.microwall.v1.PushRequest\x1a\x1a.microwall.v1.PushResponse(\x01\x12N\n" +
 	"\tGetBundle\x12\x1e.microwall.v1.GetBundleRequest\x1a\x1f.microwall.v1.GetBundleResponse0\x01\x12O\n" +
@@ -869,7 +1130,8 @@ const file_microwall_v1_policy_proto_rawDesc = "" +
 	"\fListReleases\x12!.microwall.v1.ListReleasesRequest\x1a\".microwall.v1.ListReleasesResponse\x12[\n" +
 	"\x0eListNamespaces\x12#.microwall.v1.ListNamespacesRequest\x1a$.microwall.v1.ListNamespacesResponse\x12L\n" +
 	"\tPushTrust\x12\x1e.microwall.v1.PushTrustRequest\x1a\x1f.microwall.v1.PushTrustResponse\x12I\n" +
-	"\bGetTrust\x12\x1d.microwall.v1.GetTrustRequest\x1a\x1e.microwall.v1.GetTrustResponseB?Z=github.com/microwall/microwall/proto/microwall/v1;microwallv1b\x06proto3"
+	"\bGetTrust\x12\x1d.microwall.v1.GetTrustRequest\x1a\x1e.microwall.v1.GetTrustResponse\x12B\n" +
+	"\x05Watch\x12\x1a.microwall.v1.WatchRequest\x1a\x1b.microwall.v1.WatchResponse0\x01B?Z=github.com/microwall/microwall/proto/microwall/v1;microwallv1b\x06proto3"
 
 var (
 	file_microwall_v1_policy_proto_rawDescOnce sync.Once
@@ -883,7 +1145,7 @@ func file_microwall_v1_policy_proto_rawDescGZIP() []byte {
 	return file_microwall_v1_policy_proto_rawDescData
 }
 
-var file_microwall_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_microwall_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_microwall_v1_policy_proto_goTypes = []any{
 	(*PushRequest)(nil),            // 0: microwall.v1.PushRequest
 	(*PushResponse)(nil),           // 1: microwall.v1.PushResponse
@@ -899,29 +1161,42 @@ var file_microwall_v1_policy_proto_goTypes = []any{
 	(*PushTrustResponse)(nil),      // 11: microwall.v1.PushTrustResponse
 	(*GetTrustRequest)(nil),        // 12: microwall.v1.GetTrustRequest
 	(*GetTrustResponse)(nil),       // 13: microwall.v1.GetTrustResponse
-	(*Version)(nil),                // 14: microwall.v1.Version
+	(*WatchRequest)(nil),           // 14: microwall.v1.WatchRequest
+	(*WatchResponse)(nil),          // 15: microwall.v1.WatchResponse
+	(*Proof)(nil),                  // 16: microwall.v1.Proof
+	(*WatchError)(nil),             // 17: microwall.v1.WatchError
+	(*Version)(nil),                // 18: microwall.v1.Version
+	(*timestamppb.Timestamp)(nil),  // 19: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 20: google.protobuf.Duration
 }
 var file_microwall_v1_policy_proto_depIdxs = []int32{
-	14, // 0: microwall.v1.PushResponse.version:type_name -> microwall.v1.Version
-	0,  // 1: microwall.v1.PolicyService.Push:input_type -> microwall.v1.PushRequest
-	2,  // 2: microwall.v1.PolicyService.GetBundle:input_type -> microwall.v1.GetBundleRequest
-	4,  // 3: microwall.v1.PolicyService.GetRelease:input_type -> microwall.v1.GetReleaseRequest
-	6,  // 4: microwall.v1.PolicyService.ListReleases:input_type -> microwall.v1.ListReleasesRequest
-	8,  // 5: microwall.v1.PolicyService.ListNamespaces:input_type -> microwall.v1.ListNamespacesRequest
-	10, // 6: microwall.v1.PolicyService.PushTrust:input_type -> microwall.v1.PushTrustRequest
-	12, // 7: microwall.v1.PolicyService.GetTrust:input_type -> microwall.v1.GetTrustRequest
-	1,  // 8: microwall.v1.PolicyService.Push:output_type -> microwall.v1.PushResponse
-	3,  // 9: microwall.v1.PolicyService.GetBundle:output_type -> microwall.v1.GetBundleResponse
-	5,  // 10: microwall.v1.PolicyService.GetRelease:output_type -> microwall.v1.GetReleaseResponse
-	7,  // 11: microwall.v1.PolicyService.ListReleases:output_type -> microwall.v1.ListReleasesResponse
-	9,  // 12: microwall.v1.PolicyService.ListNamespaces:output_type -> microwall.v1.ListNamespacesResponse
-	11, // 13: microwall.v1.PolicyService.PushTrust:output_type -> microwall.v1.PushTrustResponse
-	13, // 14: microwall.v1.PolicyService.GetTrust:output_type -> microwall.v1.GetTrustResponse
-	8,  // [8:15] is the sub-list for method output_type
-	1,  // [1:8] is the sub-list for method input_type
-	1,  // [1:1] is the sub-list for extension type_name
-	1,  // [1:1] is the sub-list for extension extendee
-	0,  // [0:1] is the sub-list for field type_name
+	18, // 0: microwall.v1.PushResponse.version:type_name -> microwall.v1.Version
+	16, // 1: microwall.v1.WatchResponse.path:type_name -> microwall.v1.Proof
+	17, // 2: microwall.v1.WatchResponse.error:type_name -> microwall.v1.WatchError
+	18, // 3: microwall.v1.Proof.version:type_name -> microwall.v1.Version
+	19, // 4: microwall.v1.Proof.time:type_name -> google.protobuf.Timestamp
+	20, // 5: microwall.v1.Proof.max_staleness:type_name -> google.protobuf.Duration
+	0,  // 6: microwall.v1.PolicyService.Push:input_type -> microwall.v1.PushRequest
+	2,  // 7: microwall.v1.PolicyService.GetBundle:input_type -> microwall.v1.GetBundleRequest
+	4,  // 8: microwall.v1.PolicyService.GetRelease:input_type -> microwall.v1.GetReleaseRequest
+	6,  // 9: microwall.v1.PolicyService.ListReleases:input_type -> microwall.v1.ListReleasesRequest
+	8,  // 10: microwall.v1.PolicyService.ListNamespaces:input_type -> microwall.v1.ListNamespacesRequest
+	10, // 11: microwall.v1.PolicyService.PushTrust:input_type -> microwall.v1.PushTrustRequest
+	12, // 12: microwall.v1.PolicyService.GetTrust:input_type -> microwall.v1.GetTrustRequest
+	14, // 13: microwall.v1.PolicyService.Watch:input_type -> microwall.v1.WatchRequest
+	1,  // 14: microwall.v1.PolicyService.Push:output_type -> microwall.v1.PushResponse
+	3,  // 15: microwall.v1.PolicyService.GetBundle:output_type -> microwall.v1.GetBundleResponse
+	5,  // 16: microwall.v1.PolicyService.GetRelease:output_type -> microwall.v1.GetReleaseResponse
+	7,  // 17: microwall.v1.PolicyService.ListReleases:output_type -> microwall.v1.ListReleasesResponse
+	9,  // 18: microwall.v1.PolicyService.ListNamespaces:output_type -> microwall.v1.ListNamespacesResponse
+	11, // 19: microwall.v1.PolicyService.PushTrust:output_type -> microwall.v1.PushTrustResponse
+	13, // 20: microwall.v1.PolicyService.GetTrust:output_type -> microwall.v1.GetTrustResponse
+	15, // 21: microwall.v1.PolicyService.Watch:output_type -> microwall.v1.WatchResponse
+	14, // [14:22] is the sub-list for method output_type
+	6,  // [6:14] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_microwall_v1_policy_proto_init() }
@@ -944,7 +1219,7 @@ func file_microwall_v1_policy_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_microwall_v1_policy_proto_rawDesc), len(file_microwall_v1_policy_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

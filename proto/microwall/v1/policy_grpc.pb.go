@@ -28,6 +28,7 @@ const (
 	PolicyService_ListNamespaces_FullMethodName = "/microwall.v1.PolicyService/ListNamespaces"
 	PolicyService_PushTrust_FullMethodName      = "/microwall.v1.PolicyService/PushTrust"
 	PolicyService_GetTrust_FullMethodName       = "/microwall.v1.PolicyService/GetTrust"
+	PolicyService_Watch_FullMethodName          = "/microwall.v1.PolicyService/Watch"
 )
 
 // PolicyServiceClient is the client API for PolicyService service.
@@ -61,6 +62,13 @@ type PolicyServiceClient interface {
 	// GetTrust hands out one version of the signed trust file. Whoever has the
 	// version before can verify it.
 	GetTrust(ctx context.Context, in *GetTrustRequest, opts ...grpc.CallOption) (*GetTrustResponse, error)
+	// Watch says what decides requests in some namespaces: of each at once, and
+	// again when that has changed, because of a release, a trust file or a
+	// beacon. It is for those who hold no connection to NATS. Of several changes
+	// that come quickly, or faster than the caller reads, only the last is told.
+	// UNAVAILABLE: the server stops, or the connection has become old; watch
+	// another. RESOURCE_EXHAUSTED: too many watch already.
+	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
 }
 
 type policyServiceClient struct {
@@ -153,6 +161,25 @@ func (c *policyServiceClient) GetTrust(ctx context.Context, in *GetTrustRequest,
 	return out, nil
 }
 
+func (c *policyServiceClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &PolicyService_ServiceDesc.Streams[2], PolicyService_Watch_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchRequest, WatchResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PolicyService_WatchClient = grpc.ServerStreamingClient[WatchResponse]
+
 // PolicyServiceServer is the server API for PolicyService service.
 // All implementations must embed UnimplementedPolicyServiceServer
 // for forward compatibility.
@@ -184,6 +211,13 @@ type PolicyServiceServer interface {
 	// GetTrust hands out one version of the signed trust file. Whoever has the
 	// version before can verify it.
 	GetTrust(context.Context, *GetTrustRequest) (*GetTrustResponse, error)
+	// Watch says what decides requests in some namespaces: of each at once, and
+	// again when that has changed, because of a release, a trust file or a
+	// beacon. It is for those who hold no connection to NATS. Of several changes
+	// that come quickly, or faster than the caller reads, only the last is told.
+	// UNAVAILABLE: the server stops, or the connection has become old; watch
+	// another. RESOURCE_EXHAUSTED: too many watch already.
+	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
 	mustEmbedUnimplementedPolicyServiceServer()
 }
 
@@ -214,6 +248,9 @@ func (UnimplementedPolicyServiceServer) PushTrust(context.Context, *PushTrustReq
 }
 func (UnimplementedPolicyServiceServer) GetTrust(context.Context, *GetTrustRequest) (*GetTrustResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetTrust not implemented")
+}
+func (UnimplementedPolicyServiceServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error {
+	return status.Error(codes.Unimplemented, "method Watch not implemented")
 }
 func (UnimplementedPolicyServiceServer) mustEmbedUnimplementedPolicyServiceServer() {}
 func (UnimplementedPolicyServiceServer) testEmbeddedByValue()                       {}
@@ -344,6 +381,17 @@ func _PolicyService_GetTrust_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PolicyService_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(PolicyServiceServer).Watch(m, &grpc.GenericServerStream[WatchRequest, WatchResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PolicyService_WatchServer = grpc.ServerStreamingServer[WatchResponse]
+
 // PolicyService_ServiceDesc is the grpc.ServiceDesc for PolicyService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -381,6 +429,11 @@ var PolicyService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "GetBundle",
 			Handler:       _PolicyService_GetBundle_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Watch",
+			Handler:       _PolicyService_Watch_Handler,
 			ServerStreams: true,
 		},
 	},

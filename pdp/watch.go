@@ -1,0 +1,70 @@
+package pdp
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/microwall/microwall/bundles/live"
+	"github.com/microwall/microwall/policy"
+)
+
+// beaconLook is how often a watch looks for beacons. They come every few
+// seconds, and whoever is told a second later believes a second less.
+const beaconLook = time.Second
+
+// State is what decides requests in one namespace.
+type State struct {
+	Namespace policy.Namespace
+	// Path of what decides: guardrails from the outermost in, then the
+	// namespace.
+	Path []live.Proof
+	// Err is why nothing does; then Path is empty.
+	Err error
+}
+
+func (s State) same(as State) bool {
+	return slices.Equal(s.Path, as.Path) && (s.Err == nil) == (as.Err == nil) && (s.Err == nil || s.Err.Error() == as.Err.Error())
+}
+
+// Watch tells what decides in each of some namespaces: at once, and again when
+// that has changed, until ctx ends or tell fails, and returns that error. While
+// tell runs, changes wait, and of several only the last is told. Too many
+// watches at once are policy.Exhausted.
+func (s *Service) Watch(ctx context.Context, namespaces []policy.Namespace, tell func(State) error) error {
+	if err := s.config.Limits.CheckBatch(len(namespaces)); err != nil {
+		return err
+	}
+	if s.watches.Add(1) > int64(s.config.Watches) {
+		s.watches.Add(-1)
+		return policy.Errorf(policy.Exhausted, "%d watch already; watch another PDP", s.config.Watches)
+	}
+	defer s.watches.Add(-1)
+	beacons := time.NewTicker(beaconLook)
+	defer beacons.Stop()
+	told := make(map[policy.Namespace]State, len(namespaces))
+	for {
+		snapshot := s.config.Source.Snapshot()
+		for _, n := range namespaces {
+			now := State{Namespace: n}
+			if path, err := snapshot.Path(n); err != nil {
+				now.Err = err
+			} else {
+				now.Path = path.Proofs()
+			}
+			if last, ok := told[n]; ok && now.same(last) {
+				continue
+			}
+			if err := tell(now); err != nil {
+				return err
+			}
+			told[n] = now
+		}
+		select {
+		case <-snapshot.Superseded():
+		case <-beacons.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
