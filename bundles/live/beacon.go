@@ -54,24 +54,26 @@ func (e *BeaconForkError) Unwrap() error {
 // that is not trusted; BadRequest is anything else.
 func (l *Live) Prove(note []byte) error {
 	now := l.config.Now() // when it came
-	trust := l.Trust()
-	b, err := trust.OpenBeacon(note)
-	if err == nil {
-		err = checkAhead(b, now)
-	}
-	var events []Event
-	if err == nil {
-		events, err = l.takeBeacon(b, trust, now)
-	} else {
-		l.mu.Lock()
-		events = l.refuseBeacon(nil, "", err, now)
-		l.mu.Unlock()
-	}
+	events, err := l.prove(note, now)
 	for _, e := range events {
 		l.tell(e)
 	}
 	l.keepBeacons(now, false)
 	return err
+}
+
+func (l *Live) prove(note []byte, now time.Time) ([]Event, error) {
+	trust := l.Trust()
+	b, err := trust.OpenBeacon(note)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err == nil && l.trust != trust { // it changed meanwhile
+		b, err = l.trust.OpenBeacon(note)
+	}
+	if err != nil {
+		return l.refuseBeacon(nil, "", err, now), err
+	}
+	return l.takeBeacon(b, now)
 }
 
 // checkAhead returns an error for a beacon from the future.
@@ -82,16 +84,10 @@ func checkAhead(b *bundles.SignedBeacon, now time.Time) error {
 	return nil
 }
 
-// takeBeacon takes what a beacon says that was opened by trust.
-func (l *Live) takeBeacon(b *bundles.SignedBeacon, trust *bundles.Trust, now time.Time) (events []Event, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.trust != trust { // it changed meanwhile
-		if b, err = l.trust.OpenBeacon(b.Note()); err != nil {
-			return l.refuseBeacon(nil, "", err, now), err
-		}
-	}
+// takeBeacon takes what a beacon says. l.mu must be held.
+func (l *Live) takeBeacon(b *bundles.SignedBeacon, now time.Time) (events []Event, _ error) {
 	wanted := l.followed()
+	ahead := checkAhead(b, now)
 	var behind, wrong []error // about the first, something can be done
 	spoken := 0
 	for _, head := range b.Heads() {
@@ -99,6 +95,12 @@ func (l *Live) takeBeacon(b *bundles.SignedBeacon, trust *bundles.Trust, now tim
 			continue
 		}
 		spoken++
+		if ahead != nil {
+			beat := l.beats[head.Namespace]
+			beat.err = ahead
+			l.beats[head.Namespace] = beat
+			continue
+		}
 		var err error
 		events, err = l.takeHead(events, b, head, now)
 		switch {
@@ -109,9 +111,12 @@ func (l *Live) takeBeacon(b *bundles.SignedBeacon, trust *bundles.Trust, now tim
 			wrong = append(wrong, err)
 		}
 	}
-	if spoken == 0 {
+	switch {
+	case spoken == 0:
 		err := policy.Errorf(policy.BadRequest, "beacon of %s speaks of no namespace that is followed here", b.Time().Format(time.RFC3339))
 		return l.refuseBeacon(events, "", err, now), err
+	case ahead != nil:
+		return l.refuseBeacon(events, "", ahead, now), ahead
 	}
 	return events, one(append(behind, wrong...))
 }
@@ -173,7 +178,8 @@ func (l *Live) takeHead(events []Event, b *bundles.SignedBeacon, head policy.Ver
 		}
 		return events, beat.err
 	}
-	if most, _ := l.trust.Staleness(h.signed.Release()); !h.proven || h.proof.Load().age(now) > most {
+	most, _ := l.trust.Staleness(h.signed.Release())
+	if stale := h.proof.Load().age(now) > most; !h.proven || stale && beat.last.age(now) <= most {
 		events = append(events, Proven{Version: head, Time: b.Time()})
 	}
 	h.proven = true

@@ -367,7 +367,7 @@ func (l *Live) hold(c *Candidate) error {
 	}
 	n := c.signed.Release().Namespace
 	delete(l.dropped, n)
-	h := &held{signed: c.signed, program: c.program, since: l.config.Now(), proof: l.prove(c.signed.Version())}
+	h := &held{signed: c.signed, program: c.program, since: l.config.Now(), proof: l.proofOf(c.signed.Version())}
 	if t := h.proof.Load(); t != nil && t.head == c.signed.Version() && !c.fromDisk {
 		h.proven, c.proven = true, t
 	}

@@ -112,7 +112,7 @@ func (l *Live) setTrust(t *bundles.Trust) (dropped []policy.Namespace, err error
 			dropped = append(dropped, n)
 			continue
 		}
-		l.held[n] = &held{signed: signed, program: h.program, since: h.since, proof: l.prove(signed.Version()), proven: h.proven}
+		l.held[n] = &held{signed: signed, program: h.program, since: h.since, proof: l.proofOf(signed.Version()), proven: h.proven}
 	}
 	slices.Sort(dropped)
 	l.rememberKept()

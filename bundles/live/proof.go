@@ -62,9 +62,9 @@ type beat struct {
 	err error
 }
 
-// prove returns the proof of a release that begins to decide: the newest
+// proofOf returns the proof of a release that begins to decide: the newest
 // beacon that covers it. l.mu must be held.
-func (l *Live) prove(v policy.Version) *proof {
+func (l *Live) proofOf(v policy.Version) *proof {
 	b := l.beats[v.Namespace]
 	switch {
 	case b.last.covers(v):

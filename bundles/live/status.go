@@ -39,12 +39,12 @@ type Status struct {
 	Stale bool
 }
 
-// Beacons counts beacons, each once for every namespace that it speaks of and
-// that is followed here.
+// Beacons counts what beacons said of namespaces that are followed here. One
+// that was not believed at all counts once.
 type Beacons struct {
-	// Taken were newer than those before.
+	// Taken was newer than what was said before.
 	Taken uint64
-	// Ignored were replayed, older than what is held, or not believed.
+	// Ignored was replayed, older than what is held, or not believed.
 	Ignored uint64
 }
 
@@ -55,8 +55,8 @@ func (l *Live) Beacons() Beacons {
 	return l.beacons
 }
 
-// Status returns every namespace that is held, or of which something was
-// refused, sorted.
+// Status returns every namespace that is held, of which something was refused,
+// or of which a beacon has named a head that is not held, sorted.
 func (l *Live) Status() []Status {
 	now := l.config.Now()
 	l.mu.Lock()
@@ -78,7 +78,12 @@ func (l *Live) Status() []Status {
 	}
 	for n, err := range l.refused {
 		if l.held[n] == nil {
-			all = append(all, Status{Namespace: n, Refused: err, Age: Forever})
+			all = append(all, Status{Namespace: n, Refused: err, Age: Forever, Unproven: l.beats[n].err})
+		}
+	}
+	for n, b := range l.beats {
+		if l.held[n] == nil && l.refused[n] == nil {
+			all = append(all, Status{Namespace: n, Age: Forever, Unproven: b.err})
 		}
 	}
 	slices.SortFunc(all, func(a, b Status) int { return cmp.Compare(a.Namespace, b.Namespace) })
