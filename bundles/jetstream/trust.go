@@ -236,7 +236,7 @@ func (f *TrustFollower) catchUp(ctx context.Context) (behind bool, err error) {
 			return false, policy.Errorf(policy.Unavailable, "version %d of the trust file cannot be asked for: %w", next, err)
 		}
 		if f.config.Offer(m.data) != nil || f.config.Version() < next {
-			return false, nil // Offer has said why; it is offered again on the next poll
+			return false, nil //nolint:nilerr // Offer has said why; it is offered again on the next poll
 		}
 	}
 }

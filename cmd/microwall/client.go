@@ -41,6 +41,23 @@ func (f *clientFlags) add(cmd *cobra.Command, w world) {
 
 func (f *clientFlags) connect() (*grpc.ClientConn, error) { return dial.Dial(f.dial) }
 
+// talk connects, and lets do talk to the PDP, within the command's time.
+func (f *clientFlags) talk(ctx context.Context, do func(context.Context, *grpc.ClientConn) error) error {
+	conn, err := f.connect()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(ctx, f.timeout)
+	defer cancel()
+	return do(ctx, conn)
+}
+
+// named reports whether a server was named.
+func (f *clientFlags) named(cmd *cobra.Command, w world) bool {
+	return cmd.Flags().Changed("server") || w.getenv("MICROWALL_SERVER") != ""
+}
+
 // trustFlag is where an author's or a client's trust file is.
 func trustFlag(cmd *cobra.Command, w world, to *string) {
 	path := orDefault(w.getenv("MICROWALL_TRUST"), filepath.Join(defaultDataDir, live.TrustFile))
@@ -153,20 +170,20 @@ func (f *releaseFlags) draft(w world, n policy.Namespace) (pap.Draft, error) {
 	return pap.Draft{Namespace: n, Signers: []note.Signer{signer}, Created: time.Now(), Author: author, Source: f.source}, nil
 }
 
-// online connects, and lets do talk to the PDP.
+// online connects, follows what was pushed of the trust file, and lets do talk to
+// the PDP.
 func (f *releaseFlags) online(ctx context.Context, do func(context.Context, *pap.Client) error) error {
 	trust, err := bundles.LoadTrust(f.trust)
 	if err != nil {
 		return err
 	}
-	conn, err := f.connect()
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	ctx, cancel := context.WithTimeout(ctx, f.timeout)
-	defer cancel()
-	return do(ctx, pap.New(conn, f.dial.Server, trust))
+	return f.talk(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
+		newest, _, err := pap.FollowTrust(ctx, conn, f.dial.Server, trust)
+		if err != nil {
+			return err
+		}
+		return do(ctx, pap.New(conn, f.dial.Server, newest))
+	})
 }
 
 // release completes a draft, releases or only signs it, and prints what came of

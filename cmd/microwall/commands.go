@@ -16,6 +16,8 @@ func commands(w world) []*cobra.Command {
 		newHistory(w),
 		newPush(w),
 		newCosign(w),
+		newCheckTrust(w),
+		newTrust(w),
 		newServe(w),
 		newNATSConfig(w),
 		newKeygen(w),

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/mod/sumdb/note"
+	"google.golang.org/grpc"
 
 	"github.com/microwall/microwall/bundles"
 	"github.com/microwall/microwall/bundles/live"
@@ -28,7 +29,7 @@ type cosignFlags struct {
 	output
 	keyFlag
 	trust, out, digest string
-	online             bool // a server was named
+	ask                bool // a server was named
 }
 
 func newCosign(w world) *cobra.Command {
@@ -37,11 +38,12 @@ func newCosign(w world) *cobra.Command {
 		Use:     "cosign FILE",
 		GroupID: groupAuthor,
 		Short:   "Look at what others have signed, and sign it, too",
-		Long: `Show what is in a file that push --sign-only made, and sign it, too. Before
-anything is signed, it is verified: that one at least of those who may sign it
-has, that the bundle in the file is the one that was signed, and that it
+		Long: `Show what is in a file that push --sign-only made, or trust sign, and sign it,
+too. Before anything is signed, it is verified: that one at least of those who may
+sign it has, that the bundle in the file is the one that was signed, and that it
 compiles; with --server also that it follows the head, and the difference to the
-head is shown.
+head is shown. A trust file must be the next version after --trust, and the
+difference to that is shown.
 
 Without a key nothing is signed. To sign what was looked at, and nothing that
 took its place meanwhile, give the digest that was shown with --digest.`,
@@ -50,7 +52,7 @@ took its place meanwhile, give the digest that was shown with --digest.`,
 		Args:              one("file"),
 		ValidArgsFunction: nil,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			f.online = cmd.Flags().Changed("server") || w.getenv("MICROWALL_SERVER") != ""
+			f.ask = f.named(cmd, w)
 			return f.cosign(cmd.Context(), w, args[0])
 		},
 	}
@@ -93,6 +95,10 @@ func readSealed(path string) (bundles.Sealed, error) {
 	if err != nil {
 		return bundles.Sealed{}, err
 	}
+	return parseSealed(path, content)
+}
+
+func parseSealed(path string, content []byte) (bundles.Sealed, error) {
 	sealed, err := bundles.ParseSealed(content)
 	if err != nil {
 		return bundles.Sealed{}, policy.Errorf(policy.BadRequest, "%s holds no signed release; microwall push DIR --sign-only -o FILE makes one", path)
@@ -108,9 +114,21 @@ func (f *cosignFlags) cosign(ctx context.Context, w world, path string) error {
 	if err != nil {
 		return err
 	}
-	sealed, err := readSealed(path)
+	content, err := readSigned(path)
 	if err != nil {
 		return err
+	}
+	if file, err := bundles.TrustFile(content); err == nil {
+		return f.cosignTrust(ctx, w, path, trust, content, file)
+	}
+	sealed, err := parseSealed(path, content)
+	if err != nil {
+		return err
+	}
+	if f.ask {
+		if trust, err = f.newest(ctx, trust); err != nil {
+			return err
+		}
 	}
 	p, err := trust.Propose(sealed.Note)
 	if err != nil {
@@ -121,7 +139,7 @@ func (f *cosignFlags) cosign(ctx context.Context, w world, path string) error {
 		return err
 	}
 	seen := proposalOf(path, p)
-	if f.online {
+	if f.ask {
 		if err := f.compare(ctx, trust, p, b, &seen); err != nil {
 			return err
 		}
@@ -180,30 +198,25 @@ func bundleOf(ctx context.Context, p *bundles.Proposal, sealed bundles.Sealed) (
 
 // compare holds a proposal against the head.
 func (f *cosignFlags) compare(ctx context.Context, trust *bundles.Trust, p *bundles.Proposal, b *bundles.Bundle, seen *proposal) error {
-	conn, err := f.connect()
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	ctx, cancel := context.WithTimeout(ctx, f.timeout)
-	defer cancel()
-	client := pap.New(conn, f.dial.Server, trust)
-	head, err := client.Review(ctx, p)
-	if err != nil {
-		return err
-	}
-	var before *bundles.Bundle
-	if head != nil && !head.Release().Retired() {
-		if before, err = client.Bundle(ctx, head, bundles.Limits{}); err != nil {
+	return f.talk(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
+		client := pap.New(conn, f.dial.Server, trust)
+		head, err := client.Review(ctx, p)
+		if err != nil {
 			return err
 		}
-	}
-	seen.compared = true
-	if head != nil {
-		seen.Head = head.Release().Revision
-	}
-	seen.Changes = visible(changes(before, b))
-	return nil
+		var before *bundles.Bundle
+		if head != nil && !head.Release().Retired() {
+			if before, err = client.Bundle(ctx, head, bundles.Limits{}); err != nil {
+				return err
+			}
+		}
+		seen.compared = true
+		if head != nil {
+			seen.Head = head.Release().Revision
+		}
+		seen.Changes = visible(changes(before, b))
+		return nil
+	})
 }
 
 // sign adds one signature that counts.

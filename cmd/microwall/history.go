@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 
 	"github.com/microwall/microwall/bundles"
 	"github.com/microwall/microwall/internal/pap"
@@ -53,18 +54,17 @@ func newHistory(w world) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			conn, err := f.connect()
-			if err != nil {
-				return err
-			}
-			defer conn.Close()
-			ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
-			defer cancel()
-			entries, err := pap.New(conn, f.dial.Server, trust).History(ctx, n)
-			if err != nil {
-				return err
-			}
-			return printHistory(w, out, entries)
+			return f.talk(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
+				newest, _, err := pap.FollowTrust(ctx, conn, f.dial.Server, trust)
+				if err != nil {
+					return err
+				}
+				entries, err := pap.New(conn, f.dial.Server, newest).History(ctx, n)
+				if err != nil {
+					return err
+				}
+				return printHistory(w, out, entries)
+			})
 		},
 	}
 	f.add(cmd, w)

@@ -13,6 +13,7 @@ const (
 	groupServe  = "serve"
 	groupAuthor = "author"
 	groupAsk    = "ask"
+	groupTrust  = "trust"
 )
 
 func newRoot(w world) *cobra.Command {
@@ -35,6 +36,7 @@ Exit codes: 0 yes or done, 1 no (a denial, a finding, a failed test), 2 error.`,
 	root.AddGroup(
 		&cobra.Group{ID: groupServe, Title: "Deciding:"},
 		&cobra.Group{ID: groupAuthor, Title: "Writing and releasing policies:"},
+		&cobra.Group{ID: groupTrust, Title: "Saying whom to believe:"},
 		&cobra.Group{ID: groupAsk, Title: "Asking:"},
 	)
 	root.AddCommand(commands(w)...)

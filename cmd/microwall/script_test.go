@@ -46,6 +46,7 @@ func TestMain(m *testing.M) {
 //	                               roots=KEY,KEY:THRESHOLD among them
 //	splice NOTE BUNDLE FILE        puts the note of one signed release and the bundle of another
 //	                               into one file
+//	replace FILE OLD NEW           replaces a text in a file
 //	secret VARIABLE FILE           sets a variable to the content of a file
 //	ca NAME                        makes a certificate authority, and the file NAME.pem
 //	cert CA FILE                   makes a certificate, FILE.pem, and its key, FILE.key,
@@ -80,6 +81,7 @@ func TestScript(t *testing.T) {
 			"domain":    makeDomain,
 			"trust":     writeTrust,
 			"splice":    splice,
+			"replace":   replace,
 			"secret":    setSecret,
 			"ca":        makeCA,
 			"cert":      makeCert,
@@ -210,6 +212,16 @@ func splice(ts *testscript.TestScript, neg bool, args []string) {
 	other, err := bundles.ParseSealed([]byte(ts.ReadFile(args[1])))
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs(args[2]), bundles.Sealed{Note: one.Note, Packed: other.Packed}.Append(nil), 0o600))
+}
+
+func replace(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, args, 3, 3, "replace FILE OLD NEW")
+	before := ts.ReadFile(args[0])
+	after := strings.ReplaceAll(before, args[1], args[2])
+	if before == after {
+		ts.Fatalf("%s has no %q", args[0], args[1])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(after), 0o600))
 }
 
 func setSecret(ts *testscript.TestScript, neg bool, args []string) {
