@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -137,6 +138,7 @@ type TrustFollower struct {
 	config TrustFollowConfig
 	news   chan struct{} // has room for one: something was announced
 	heard  atomic.Uint64 // the highest version that was announced
+	looked chan struct{}
 }
 
 // NewTrustFollower returns a follower that does nothing before Run.
@@ -156,10 +158,16 @@ func NewTrustFollower(c TrustFollowConfig) (*TrustFollower, error) {
 	if c.Events == nil {
 		c.Events = func(Event) {}
 	}
-	return &TrustFollower{config: c, news: make(chan struct{}, 1)}, nil
+	return &TrustFollower{config: c, news: make(chan struct{}, 1), looked: make(chan struct{})}, nil
 }
 
-// Run follows until ctx ends, which is no error, or the connection is closed.
+// Looked is closed once the broker was asked for what follows the version that was
+// in force at the start, and all that it answered was offered; or once it could
+// not be asked. Releases that are offered before are judged by an older version.
+func (f *TrustFollower) Looked() <-chan struct{} { return f.looked }
+
+// Run follows until ctx ends, which is no error, or the connection is closed. It
+// may be called once.
 func (f *TrustFollower) Run(ctx context.Context) error {
 	status := f.config.Conn.StatusChanged(nats.CONNECTED, nats.CLOSED)
 	defer f.config.Conn.RemoveStatusListener(status)
@@ -174,10 +182,12 @@ func (f *TrustFollower) Run(ctx context.Context) error {
 	// A replica may be behind when something has just changed: then it is asked
 	// again soon.
 	const again = 5
+	var once sync.Once
 	for looks := 1; ; {
 		wait := jitter(f.config.Poll)
 		if f.config.Conn.IsConnected() {
 			behind, err := f.catchUp(ctx)
+			once.Do(func() { close(f.looked) })
 			switch {
 			case ctx.Err() != nil:
 				return nil

@@ -33,7 +33,8 @@ func tellTrust(to func(live.Event), changed chan<- struct{}) func(live.Event) {
 }
 
 // followTrust puts in force what is pushed of the trust file, until stop is
-// called, which waits, or ctx ends.
+// called, which waits, or ctx ends. It returns when the broker was asked once, so
+// that releases are judged by the newest version.
 func (c *Client) followTrust(ctx context.Context, conn *nats.Conn) (stop func(), err error) {
 	f, err := jetstream.NewTrustFollower(jetstream.TrustFollowConfig{
 		Conn: conn, Domain: c.live.Trust().Domain(), Events: c.config.OnNATS,
@@ -44,7 +45,16 @@ func (c *Client) followTrust(ctx context.Context, conn *nats.Conn) (stop func(),
 	}
 	ctx, end := context.WithCancel(ctx)
 	var work sync.WaitGroup
-	work.Go(func() { _ = f.Run(ctx) }) // it fails only with the connection, as everything then does
+	ended := make(chan struct{})
+	work.Go(func() {
+		defer close(ended)
+		_ = f.Run(ctx) // it fails only with the connection, as everything then does
+	})
+	select {
+	case <-f.Looked():
+	case <-ended:
+	case <-ctx.Done():
+	}
 	return func() { end(); work.Wait() }, nil
 }
 

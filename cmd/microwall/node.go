@@ -199,7 +199,16 @@ func (f *following) follow(ctx context.Context) error {
 	defer watching.Wait()
 	defer end()
 	watching.Go(func() { f.sweep(ctx) })
-	watching.Go(func() { _ = trust.Run(ctx) }) // it fails only with the connection, and then so does the other
+	ended := make(chan struct{})
+	watching.Go(func() {
+		defer close(ended)
+		_ = trust.Run(ctx) // it fails only with the connection, and then so does the other
+	})
+	// Releases are judged by the newest trust file, or they are refused in vain.
+	select {
+	case <-trust.Looked():
+	case <-ended:
+	}
 	watching.Go(func() {
 		synced := follower.Synced()
 		for {
