@@ -345,9 +345,6 @@ func writeDecided(b io.Writer, d policy.Decision) {
 	if d.Obligations.Len() > 0 {
 		fmt.Fprintf(b, "  obligations %s\n", d.Obligations)
 	}
-	for _, n := range d.Stale {
-		fmt.Fprintf(b, "  stale: for longer than it is believed, nobody has proven that the release of %s is the newest\n", n)
-	}
 }
 
 func (f *authorizeFlags) print(w world, n policy.Namespace, d policy.Decision) error {
@@ -367,6 +364,9 @@ func (f *authorizeFlags) print(w world, n policy.Namespace, d policy.Decision) e
 	writeDecided(&b, d)
 	for _, v := range d.Versions {
 		fmt.Fprintf(&b, "  by %s revision %d (epoch %d) %s\n", v.Namespace, v.Revision, v.Epoch, v.Digest)
+	}
+	for _, n := range d.Stale {
+		fmt.Fprintf(&b, "  stale: for longer than it is believed, nobody has proven that the release of %s is the newest\n", n)
 	}
 	_, err := io.WriteString(w.stdout, b.String())
 	return err

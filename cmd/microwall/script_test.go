@@ -161,7 +161,7 @@ func makeDomain(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg, args, 0, 0, "domain")
 	d := testkit.NewDomain(stageOf(ts).t)
 	stageOf(ts).domain = d
-	for _, name := range []string{"center", "cart", "pay", "stranger", "ann", "bob", "cay"} {
+	for _, name := range []string{"center", "cart", "pay", "stranger", "ann", "bob", "cay", "beat"} {
 		ts.Check(os.WriteFile(ts.MkAbs(name+".key"), []byte(d.Private(name)), 0o600))
 	}
 	writeTrust(ts, false, []string{".microwall/trust.yaml"})
@@ -191,6 +191,8 @@ func writeTrust(ts *testscript.TestScript, neg bool, args []string) {
 				o.CartSigners = strings.Split(keys, ",")
 			case what == "roots":
 				o.Roots, o.RootThreshold = strings.Split(keys, ","), least
+			case what == "beacons":
+				o.Beacons = strings.Split(keys, ",")
 			default:
 				ts.Fatalf("trust: what is %s", arg)
 			}
