@@ -31,6 +31,7 @@ const (
 	codeClusterNotAvail  js.ErrorCode = 10008
 	codeInsufficient     js.ErrorCode = 10023
 	codeStorageResources js.ErrorCode = 10047
+	codeStreamStore      js.ErrorCode = 10049 // its files are just being removed
 	// codeStoreFailed is the answer of a full stream and of a write-once
 	// subject that holds a message.
 	codeStoreFailed  js.ErrorCode = 10077
@@ -103,7 +104,7 @@ func transient(err error) bool {
 	switch code(err) {
 	case codeNoPeers:
 		return !full(err)
-	case codeClusterNotAvail, codeOffline, codeOfflineSince, codeNotReady: // a cluster that is finding itself
+	case codeClusterNotAvail, codeOffline, codeOfflineSince, codeNotReady, codeStreamStore: // a cluster that is finding itself
 		return true
 	}
 	return false

@@ -103,6 +103,23 @@
 // in it carries nothing but a reason to list again, at most twice a second or
 // so, since names can be made up without end. Nothing else is remembered of it.
 //
+// A client that takes beacons hears and gets them in the same way. A beacon that
+// names a head which the client does not hold has the head asked for at once, so
+// that a lost push costs seconds, not a poll.
+//
+// # Ticks
+//
+// A [Log] reads the head stream in its order, from the newest head of each
+// namespace on, by one consumer without gaps. [Log.Tick] takes the time, stores
+// a message on that same stream, and waits until the log comes upon it: then it
+// has taken whatever was released before that time. That is what a beacon says.
+// A reading of which anything is lost, or whose stream is removed, ends, and the
+// log begins again; no tick spans two readings.
+//
+// Those who issue beacons tick by compare-and-swap, so that one at a time does;
+// [Log.LastTick] says who, and how long ago. Nobody signs a tick: who may write
+// to the stream can keep others from issuing, and nothing more.
+//
 // The sequence numbers of the broker order what is offered first and nothing
 // else: they may be forged, and begin again when a stream is made anew. What is
 // older is for the callback to refuse.

@@ -45,11 +45,13 @@ type Offered struct {
 	Again bool
 }
 
-// AskFailed says that a head could not be asked for. It is asked for again.
+// AskFailed says that a head or a beacon could not be asked for. It is asked for again.
 type AskFailed struct {
 	// Namespace whose head was asked for, or "" for the list of namespaces.
 	Namespace policy.Namespace
-	Err       error
+	// Beacon is true if it was the beacon of the namespace, not its head.
+	Beacon bool
+	Err    error
 }
 
 // SlowConsumer says that messages were dropped because they arrived faster than
@@ -92,6 +94,10 @@ type SweepFailed struct {
 	Err       error
 }
 
+// ReadAgain says that a [Log] reads the head stream again from its beginning,
+// and why. Ticks wait until it has caught up.
+type ReadAgain struct{ Err error }
+
 func (Connected) event()    {}
 func (Disconnected) event() {}
 func (BrokerError) event()  {}
@@ -103,3 +109,4 @@ func (Ignored) event()      {}
 func (Remade) event()       {}
 func (Swept) event()        {}
 func (SweepFailed) event()  {}
+func (ReadAgain) event()    {}

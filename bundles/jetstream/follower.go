@@ -3,7 +3,6 @@ package jetstream
 import (
 	"context"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -55,6 +54,12 @@ type FollowConfig struct {
 	// same head is offered again, after a while that grows up to Poll; any
 	// other error stands until another head message comes.
 	Offer func(ctx context.Context, note []byte, fetch func(context.Context) ([]byte, error)) error
+	// Beacon takes the newest signed beacon of a namespace, in the order of its
+	// arrival and not while Offer is called for the same one. It must ignore
+	// what is older than what it has taken. Of kind policy.Unavailable, its
+	// error has the head asked for at once; others say nothing to the follower.
+	// Nil does without beacons.
+	Beacon func(ctx context.Context, ns policy.Namespace, note []byte) error
 	// Poll is how often all heads are asked for, half of that more or less.
 	// Zero is [DefaultPoll].
 	Poll time.Duration
@@ -72,10 +77,10 @@ type FollowConfig struct {
 	Events func(Event)
 }
 
-// Follower brings the heads of namespaces to a callback, as they are released.
-// What it promises is that the newest head reaches Offer in the end, at the
-// latest one Poll after the broker can be reached; not that every one does, nor
-// in order.
+// Follower brings the heads of namespaces to a callback, as they are released,
+// and beacons to another. What it promises is that the newest head reaches Offer
+// in the end, at the latest one Poll after the broker can be reached; not that
+// every one does, nor in order.
 type Follower struct {
 	config  FollowConfig
 	started atomic.Bool
@@ -149,7 +154,8 @@ func NewFollower(c FollowConfig) (*Follower, error) {
 }
 
 // Synced is closed once the broker has answered for every followed namespace
-// and what it answered has been offered, whether it was taken or not. Which
+// and what it answered, head and beacon, has been offered, whether it was taken
+// or not. Which
 // namespaces those are is asked once if all are followed.
 func (f *Follower) Synced() <-chan struct{} { return f.synced }
 
@@ -224,97 +230,6 @@ func (f *Follower) stop() {
 	f.wake.Broadcast()
 }
 
-// subscribe subscribes to the push subjects. The function that it returns, also
-// with an error, ends the subscriptions.
-func (f *Follower) subscribe() (unsubscribe func(), err error) {
-	var subs []*nats.Subscription
-	unsubscribe = func() {
-		for _, sub := range subs {
-			_ = sub.Unsubscribe() // it fails only if the connection is closed
-		}
-	}
-	add := func(subject string, take nats.MsgHandler) error {
-		dropped := 0
-		sub, err := f.config.Conn.Subscribe(subject, func(m *nats.Msg) {
-			if !f.begin() {
-				return
-			}
-			defer f.tasks.Done()
-			// What is dropped is dropped because others wait here, so at least
-			// one of those comes by after it.
-			if n, err := m.Sub.Dropped(); err == nil && n != dropped {
-				dropped = n
-				f.config.Events(SlowConsumer{Subject: subject, Dropped: n})
-				f.askSoon()
-			}
-			take(m)
-		})
-		if err != nil {
-			return policy.Errorf(policy.Unavailable, "cannot subscribe to %s: %w", subject, err)
-		}
-		subs = append(subs, sub)
-		if err := sub.SetPendingLimits(pendingMessages, pendingBytes); err != nil {
-			return policy.Errorf(policy.Unavailable, "cannot bound the subscription to %s: %w", subject, err)
-		}
-		return nil
-	}
-	if f.config.Namespaces == nil {
-		return unsubscribe, add("pdp.head."+f.config.Domain+".*", f.takeAny)
-	}
-	for _, ns := range f.config.Namespaces {
-		if err := add(pushSubject(f.config.Domain, ns), func(m *nats.Msg) { f.take(ns, m) }); err != nil {
-			return unsubscribe, err
-		}
-	}
-	return unsubscribe, nil
-}
-
-// begin counts a callback as a task, unless the follower has stopped.
-func (f *Follower) begin() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.stopped {
-		return false
-	}
-	f.tasks.Add(1)
-	return true
-}
-
-// takeAny takes a pushed head when all namespaces are followed. It runs in a
-// callback of nats.go and must be quick.
-func (f *Follower) takeAny(m *nats.Msg) {
-	name := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
-	if isReserved(name) {
-		return
-	}
-	ns, err := parseToken(f.config.Domain, name)
-	if err != nil {
-		f.config.Events(Ignored{Subject: m.Subject, Err: err})
-		return
-	}
-	f.take(ns, m)
-}
-
-func (f *Follower) take(ns policy.Namespace, m *nats.Msg) {
-	if len(m.Data) > maxHead {
-		f.config.Events(Ignored{Subject: m.Subject, Err: policy.Errorf(policy.Exhausted, "head message is %d bytes, the limit is %d", len(m.Data), maxHead)})
-		return
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	s := f.slots[ns]
-	if s == nil {
-		f.unlisted.add(ns)
-		return
-	}
-	// The newest wins, by the broker's count; if that is wrong, the poll mends
-	// it.
-	if a := newArrival(m.Data, sequence(m), true); s.pushed == nil || a.seq >= s.pushed.seq {
-		s.pushed = a
-	}
-	f.enqueue(s)
-}
-
 func (f *Follower) askSoon() {
 	select {
 	case f.again <- struct{}{}:
@@ -350,6 +265,8 @@ func (f *Follower) askAll(ctx context.Context, fresh bool) error {
 		s := f.slot(ns)
 		s.ask = true
 		s.fresh = s.fresh || fresh
+		s.askBeat = s.askBeat || fresh || !s.heard
+		s.heard = false
 		f.enqueue(s)
 	}
 	return nil
@@ -421,7 +338,7 @@ func (f *Follower) workLoop(ctx context.Context) {
 		f.work(ctx, s)
 		f.mu.Lock()
 		s.busy = false
-		if s.pushed != nil || s.ask || s.due {
+		if s.pushed != nil || s.beat != nil || s.ask || s.due {
 			f.enqueue(s)
 		}
 	}

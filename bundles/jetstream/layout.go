@@ -111,14 +111,10 @@ func blobSubject(domain string, ns policy.Namespace, sum policy.Digest) string {
 	return "pdp.blob." + domain + "." + token(ns) + "." + sum.Hex()
 }
 
-// beatInSubject is where the newest beacon of a namespace is stored, beatSubject
-// where it is heard.
+// beatInSubject is where the newest beacon of a namespace is stored. It is heard
+// on "pdp.beat." instead.
 func beatInSubject(domain string, ns policy.Namespace) string {
 	return "pdp.beatin." + domain + "." + token(ns)
-}
-
-func beatSubject(domain string, ns policy.Namespace) string {
-	return "pdp.beat." + domain + "." + token(ns)
 }
 
 // confirmSubject is where PDPs are asked to confirm the head of a token.

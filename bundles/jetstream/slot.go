@@ -33,12 +33,15 @@ type slot struct {
 	// Under the follower's mu: what a worker is to do.
 	queued, busy bool
 	pushed       *arrival
-	ask          bool // ask for the head
-	fresh        bool // the answer may be behind
-	due          bool // offer waiting again
-	forget       bool // offer what was refused or taken once more
-	asking       bool // a timer will set ask
-	ticking      bool // a timer will set due
+	beat         []byte // the newest beacon that was heard
+	ask          bool   // ask for the head
+	askBeat      bool   // ask for the beacon
+	heard        bool   // a beacon came since all were last asked for
+	fresh        bool   // the answer may be behind
+	due          bool   // offer waiting again
+	forget       bool   // offer what was refused or taken once more
+	asking       bool   // a timer will set ask
+	ticking      bool   // a timer will set due
 
 	// The worker's own while busy.
 	waiting  *arrival // to be offered again when due
@@ -57,7 +60,9 @@ const rememberRefused = 4
 func (f *Follower) work(ctx context.Context, s *slot) {
 	f.mu.Lock()
 	pushed, ask, fresh, due, forget := s.pushed, s.ask, s.fresh, s.due, s.forget
+	beat, askBeat := s.beat, s.askBeat && f.config.Beacon != nil
 	s.pushed, s.ask, s.fresh, s.due, s.forget = nil, false, false, false, false
+	s.beat, s.askBeat = nil, false
 	f.mu.Unlock()
 
 	if forget {
@@ -90,6 +95,12 @@ func (f *Follower) work(ctx context.Context, s *slot) {
 		if f.offer(ctx, s, a) {
 			break
 		}
+	}
+	// Beacons after heads: a push comes before the beacon that speaks of it.
+	if beat != nil {
+		f.prove(ctx, s, beat)
+	} else if askBeat {
+		f.askBeat(ctx, s)
 	}
 	if asked {
 		f.answered(s.ns)

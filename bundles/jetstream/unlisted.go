@@ -76,7 +76,7 @@ func (f *Follower) lookUp(ctx context.Context) {
 	for _, ns := range all {
 		if f.slots[ns] == nil {
 			s := f.slot(ns)
-			s.ask, s.fresh = true, true
+			s.ask, s.fresh, s.askBeat = true, true, true
 			f.enqueue(s)
 		}
 	}

@@ -182,6 +182,7 @@ func (c *Client) follow(ctx context.Context) error {
 func (c *Client) followThese(ctx context.Context, conn *nats.Conn, these []policy.Namespace) error {
 	f, err := jetstream.NewFollower(jetstream.FollowConfig{
 		Conn: conn, Domain: c.live.Trust().Domain(), Namespaces: these, Offer: c.offer, MaxPacked: c.config.Bundles.Packed, Events: c.config.OnNATS,
+		Beacon: func(_ context.Context, _ policy.Namespace, note []byte) error { return c.live.Prove(note) },
 	})
 	if err != nil {
 		return err

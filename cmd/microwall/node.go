@@ -183,6 +183,7 @@ func (f *following) follow(ctx context.Context) error {
 		Offer: func(ctx context.Context, note []byte, fetch func(context.Context) ([]byte, error)) error {
 			return f.state.Offer(ctx, note, fetch)
 		},
+		Beacon: func(_ context.Context, _ policy.Namespace, note []byte) error { return f.state.Prove(note) },
 	})
 	if err != nil {
 		return err

@@ -67,6 +67,7 @@ func (d *Domain) StartPDP(url, dir string, change ...func(*pdp.ReleasesConfig)) 
 		Offer: func(ctx context.Context, note []byte, fetch func(context.Context) ([]byte, error)) error {
 			return state.Offer(ctx, note, fetch)
 		},
+		Beacon: func(_ context.Context, _ policy.Namespace, note []byte) error { return state.Prove(note) },
 	})
 	d.must(err)
 	trust, err := jetstream.NewTrustFollower(jetstream.TrustFollowConfig{

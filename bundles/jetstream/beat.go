@@ -1,0 +1,118 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+
+	"github.com/nats-io/nats.go"
+	js "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/microwall/microwall/bundles"
+	"github.com/microwall/microwall/policy"
+)
+
+// beatBatch is how many beacons are sent before the broker is heard: few enough
+// that it need not drop any.
+const beatBatch = 500
+
+// Beacon is a signed beacon on its way. Nothing of it has been verified.
+type Beacon struct {
+	// Namespace that it is for.
+	Namespace policy.Namespace
+	// Note is the signed beacon.
+	Note []byte
+}
+
+// PutBeacons makes each of the beacons the newest of its namespace, which those
+// who follow it hear. A broker that was restarted has lost the stream; it is
+// made again. After an error of kind [policy.Unavailable] some of them may be
+// stored.
+func (s *Store) PutBeacons(ctx context.Context, all []Beacon) error {
+	ctx, cancel := bounded(ctx, putTimeout)
+	defer cancel()
+	for _, b := range all {
+		if err := checkNamespace(s.config.Domain, b.Namespace); err != nil {
+			return err
+		}
+		if err := checkNote(b.Note); err != nil {
+			return err
+		}
+	}
+	for len(all) > 0 {
+		batch := all[:min(beatBatch, len(all))]
+		all = all[len(batch):]
+		err := s.putBatch(ctx, batch)
+		if gone(err) {
+			if err = s.ensure(ctx); err == nil {
+				err = s.putBatch(ctx, batch)
+			}
+		}
+		switch {
+		case err == nil:
+		case transient(err) || ctx.Err() != nil:
+			return policy.Errorf(policy.Unavailable, "the broker did not take the beacons (%w); see that it runs and can be reached", err)
+		default:
+			return refused("cannot store a beacon", err)
+		}
+	}
+	return nil
+}
+
+// gone reports whether there may be no stream that takes beacons.
+func gone(err error) bool {
+	return errors.Is(err, nats.ErrNoResponders) || errors.Is(err, js.ErrNoStreamResponse) || errors.Is(err, js.ErrStreamNotFound)
+}
+
+// putBatch sends beacons, and hears the broker after the last one only: one
+// connection keeps their order.
+func (s *Store) putBatch(ctx context.Context, batch []Beacon) error {
+	last := len(batch) - 1
+	for _, b := range batch[:last] {
+		if err := s.nc.Publish(beatInSubject(s.config.Domain, b.Namespace), b.Note); err != nil {
+			return err
+		}
+	}
+	_, err := s.publish(ctx, beatStream, &nats.Msg{Subject: beatInSubject(s.config.Domain, batch[last].Namespace), Data: batch[last].Note})
+	return err
+}
+
+// takeBeat takes a beacon that was heard. It runs in a callback of nats.go and
+// must be quick.
+func (f *Follower) takeBeat(ns policy.Namespace, m *nats.Msg) {
+	if len(m.Data) > bundles.MaxNote {
+		f.config.Events(Ignored{Subject: m.Subject, Err: policy.Errorf(policy.Exhausted, "beacon is %d bytes, the limit is %d", len(m.Data), bundles.MaxNote)})
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	// A namespace that is not known has a head that is about to be: its next
+	// beacon comes soon.
+	if s := f.slots[ns]; s != nil {
+		s.beat, s.heard = m.Data, true
+		f.enqueue(s)
+	}
+}
+
+// prove hands a beacon to the callback. If it names a head that is not held, the
+// head is asked for at once: the push of it may be lost.
+func (f *Follower) prove(ctx context.Context, s *slot, note []byte) {
+	err := f.config.Beacon(ctx, s.ns, note)
+	if err == nil || policy.KindOf(err) != policy.Unavailable || ctx.Err() != nil {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s.ask, s.fresh = true, true // work looks at it again
+}
+
+// askBeat asks for the newest beacon, which there need not be.
+func (f *Follower) askBeat(ctx context.Context, s *slot) {
+	m, err := directGet(ctx, f.config.Conn, beatStream, beatInSubject(f.config.Domain, s.ns))
+	switch {
+	case err == nil:
+		f.prove(ctx, s, m.data)
+	case ctx.Err() != nil, errors.Is(err, errAbsent), gone(err): // nobody issues any, or not yet
+	default:
+		f.config.Events(AskFailed{Namespace: s.ns, Beacon: true, Err: err})
+	}
+}

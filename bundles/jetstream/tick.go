@@ -1,0 +1,228 @@
+package jetstream
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	js "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/microwall/microwall/policy"
+)
+
+const (
+	// tickTimeout bounds a tick that has no deadline of its own. A stream whose
+	// leader is lost has another after 5 to 7 s.
+	tickTimeout = 10 * time.Second
+	maxIssuer   = 256
+	maxTick     = 4 << 10
+)
+
+// TickKind says who commits ticks, and how.
+type TickKind string
+
+const (
+	// IssuerTicks are of those who issue beacons: by compare-and-swap on the
+	// one before, so that of two only one gets through.
+	IssuerTicks TickKind = tickToken
+	// ConfirmTicks are of anybody, at any time.
+	ConfirmTicks TickKind = confirmToken
+)
+
+// tick is what a tick message holds. Nobody signs it: a false one keeps issuers
+// from issuing, and nothing more.
+type tick struct {
+	// Issuer that committed it, "" if it says that it stops.
+	Issuer string `json:"issuer"`
+	// Nonce tells it from all others.
+	Nonce string `json:"nonce"`
+}
+
+func newTick(issuer string) tick { return tick{issuer, rand.Text()} }
+
+func (t tick) message() []byte {
+	data, err := json.Marshal(t)
+	if err != nil {
+		panic(err) // two strings
+	}
+	return data
+}
+
+// parseTick reads a tick. What is none is a tick of nobody that is known.
+func parseTick(data []byte) tick {
+	var t tick
+	if len(data) > maxTick || json.Unmarshal(data, &t) != nil || len(t.Issuer) > maxIssuer || t.Nonce == "" {
+		return tick{Issuer: "unknown"}
+	}
+	return t
+}
+
+// IssuerTick is the newest of the [IssuerTicks].
+type IssuerTick struct {
+	// Issuer who committed it, by its own word. Empty if there is none, or if
+	// the last issuer has said that it stops.
+	Issuer string
+	// Own is true if this process committed it, or one before it under the same
+	// name.
+	Own bool
+	// At is when, by this process's clock.
+	At time.Time
+}
+
+// tickWaiter waits for a tick to be delivered.
+type tickWaiter struct {
+	since time.Time
+	at    func(since time.Time)
+	done  chan error // has room for one
+}
+
+// LastTick returns the newest of the [IssuerTicks], as far as the log has read.
+// It waits until the log has caught up; if that takes longer than ctx (10 s if it
+// has no deadline), the error is of kind [policy.Unavailable].
+func (l *Log) LastTick(ctx context.Context) (IssuerTick, error) {
+	ctx, cancel := bounded(ctx, tickTimeout)
+	defer cancel()
+	if err := l.catchUp(ctx); err != nil {
+		return IssuerTick{}, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.newest, nil
+}
+
+// catchUp waits for a reading that has come as far as the stream had when it
+// began.
+func (l *Log) catchUp(ctx context.Context) error {
+	l.mu.Lock()
+	ready := l.ready
+	l.mu.Unlock()
+	select {
+	case <-ready:
+		return nil
+	case <-ctx.Done():
+		return policy.Errorf(policy.Unavailable, "the head stream was not read in time (%w); see that NATS runs and can be reached", ctx.Err())
+	}
+}
+
+// Tick commits a tick and calls at, once, when the log has delivered everything
+// up to the tick and nothing after it. since is a time before the tick was
+// committed: whatever was released before it has been taken. at must be quick.
+//
+// The error is of kind [policy.Conflict] if another issuer's tick came first,
+// and [policy.Unavailable] if the tick was not delivered before ctx ended (after
+// 10 s if it has no deadline). After an error, at was not called and will not
+// be.
+func (l *Log) Tick(ctx context.Context, kind TickKind, at func(since time.Time)) error {
+	ctx, cancel := bounded(ctx, tickTimeout)
+	defer cancel()
+	for {
+		// A reading that has ended may be one of a stream that is gone.
+		err := l.tick(ctx, kind, at)
+		if !errors.Is(err, errReadAgain) {
+			return err
+		}
+	}
+}
+
+func (l *Log) tick(ctx context.Context, kind TickKind, at func(since time.Time)) error {
+	if err := l.catchUp(ctx); err != nil {
+		return err
+	}
+	t := newTick(l.config.Issuer)
+	w := &tickWaiter{at: at, done: make(chan error, 1)}
+	l.mu.Lock()
+	if l.reading == nil {
+		l.mu.Unlock()
+		return errReadAgain
+	}
+	var options []js.PublishOpt
+	if kind == IssuerTicks {
+		options = append(options, js.WithExpectLastSequencePerSubject(l.after))
+		l.own = t.Nonce
+	}
+	w.since = l.config.Now()
+	l.waiting[t.Nonce] = w
+	l.mu.Unlock()
+
+	s := l.config.Store
+	_, err := s.publish(ctx, headStream, &nats.Msg{Subject: headOf(s.config.Domain, string(kind)), Data: t.message()}, options...)
+	if err != nil && !transient(err) {
+		// A conflict is also the answer to a tick that the broker got twice.
+		if l.giveUp(t.Nonce) {
+			if conflict(err) {
+				return policy.Errorf(policy.Conflict, "another issuer's tick came first")
+			}
+			return refused("cannot commit a tick", err)
+		}
+		return <-w.done
+	}
+	// It may have been committed, whatever the broker did not answer.
+	select {
+	case err := <-w.done:
+		return err
+	case <-ctx.Done():
+		if l.giveUp(t.Nonce) {
+			return unanswered(ctx, err)
+		}
+		return <-w.done
+	}
+}
+
+// giveUp reports whether a tick is not delivered yet, and then never counts.
+func (l *Log) giveUp(nonce string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, waits := l.waiting[nonce]
+	delete(l.waiting, nonce)
+	return waits
+}
+
+// takeTick takes a tick that the reading has delivered.
+func (l *Log) takeTick(ctx context.Context, r *pass, token string, data []byte, meta *js.MsgMetadata) {
+	t := parseTick(data)
+	now := l.config.Now()
+	l.mu.Lock()
+	if l.reading != r || ctx.Err() != nil {
+		l.mu.Unlock()
+		return
+	}
+	if token == tickToken {
+		l.after = meta.Sequence.Stream
+		l.newest = IssuerTick{Issuer: t.Issuer, Own: t.Nonce != "" && t.Nonce == l.own, At: now}
+		if meta.Sequence.Stream <= r.last {
+			// It is from before this reading: when, only the broker's clock
+			// knows, and whose, only the name.
+			l.newest.Own = l.newest.Own || t.Issuer == l.config.Issuer
+			if meta.Timestamp.Before(now) {
+				l.newest.At = meta.Timestamp
+			}
+		}
+	}
+	w := l.waiting[t.Nonce]
+	delete(l.waiting, t.Nonce)
+	l.mu.Unlock()
+	if w != nil {
+		w.at(w.since)
+		w.done <- nil
+	}
+}
+
+// Leave says that this process stops to issue, so that others need not wait to
+// see that. It does nothing if another process issues.
+func (l *Log) Leave(ctx context.Context) error {
+	l.mu.Lock()
+	own, after := l.newest.Own && l.newest.Issuer != "", l.after
+	l.mu.Unlock()
+	if !own {
+		return nil
+	}
+	s := l.config.Store
+	_, err := s.publish(ctx, headStream, &nats.Msg{Subject: headOf(s.config.Domain, tickToken), Data: newTick("").message()}, js.WithExpectLastSequencePerSubject(after))
+	if err != nil && !conflict(err) {
+		return refused("cannot say that this process stops to issue beacons", err)
+	}
+	return nil
+}
