@@ -3,6 +3,7 @@ package jetstream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -84,6 +85,10 @@ func attempt(ctx context.Context, nc *nats.Conn, request func(context.Context) e
 	err := request(lose)
 	if err != nil && lose.Err() != nil {
 		err = context.Cause(lose)
+	}
+	// A question that may not be asked is not answered, but told of besides.
+	if last := nc.LastError(); errors.Is(err, nats.ErrTimeout) && errors.Is(last, nats.ErrPermissionViolation) {
+		err = fmt.Errorf("%w; %w", err, last)
 	}
 	lost(nil)
 	<-watched

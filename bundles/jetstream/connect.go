@@ -92,9 +92,12 @@ func Connect(ctx context.Context, url string, o ConnectOptions) (*nats.Conn, err
 	if o.InProcess != nil {
 		options = append(options, nats.InProcessServer(o.InProcess))
 	}
-	if o.TLS != nil {
+	switch {
+	case o.InProcess != nil:
+		url = strings.ReplaceAll(url, "tls://", "nats://") // there is no network to protect it from
+	case o.TLS != nil:
 		options = append(options, nats.Secure(o.TLS.Clone()))
-	} else if asksForTLS(url) {
+	case asksForTLS(url):
 		options = append(options, nats.Secure())
 	}
 

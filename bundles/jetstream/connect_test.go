@@ -89,3 +89,46 @@ func TestConnectSaysWhatIsWrong(t *testing.T) {
 		})
 	}
 }
+
+func TestAConnectionLeavesThisMachineByTLSOnly(t *testing.T) {
+	for url, safe := range map[string]bool{
+		"nats://127.0.0.1:1": true, "127.0.0.1:1": true, "localhost:1": true, "nats://[::1]:1": true, "ws://127.0.0.1:1": true,
+		"tls://nats.example:4222": true, "tls://192.0.2.1:4222,tls://192.0.2.2:4222": true, "wss://nats.example:443": true,
+		"nats://nats.example:4222": false, "nats.example": false, "192.0.2.1:4222": false, "nats://[2001:db8::1]:4222": false, "ws://nats.example:80": false,
+		"nats://127.0.0.1:4222, nats://192.0.2.1:4222": false, "nats://127.0.0.1.example:4222": false,
+	} {
+		err := jetstream.ConnectOptions{}.Check(url)
+		if safe && err != nil {
+			t.Errorf("%s: %v", url, err)
+		}
+		if safe {
+			continue
+		}
+		wantKind(t, err, policy.BadRequest, "without TLS", "tls://HOST:PORT")
+		if nc, err := jetstream.Connect(t.Context(), url, jetstream.ConnectOptions{}); err == nil {
+			nc.Close()
+			t.Errorf("%s: connects", url)
+		}
+		for name, o := range map[string]jetstream.ConnectOptions{"TLS": {TLS: &tls.Config{MinVersion: tls.VersionTLS12}}, "plaintext allowed": {Plaintext: true}} {
+			if err := o.Check(url); err != nil {
+				t.Errorf("%s, %s: %v", url, name, err)
+			}
+		}
+	}
+}
+
+// Somebody on the way says that there is no TLS here.
+func TestAServerThatHasNoTLSIsRefusedWhereTheURLAsksForIt(t *testing.T) {
+	events := make(chan jetstream.Event, 1000)
+	url := strings.Replace(serve(t).URL(), "nats://", "tls://", 1)
+	nc, err := jetstream.Connect(t.Context(), url, jetstream.ConnectOptions{Events: func(e jetstream.Event) { events <- e }})
+	if err != nil {
+		wantKind(t, err, policy.BadRequest, "secure connection not available")
+		return
+	}
+	defer nc.Close()
+	wantEvent(t, events, func(e jetstream.BrokerError) bool { return errors.Is(e.Err, nats.ErrSecureConnWanted) })
+	if nc.IsConnected() {
+		t.Error("connected in plaintext")
+	}
+}
