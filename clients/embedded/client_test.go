@@ -12,6 +12,7 @@ import (
 	"github.com/microwall/microwall/bundles/jetstream"
 	"github.com/microwall/microwall/bundles/live"
 	"github.com/microwall/microwall/clients/embedded"
+	"github.com/microwall/microwall/internal/pap"
 	"github.com/microwall/microwall/internal/testkit"
 	"github.com/microwall/microwall/policy"
 )
@@ -148,11 +149,9 @@ func TestAPushReachesAnEmbeddedClient(t *testing.T) {
 	}
 }
 
-func TestALargeBundleArrivesInChunks(t *testing.T) {
-	d, p, url := start(t)
-	d.Push(p, "center", "shop", guardrail)
-	c := newClient(t, d, url)
-	// What does not compress takes several chunks.
+// large is a draft of a bundle that takes several chunks.
+func large(d *testkit.Domain) pap.Draft {
+	// What does not compress.
 	var members strings.Builder
 	seed := uint64(1)
 	for members.Len() < 2<<20 {
@@ -165,7 +164,14 @@ func TestALargeBundleArrivesInChunks(t *testing.T) {
 	}
 	draft := d.Draft("cart", "shop.cart", allowsAdd)
 	draft.Bundle = d.Bundle(map[string]string{"authz.rego": `allow if "first" in data.all`, "data.json": `{"all":["first"` + members.String() + `]}`})
-	result, err := d.PAP(p).Push(t.Context(), draft)
+	return draft
+}
+
+func TestALargeBundleArrivesInChunks(t *testing.T) {
+	d, p, url := start(t)
+	d.Push(p, "center", "shop", guardrail)
+	c := newClient(t, d, url)
+	result, err := d.PAP(p).Push(t.Context(), large(d))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -272,6 +278,8 @@ func TestAClientWithNothingToDecideByDoesNotStart(t *testing.T) {
 		"another domain":           {func(c *embedded.Config) { c.Namespaces = []policy.Namespace{"other.cart"} }, "domain"},
 		"no NATS":                  {func(c *embedded.Config) { c.NATS = "" }, "NATS"},
 		"a malformed URL":          {func(c *embedded.Config) { c.NATS = "nats://[" }, "NATS"},
+		"another machine":          {func(c *embedded.Config) { c.NATS = "nats://nats.example:4222" }, "without TLS"},
+		"no credentials":           {func(c *embedded.Config) { c.Credentials = "/nowhere/cart.nkey" }, "nats-config"},
 		"no trust file":            {func(c *embedded.Config) { c.TrustFile = "/nowhere/trust.yaml" }, "keygen"},
 		"a directory that is none": {func(c *embedded.Config) { c.Dir = d.TrustFile }, "directory"},
 	} {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/microwall/microwall/bundles"
+	"github.com/microwall/microwall/bundles/jetstream"
 	"github.com/microwall/microwall/policy"
 )
 
@@ -26,7 +27,9 @@ type Domain struct {
 	t testing.TB
 	// TrustFile is the path of its trust.yaml.
 	TrustFile string
-	keys      map[string]key
+	// Broker is how its PDPs connect to NATS.
+	Broker jetstream.ConnectOptions
+	keys   map[string]key
 }
 
 type key struct {

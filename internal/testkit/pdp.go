@@ -3,6 +3,7 @@ package testkit
 import (
 	"context"
 	"net"
+	"path/filepath"
 	"sync"
 	"testing"
 
@@ -32,6 +33,28 @@ func NATS(t testing.TB, dir string) *natsserver.Server {
 	return s
 }
 
+// GuardedNATS starts a NATS server with accounts, in which these principals have
+// the credentials in dir/NAME.nkey, and everybody else has none. From then on,
+// PDPs of the domain connect as one that is called pdp.
+func (d *Domain) GuardedNATS(dir string, principals ...jetstream.Principal) *natsserver.Server {
+	t := d.t
+	t.Helper()
+	accounts := jetstream.Accounts{Domain: "shop"}
+	for _, p := range append(principals, jetstream.Principal{Name: "pdp", Kind: jetstream.PDP}) {
+		creds, err := jetstream.NewCredentials(p.Name)
+		d.must(err)
+		d.must(creds.Write(filepath.Join(dir, p.Name+".nkey")))
+		accounts.Users = append(accounts.Users, jetstream.User{Principal: p, Key: creds.Key()})
+		d.Broker.Credentials = creds // of the last one, in the end
+	}
+	settings, err := accounts.Config()
+	d.must(err)
+	s, err := natsserver.Start(t.Context(), natsserver.Config{Port: natsserver.AnyPort, StoreDir: filepath.Join(dir, "nats"), MaxBytes: 1 << 30, Settings: settings})
+	d.must(err)
+	t.Cleanup(s.Shutdown)
+	return s
+}
+
 // PDP is a PDP on loopback, with all that belongs to it.
 type PDP struct {
 	Addr     string
@@ -48,7 +71,7 @@ func (d *Domain) StartPDP(url, dir string, change ...func(*pdp.ReleasesConfig)) 
 	t := d.t
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	conn, err := jetstream.Connect(ctx, url, jetstream.ConnectOptions{})
+	conn, err := jetstream.Connect(ctx, url, d.Broker)
 	d.must(err)
 	store, err := jetstream.OpenStore(ctx, jetstream.StoreConfig{Conn: conn, Domain: "shop", MaxBytes: 256 << 20})
 	d.must(err)
