@@ -69,7 +69,7 @@ func TestABundleOverTheClientsOwnLimitIsRefused(t *testing.T) {
 			o, ok := e.(jetstream.Offered)
 			return ok && policy.KindOf(o.Err) == policy.Exhausted
 		})
-		c.expect("shop.cart", "Remove", "deny") // which the large one allows
+		c.expect("shop.cart", "Remove", "deny")   // which the large one allows
 		d.Push(p, "cart", "shop.cart", allowsAdd) // for the next one
 	}
 }
