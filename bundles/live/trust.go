@@ -56,6 +56,23 @@ func (l *Live) offerTrust(note []byte) error {
 	return nil
 }
 
+// OnTrust passes events on to to, which may be nil, and sends on changed, which
+// has room for one, when another trust file is in force: what it opens may be
+// offered again then, and other guardrails be followed.
+func OnTrust(changed chan<- struct{}, to func(Event)) func(Event) {
+	return func(e Event) {
+		if to != nil {
+			to(e)
+		}
+		if _, ok := e.(TrustChanged); ok {
+			select {
+			case changed <- struct{}{}:
+			default: // it is to be looked at already
+			}
+		}
+	}
+}
+
 // trustNotePath is where a signed trust file is kept.
 func (k *keep) trustNotePath(version uint64) string {
 	return filepath.Join(k.dir, "trust."+strconv.FormatUint(version, 10)+".note")

@@ -111,7 +111,7 @@ func New(ctx context.Context, config Config) (*Client, error) {
 	trustChanged := make(chan struct{}, 1)
 	state, err := live.New(ctx, live.Config{
 		Trust: trust, Namespaces: config.Namespaces, Dir: config.Dir, Bundles: config.Bundles,
-		Policy: config.Policy, Events: tellTrust(config.OnRelease, trustChanged), Now: config.Now,
+		Policy: config.Policy, Events: live.OnTrust(trustChanged, config.OnRelease), Now: config.Now,
 	})
 	if err != nil {
 		return nil, err

@@ -17,21 +17,6 @@ import (
 // trustInterval is how often the trust file is looked at.
 const trustInterval = 2 * time.Second
 
-// tellTrust passes events on, and says when another trust file is in force.
-func tellTrust(to func(live.Event), changed chan<- struct{}) func(live.Event) {
-	return func(e live.Event) {
-		if to != nil {
-			to(e)
-		}
-		if _, ok := e.(live.TrustChanged); ok {
-			select {
-			case changed <- struct{}{}:
-			default: // a look is due already
-			}
-		}
-	}
-}
-
 // followTrust puts in force what is pushed of the trust file, until stop is
 // called, which waits, or ctx ends. It returns when the broker was asked once, so
 // that releases are judged by the newest version.

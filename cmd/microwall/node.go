@@ -83,7 +83,7 @@ func startNode(ctx context.Context, f serveFlags, o *observer, run func(func(con
 	trustChanged := make(chan struct{}, 1)
 	state, err := live.New(ctx, live.Config{
 		Trust: trust, Dir: filepath.Join(f.dataDir, "releases"), Bundles: f.bundles, Policy: f.policy,
-		Events: o.tellTrust(trustChanged),
+		Events: live.OnTrust(trustChanged, o.live),
 	})
 	if err != nil {
 		return nil, err
@@ -103,19 +103,6 @@ func startNode(ctx context.Context, f serveFlags, o *observer, run func(func(con
 	run(follow.run)
 	run(func(ctx context.Context) error { follow.watchTrust(ctx, f.trust, seen); return nil })
 	return n, nil
-}
-
-// tellTrust observes what happens, and says when another trust file is in force.
-func (o *observer) tellTrust(changed chan<- struct{}) func(live.Event) {
-	return func(e live.Event) {
-		o.live(e)
-		if _, ok := e.(live.TrustChanged); ok {
-			select {
-			case changed <- struct{}{}:
-			default: // a look is due already
-			}
-		}
-	}
 }
 
 // following brings what is released into a state.

@@ -86,7 +86,7 @@ func signTrust(before *bundles.Trust, path, file string, keys []string) ([]byte,
 	if err != nil {
 		return nil, trustProposal{}, err
 	}
-	content, err := os.ReadFile(path) //nolint:gosec // G304: it is the file that the command was given
+	content, err := os.ReadFile(path)
 	if err != nil {
 		return nil, trustProposal{}, policy.Errorf(policy.BadRequest, "cannot read the trust file: %w", err)
 	}
@@ -201,7 +201,7 @@ back, and nothing else.`,
 					return err
 				}
 				if content == nil {
-					if content, err = os.ReadFile(trustFile); err != nil { //nolint:gosec // G304: it is the file that the command was given
+					if content, err = os.ReadFile(trustFile); err != nil {
 						return policy.Errorf(policy.BadRequest, "cannot read the trust file: %w", err)
 					}
 				}

@@ -76,14 +76,7 @@ func (d *Domain) StartPDP(url, dir string, change ...func(*pdp.ReleasesConfig)) 
 	store, err := jetstream.OpenStore(ctx, jetstream.StoreConfig{Conn: conn, Domain: "shop", MaxBytes: 256 << 20})
 	d.must(err)
 	trustChanged := make(chan struct{}, 1)
-	state, err := live.New(ctx, live.Config{Trust: d.Trust(), Dir: dir, Events: func(e live.Event) {
-		if _, ok := e.(live.TrustChanged); ok {
-			select {
-			case trustChanged <- struct{}{}:
-			default: // a look is due already
-			}
-		}
-	}})
+	state, err := live.New(ctx, live.Config{Trust: d.Trust(), Dir: dir, Events: live.OnTrust(trustChanged, nil)})
 	d.must(err)
 	follower, err := jetstream.NewFollower(jetstream.FollowConfig{
 		Conn: conn, Domain: "shop", List: store.Namespaces,
