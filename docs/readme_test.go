@@ -26,7 +26,7 @@ import (
 
 // Sections of the README that a newcomer follows, in one folder, from its
 // first line to its last.
-var followed = []string{"Your first policy", "Release it", "Ask from Go", "Ask with grpcurl", "Decide inside your service"}
+var followed = []string{"Your first policy", "Release it", "Ask from Go", "Ask with grpcurl", "Decide inside your service", "Who may use NATS"}
 
 // The README is a script. Its files are saved, its commands typed, its servers
 // started and stopped, as it says; what it says comes out must come out.

@@ -41,6 +41,40 @@
 // pdp.blob.<domain>.-trust.<version>, each stored once and for all; [TrustFollower]
 // brings them, one by one.
 //
+// # Accounts
+//
+// The streams are in the account STORE. Clients are in another, one for each
+// domain and with its name, which has no JetStream and imports from STORE, by
+// wildcards over all namespaces:
+//
+//	direct gets by subject of heads, chunks and beacons
+//	pdp.confirm and pdp.status, as questions
+//	pdp.head and pdp.beat, as they come
+//
+// The permissions of its user narrow each client to its namespaces and their
+// guardrails; see [Principal]. [Accounts] writes all this down for nats-server.
+//
+// What a client asks for is answered in its own account, wherever it wants the
+// answer to go. So it cannot have the broker write into a stream, as it could if
+// it lived in STORE: there a user who may do nothing but read one head can
+// overwrite another, by naming that subject as the place for the answer. Nor does
+// an answer pass from the domain's account into STORE, as status reports: that
+// holds because the imports are wildcards, and is tested. What a client can do is
+// to have a genuine message delivered to others in the wrong place; they refuse
+// that, and count it. Of its own it stores its status reports, under its own
+// name.
+//
+// The forms of a direct get that name what they want in their body (by number,
+// the next one, many, in batches) cannot be permitted for some subjects only, so
+// they are not exported. Ticks are not for clients. The trust file is for
+// everybody.
+//
+// An inbox begins with the name of its principal ([InboxPrefix]), so that nobody
+// can listen for answers to others.
+//
+// A connection leaves this machine by TLS only, unless [ConnectOptions] say that
+// something else encrypts.
+//
 // # The head message
 //
 //	note
