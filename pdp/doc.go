@@ -4,5 +4,8 @@
 //
 // Both trust nothing but signatures: a release goes through the same door
 // (package bundles/live) whether an author pushes it or the network brings it.
+// What is decided by releases that nobody has proven in time to be the newest, is
+// handed out as their authors said: named as stale, or denied.
+//
 // Neither knows how it is reached; package pdp/grpcapi is one way.
 package pdp
