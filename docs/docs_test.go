@@ -214,8 +214,10 @@ func parseCommand(line string) (sub string, flags []string, ok bool) {
 			break
 		}
 	}
-	if len(words) > 0 && regexp.MustCompile(`^[a-z-]+$`).MatchString(words[0]) && !strings.HasPrefix(words[0], "-") {
-		sub = words[0]
+	// A command of a group has two words.
+	name := regexp.MustCompile(`^[a-z][a-z-]*$`)
+	for len(words) > 0 && name.MatchString(words[0]) && (sub == "" || sub == "trust") {
+		sub, words = strings.TrimSpace(sub+" "+words[0]), words[1:]
 	}
 	for _, word := range words {
 		name, _, _ := strings.Cut(word, "=")

@@ -75,6 +75,16 @@ func FuzzParseHead(f *testing.F) {
 	})
 }
 
+func FuzzParseAnnouncement(f *testing.F) {
+	f.Add([]byte("version: 7\n"))
+	f.Add([]byte("version: 07\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if version, ok := parseAnnouncement(b); ok && !bytes.Equal(announcement(version), b) {
+			t.Errorf("%q has another form", b)
+		}
+	})
+}
+
 func FuzzParseToken(f *testing.F) {
 	f.Add("boutique_cart")
 	f.Add("boutique.cart")
