@@ -102,6 +102,7 @@ func startNode(ctx context.Context, f serveFlags, o *observer, run func(func(con
 	n.ready = follow.ready
 	run(follow.run)
 	run(func(ctx context.Context) error { follow.watchTrust(ctx, f.trust, seen); return nil })
+	run(func(ctx context.Context) error { o.watchAges(ctx, state); return nil })
 	return n, nil
 }
 

@@ -1,12 +1,18 @@
 package main
 
 import (
+	"context"
 	"math"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/microwall/microwall/bundles/live"
+	"github.com/microwall/microwall/policy"
 )
+
+// staleLook is how often the log is told of what has become stale.
+const staleLook = 5 * time.Second
 
 // ages are metrics of how old what decides is at most, worked out when they are
 // asked for.
@@ -48,4 +54,26 @@ func (a ages) Collect(to chan<- prometheus.Metric) {
 	b := a.state.Beacons()
 	to <- prometheus.MustNewConstMetric(beaconsTotal, prometheus.CounterValue, float64(b.Taken), "taken")
 	to <- prometheus.MustNewConstMetric(beaconsTotal, prometheus.CounterValue, float64(b.Ignored), "ignored")
+}
+
+// watchAges logs what becomes stale, each time that it does, until ctx ends. That
+// it is fresh again is an event.
+func (o *observer) watchAges(ctx context.Context, state *live.Live) {
+	ticker := time.NewTicker(staleLook)
+	defer ticker.Stop()
+	said := make(map[policy.Namespace]bool)
+	for {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+		for _, s := range state.Status() {
+			if s.Stale && !said[s.Namespace] {
+				o.log.Warn("stale: no beacon has proven in time that this is the newest release; see that NATS is reached and that a PDP issues beacons",
+					"namespace", s.Namespace, "revision", s.Version.Revision, "proven", s.Proven, "max_staleness", s.MaxStaleness.String(), "when_stale", s.WhenStale.String(), "error", s.Unproven)
+			}
+			said[s.Namespace] = s.Stale
+		}
+	}
 }
