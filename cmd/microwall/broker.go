@@ -7,8 +7,10 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/microwall/microwall/bundles/jetstream"
+	"github.com/microwall/microwall/internal/filewatch"
 	"github.com/microwall/microwall/internal/natsserver"
 	"github.com/microwall/microwall/policy"
 )
@@ -62,6 +64,48 @@ func startNATS(ctx context.Context, f serveFlags, domain string, connect *jetstr
 	return server, nil
 }
 
+// lookAtNATSConfig returns a text that differs when the file does, or a
+// certificate that it names. What is read afterwards is at least as new.
+func lookAtNATSConfig(path string) string {
+	names := []string{path}
+	if settings, err := os.ReadFile(path); err == nil {
+		names = append(names, natsserver.Files(settings)...)
+	}
+	return filewatch.Look(names...)
+}
+
+// watchNATSConfig puts a changed --nats-config, or a renewed certificate that it
+// names, in force. What cannot be is reported; what was in force stays.
+func watchNATSConfig(ctx context.Context, path, seen string, server *natsserver.Server, o *observer) error {
+	ticker := time.NewTicker(look)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		now := lookAtNATSConfig(path)
+		if now == seen {
+			continue
+		}
+		seen = now
+		settings, err := os.ReadFile(path)
+		if err == nil {
+			err = server.Reload(settings)
+		}
+		if err != nil {
+			o.log.Error("the configuration of NATS was not taken over; the one before stays in force", "file", path, "error", err)
+		} else {
+			o.log.Info("the configuration of NATS was taken over", "file", path)
+		}
+	}
+}
+
+// localConnections is how many connections clients on this machine may hold: fewer
+// than nats-server takes by default (65,536), so that there is room for the PDP.
+const localConnections = 50_000
+
 // ownAccounts are those of a NATS server that only this machine reaches: this
 // PDP has a key that is known to nobody else and gone when it ends, and everybody
 // else may read.
@@ -75,7 +119,7 @@ func ownAccounts(domain string) (settings []byte, own jetstream.Credentials, err
 		return nil, own, err
 	}
 	settings, err = jetstream.Accounts{
-		Domain: domain, Anonymous: nobody.Key(),
+		Domain: domain, Anonymous: nobody.Key(), MaxConnections: localConnections,
 		Users: []jetstream.User{{Principal: jetstream.Principal{Name: name, Kind: jetstream.PDP}, Key: own.Key()}},
 	}.Config()
 	return settings, own, err

@@ -64,12 +64,16 @@ func startNode(ctx context.Context, f serveFlags, o *observer, run func(func(con
 	}
 	config := jetstream.StoreConfig{Domain: trust.Domain(), Replicas: f.replicas(), MaxBytes: f.store, Keep: f.keep, MaxPacked: f.bundles.Packed, Events: o.nats}
 	if f.natsURL == "" {
+		natsSeen := lookAtNATSConfig(f.natsConfig)
 		server, err := startNATS(ctx, f, trust.Domain(), &broker, o)
 		if err != nil {
 			return nil, err
 		}
 		n.closers = append(n.closers, server.Shutdown)
 		run(server.Run)
+		if f.natsConfig != "" {
+			run(func(ctx context.Context) error { return watchNATSConfig(ctx, f.natsConfig, natsSeen, server, o) })
+		}
 		n.nats = server.URL()
 		if f.store == 0 { // no more than the server has on a small volume
 			config.MaxBytes = min(server.MaxBytes(), jetstream.DefaultMaxBytes)

@@ -60,14 +60,19 @@ func (s *Server) Run(ctx context.Context) error {
 			continue
 		}
 		pause, revived = min(2*pause, maxPause), time.Now()
-		s.halt()
-		if err := s.launch(ctx); err != nil {
-			s.down = err
+		if s.down = s.relaunch(ctx); s.down != nil {
 			continue
 		}
-		s.down, seen, said = nil, "", ""
+		seen, said = "", ""
 		s.say(slog.LevelWarn, "the store in %s was started again, and takes releases", s.config.StoreDir)
 	}
+}
+
+func (s *Server) relaunch(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.halt()
+	return s.launch(ctx)
 }
 
 // complaint returns what is wrong with the store, "" for nothing.

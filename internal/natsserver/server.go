@@ -19,10 +19,10 @@
 //
 // It is given the accounts, users, limits and TLS that nats-server's own
 // configuration file has, in the same words, so that one file serves both; see
-// [Config.Settings]. Other machines reach it only if it speaks TLS and knows
-// everybody who connects: Start refuses any other server that would listen
-// beyond loopback. It takes clients and nothing else, neither other servers nor
-// HTTP.
+// [Config.Settings]. They may change while it runs ([Server.Reload]). Other
+// machines reach it only if it speaks TLS and knows everybody who connects:
+// Start refuses any other server that would listen beyond loopback. It takes
+// clients and nothing else, neither other servers nor HTTP.
 //
 // Without settings it lets everybody do everything. That is for tests, and costs
 // availability, never a wrong decision, because nothing that it delivers is
@@ -91,6 +91,8 @@ type Server struct {
 	url      string
 	shutdown sync.Once
 
+	// mu is held while nats-server is started again, or reads other settings.
+	mu sync.Mutex
 	// What [Server.Run] replaces.
 	nats    *server.Server
 	started chan struct{} // closed when its Start has returned
@@ -118,7 +120,7 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 	if c.Port == 0 {
 		c.Port = cmp.Or(settings.Port, DefaultPort)
 	}
-	if err := checkReach(c.Host, settings); err != nil {
+	if _, err := c.options(); err != nil {
 		return nil, err
 	}
 	if ctx.Err() != nil {
@@ -181,19 +183,11 @@ func start(ctx context.Context, c Config, lock *os.File) (_ *Server, err error) 
 // halted all the same.
 func (s *Server) launch(ctx context.Context) error {
 	c := s.config
-	settings, err := parse(c.Settings)
+	settings, err := c.options()
 	if err != nil {
 		return err
 	}
 	log := &logger{emit: c.Log, fatal: make(chan string, 1)}
-	settings.Host = c.Host
-	settings.Port = c.Port
-	settings.JetStream = true
-	settings.StoreDir = c.StoreDir
-	settings.JetStreamMaxMemory = maxMemory
-	settings.JetStreamMaxStore = c.MaxBytes
-	settings.SyncAlways = true
-	settings.NoSigs = true
 	ns, err := server.NewServer(settings)
 	if err != nil {
 		return policy.Errorf(policy.Internal, "the NATS server refuses its configuration: %w", err)

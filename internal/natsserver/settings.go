@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nats-io/nats-server/v2/conf"
 	"github.com/nats-io/nats-server/v2/server"
 
 	"github.com/microwall/microwall/policy"
@@ -51,6 +52,63 @@ func parse(settings []byte) (*server.Options, error) {
 		return nil, policy.Errorf(policy.BadRequest, "the NATS server inside this process takes no %s: it is one server, for clients; take that out, or run nats-server by that file", strings.Join(more, ", "))
 	}
 	return o, nil
+}
+
+// options are what nats-server is started with, if it may be.
+func (c Config) options() (*server.Options, error) {
+	o, err := parse(c.Settings)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkReach(c.Host, o); err != nil {
+		return nil, err
+	}
+	o.Host = c.Host
+	o.Port = c.Port
+	o.JetStream = true
+	o.StoreDir = c.StoreDir
+	o.JetStreamMaxMemory = maxMemory
+	o.JetStreamMaxStore = c.MaxBytes
+	o.SyncAlways = true
+	o.NoSigs = true
+	return o, nil
+}
+
+// Reload puts other settings in force, or the same ones with what their files
+// hold now: who is not known any more is cut off, others stay connected, and
+// the next handshakes use the renewed certificate. The address stays. After an
+// error, which is of kind policy.BadRequest, what was in force is. It may be
+// called at any time until Shutdown.
+func (s *Server) Reload(settings []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.config
+	c.Settings = settings
+	o, err := c.options()
+	if err != nil {
+		return err
+	}
+	if err := s.newest.Load().ReloadOptions(o); err != nil {
+		return policy.Errorf(policy.BadRequest, "the NATS server cannot change to these settings while it runs: %w; start it again", err)
+	}
+	s.config.Settings = settings
+	return nil
+}
+
+// Files returns the files that settings name for TLS, which may be renewed: none
+// if they name none or cannot be read.
+func Files(settings []byte) (names []string) {
+	all, err := conf.Parse(string(settings))
+	if err != nil {
+		return nil
+	}
+	block, _ := all["tls"].(map[string]any)
+	for _, key := range []string{"cert_file", "key_file", "ca_file"} {
+		if name, ok := block[key].(string); ok {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // checkReach refuses a server that other machines reach, unless it has TLS and
