@@ -25,6 +25,7 @@ var (
 		"Age up to which the release that decides is believed; +Inf if the trust file lists no keys that sign beacons.", []string{"namespace"}, nil)
 	beaconsTotal = prometheus.NewDesc("microwall_beacons_total",
 		"Beacons by outcome: taken, or ignored (replayed, older than what is held, not believed).", []string{"outcome"}, nil)
+	trustVersion = prometheus.NewDesc("microwall_trust_version", "Version of the trust file in force.", nil, nil)
 )
 
 // Describe sends what Collect may send.
@@ -32,6 +33,7 @@ func (a ages) Describe(to chan<- *prometheus.Desc) {
 	to <- proofAge
 	to <- maxStaleness
 	to <- beaconsTotal
+	to <- trustVersion
 }
 
 // Collect sends what there is now.
@@ -54,6 +56,7 @@ func (a ages) Collect(to chan<- prometheus.Metric) {
 	b := a.state.Beacons()
 	to <- prometheus.MustNewConstMetric(beaconsTotal, prometheus.CounterValue, float64(b.Taken), "taken")
 	to <- prometheus.MustNewConstMetric(beaconsTotal, prometheus.CounterValue, float64(b.Ignored), "ignored")
+	to <- prometheus.MustNewConstMetric(trustVersion, prometheus.GaugeValue, float64(a.state.Trust().Version()))
 }
 
 // watchAges logs what becomes stale, each time that it does, until ctx ends. That
