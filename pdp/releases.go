@@ -2,6 +2,7 @@ package pdp
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -409,4 +410,18 @@ func (r *Releases) Bundle(ctx context.Context, h jetstream.Head) ([]byte, error)
 		return nil, err
 	}
 	return store.Bundle(ctx, h)
+}
+
+// Statuses returns what those who decide last said of a namespace, or for "" of
+// all, sorted by namespace, principal and instance. Nothing of it is verified.
+func (r *Releases) Statuses(ctx context.Context, n policy.Namespace) ([]jetstream.Status, error) {
+	store, err := r.store()
+	if err != nil {
+		return nil, err
+	}
+	all, err := store.Statuses(ctx, n)
+	slices.SortFunc(all, func(a, b jetstream.Status) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Principal, b.Principal), cmp.Compare(a.Instance, b.Instance))
+	})
+	return all, err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -51,6 +52,7 @@ type Store struct {
 	nc         *nats.Conn
 	api        js.JetStream
 	configured change
+	listing    sync.Mutex // see Statuses
 }
 
 // Head is a release as it is stored. Nothing of it has been verified.

@@ -2,8 +2,10 @@ package embedded
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 	"github.com/microwall/microwall/bundles/live"
 	"github.com/microwall/microwall/clients/cache"
 	"github.com/microwall/microwall/internal/filewatch"
+	"github.com/microwall/microwall/internal/fleet"
 	"github.com/microwall/microwall/policy"
 	"github.com/microwall/microwall/policy/rego"
 )
@@ -39,6 +42,9 @@ type Config struct {
 	// Namespaces that this client decides, usually the service's one. Their
 	// guardrails are followed with them.
 	Namespaces []policy.Namespace
+	// Instance names this process in `microwall status`: lower-case letters,
+	// digits and hyphens. "" is a name that no other has.
+	Instance string
 	// Dir is where the last good releases are kept for a start without NATS.
 	// It belongs to this client alone. "" keeps none.
 	Dir string
@@ -72,6 +78,8 @@ type Client struct {
 	synced chan struct{} // closed when NATS was asked for every namespace
 	// trustChanged receives when another trust file is in force.
 	trustChanged <-chan struct{}
+	// changed receives when there may be something new to report to the fleet.
+	changed <-chan struct{}
 
 	mu   sync.Mutex
 	conn *nats.Conn
@@ -93,6 +101,9 @@ func New(ctx context.Context, config Config) (*Client, error) {
 	if config.Now == nil {
 		config.Now = time.Now
 	}
+	if config.Instance == "" {
+		config.Instance = strings.ToLower(rand.Text()[:12])
+	}
 	broker := jetstream.ConnectOptions{Name: "microwall-embedded", TLS: config.TLS, Plaintext: config.Plaintext, Events: config.OnNATS}
 	if err := broker.Check(config.NATS); err != nil {
 		return nil, err
@@ -108,17 +119,17 @@ func New(ctx context.Context, config Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	trustChanged := make(chan struct{}, 1)
+	trustChanged, changed := make(chan struct{}, 1), make(chan struct{}, 1)
 	state, err := live.New(ctx, live.Config{
 		Trust: trust, Namespaces: config.Namespaces, Dir: config.Dir, Bundles: config.Bundles,
-		Policy: config.Policy, Events: live.OnTrust(trustChanged, config.OnRelease), Now: config.Now,
+		Policy: config.Policy, Events: fleet.OnNews(changed, live.OnTrust(trustChanged, config.OnRelease)), Now: config.Now,
 	})
 	if err != nil {
 		return nil, err
 	}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	c := &Client{
-		config: config, broker: broker, live: state, cache: cache.New(config.Cache), stop: stop, synced: make(chan struct{}), trustChanged: trustChanged,
+		config: config, broker: broker, live: state, cache: cache.New(config.Cache), stop: stop, synced: make(chan struct{}), trustChanged: trustChanged, changed: changed,
 		keys: sync.Pool{New: func() any { return new([]byte) }},
 	}
 	failed := make(chan error, 1)
@@ -168,6 +179,16 @@ func (c *Client) follow(ctx context.Context) error {
 		return err
 	}
 	defer stop()
+	var reporting sync.WaitGroup
+	defer reporting.Wait()
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	reporting.Go(func() {
+		fleet.Run(ctx, fleet.Config{
+			Conn: conn, Domain: c.live.Trust().Domain(), Principal: c.broker.Credentials.Principal(), Instance: c.config.Instance,
+			Role: "embedded", State: c.live, Changed: c.changed,
+		})
+	})
 	// Another trust file may name other guardrails; then other namespaces are
 	// to be followed.
 	for ctx.Err() == nil {

@@ -14,6 +14,7 @@ func commands(w world) []*cobra.Command {
 		newRetire(w),
 		newRollback(w),
 		newHistory(w),
+		newStatus(w),
 		newPush(w),
 		newCosign(w),
 		newCheckTrust(w),

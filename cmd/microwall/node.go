@@ -14,6 +14,7 @@ import (
 	"github.com/microwall/microwall/bundles/jetstream"
 	"github.com/microwall/microwall/bundles/live"
 	"github.com/microwall/microwall/internal/filewatch"
+	"github.com/microwall/microwall/internal/fleet"
 	"github.com/microwall/microwall/pdp"
 	"github.com/microwall/microwall/policy"
 )
@@ -84,10 +85,10 @@ func startNode(ctx context.Context, f serveFlags, o *observer, run func(func(con
 		return nil, err
 	}
 	n.closers = append(n.closers, config.Conn.Close)
-	trustChanged := make(chan struct{}, 1)
+	trustChanged, changed := make(chan struct{}, 1), make(chan struct{}, 1)
 	state, err := live.New(ctx, live.Config{
 		Trust: trust, Dir: filepath.Join(f.dataDir, "releases"), Bundles: f.bundles, Policy: f.policy,
-		Events: live.OnTrust(trustChanged, o.live),
+		Events: fleet.OnNews(changed, live.OnTrust(trustChanged, o.live)),
 	})
 	if err != nil {
 		return nil, err
@@ -105,6 +106,13 @@ func startNode(ctx context.Context, f serveFlags, o *observer, run func(func(con
 	n.releases = pdp.NewReleases(pdp.ReleasesConfig{Live: state, Store: follow.store.Load, Events: o.pdp})
 	n.ready = follow.ready
 	run(follow.run)
+	run(func(ctx context.Context) error {
+		fleet.Run(ctx, fleet.Config{
+			Conn: config.Conn, Domain: trust.Domain(), Principal: broker.Credentials.Principal(), Instance: f.instance,
+			Role: "pdp", Software: "microwall " + readVersion().Version, State: state, Changed: changed,
+		})
+		return nil
+	})
 	run(func(ctx context.Context) error { follow.watchTrust(ctx, f.trust, seen); return nil })
 	run(func(ctx context.Context) error { o.watchAges(ctx, state); return nil })
 	return n, nil

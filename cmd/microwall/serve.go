@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -33,6 +34,7 @@ type serveFlags struct {
 	natsReplicas              int
 	broker                    natsFlags
 	dataDir, trust            string
+	instance                  string
 	dir                       string
 	watch                     bool
 	allowPlaintext            bool
@@ -94,6 +96,7 @@ without NATS, keys or signatures: for development only.`,
 	fs.IntVar(&f.natsReplicas, "nats-replicas", 0, "with --nats: how many servers of a cluster hold each release, 1, 3 or 5; raises what is there, never lowers it (default 3 if --nats names three servers or more, else 1)")
 	fs.StringVar(&f.dataDir, "data-dir", defaultDataDir, "folder of releases and of the NATS server's streams")
 	fs.StringVar(&f.trust, "trust", "", "trust file (default trust.yaml in --data-dir)")
+	fs.StringVar(&f.instance, "instance", instanceName(), "name of this PDP in microwall status")
 	fs.StringVar(&f.dir, "dir", "", "development: decide by this folder, one folder a namespace, unsigned")
 	fs.BoolVar(&f.watch, "watch", false, "with --dir: take changes over as they are saved")
 	fs.BoolVar(&f.allowPlaintext, "allow-plaintext", false, "let gRPC, and the connection to NATS, leave loopback without TLS, for a mesh that encrypts")
@@ -322,4 +325,14 @@ func newLogger(w interface{ Write([]byte) (int, error) }, format string) *slog.L
 		return slog.New(slog.NewJSONHandler(w, nil))
 	}
 	return slog.New(slog.NewTextHandler(w, nil))
+}
+
+// instanceName is what this machine is called, as far as that is a label.
+func instanceName() string {
+	host, err := os.Hostname()
+	label, _, _ := strings.Cut(strings.ToLower(host), ".")
+	if n, parseErr := policy.ParseNamespace(label); err == nil && parseErr == nil {
+		return string(n)
+	}
+	return "pdp"
 }

@@ -117,7 +117,7 @@ var ImportMap = Map{
 			Outside: []string{lru, xsync},
 			Never:   []string{opa, nats, grpc, prometheus, cobra}},
 		{Package: "clients/embedded",
-			Inside: []string{"bundles", "bundles/jetstream", "bundles/live", "clients/cache", "internal/filewatch", "policy",
+			Inside: []string{"bundles", "bundles/jetstream", "bundles/live", "clients/cache", "internal/filewatch", "internal/fleet", "policy",
 				"policy/rego"},
 			Outside: []string{natsClient, xsync},
 			Never:   []string{natsServer, grpc, prometheus, cobra}},
@@ -156,7 +156,7 @@ var ImportMap = Map{
 
 		// What `microwall push` does: it verifies before it signs.
 		{Package: "internal/pap",
-			Inside:  []string{"bundles", "clients/remote", "internal/dial", "internal/wire", "policy", "proto/microwall/v1"},
+			Inside:  []string{"bundles", "clients/remote", "internal/dial", "internal/report", "internal/wire", "policy", "proto/microwall/v1"},
 			Outside: []string{grpc, protobuf, note},
 			Never:   []string{nats, prometheus, cobra}},
 
@@ -168,6 +168,13 @@ var ImportMap = Map{
 			Outside: []string{natsServer, natsJWT, natsKeys, xsys, "log/slog"},
 			Never:   []string{opa, grpc, prometheus, cobra}},
 
+		// What those who decide say of themselves, and how they say it.
+		{Package: "internal/report",
+			Inside: []string{"policy"}},
+		{Package: "internal/fleet",
+			Inside:  []string{"bundles/jetstream", "bundles/live", "internal/report", "policy"},
+			Outside: []string{natsClient},
+			Never:   []string{natsServer, grpc, prometheus, cobra}},
 		{Package: "internal/bench/...",
 			Inside:  []string{"bundles/...", "clients/...", "examples/...", "internal/natsserver", "internal/pap", "internal/wire", "pdp/...", "policy/...", "proto/..."},
 			Outside: []string{opa, grpc, protobuf, natsClient, note, xsync},
@@ -197,7 +204,7 @@ var ImportMap = Map{
 		// and owns logging, metrics and signals. It knows no OPA.
 		{Package: "cmd/microwall",
 			Inside: []string{"bundles/...", "clients/...", "examples/boutique", "internal/authzen", "internal/decisions", "internal/dial",
-				"internal/filewatch", "internal/natsserver", "internal/pap", "internal/tlsfiles", "internal/wire", "pdp/...",
+				"internal/filewatch", "internal/fleet", "internal/natsserver", "internal/pap", "internal/tlsfiles", "internal/wire", "pdp/...",
 				"policy/...", "proto/microwall/v1"},
 			Outside: []string{cobra, pflag, grpc, protobuf, natsClient, prometheus, note, yaml, xsync, rate, term, lineDiff},
 			Process: true},

@@ -1058,6 +1058,182 @@ func (x *WatchError) GetMessage() string {
 	return ""
 }
 
+// ListStatusesRequest says whose statuses are wanted.
+type ListStatusesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// namespace that they decide; empty is all of the domain.
+	Namespace     string `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListStatusesRequest) Reset() {
+	*x = ListStatusesRequest{}
+	mi := &file_microwall_v1_policy_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListStatusesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListStatusesRequest) ProtoMessage() {}
+
+func (x *ListStatusesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_microwall_v1_policy_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListStatusesRequest.ProtoReflect.Descriptor instead.
+func (*ListStatusesRequest) Descriptor() ([]byte, []int) {
+	return file_microwall_v1_policy_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ListStatusesRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+// ListStatusesResponse is some of them. All that come are sorted by namespace,
+// principal and instance.
+type ListStatusesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// statuses of instances, one for each namespace that they hold.
+	Statuses      []*InstanceStatus `protobuf:"bytes,1,rep,name=statuses,proto3" json:"statuses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListStatusesResponse) Reset() {
+	*x = ListStatusesResponse{}
+	mi := &file_microwall_v1_policy_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListStatusesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListStatusesResponse) ProtoMessage() {}
+
+func (x *ListStatusesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_microwall_v1_policy_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListStatusesResponse.ProtoReflect.Descriptor instead.
+func (*ListStatusesResponse) Descriptor() ([]byte, []int) {
+	return file_microwall_v1_policy_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ListStatusesResponse) GetStatuses() []*InstanceStatus {
+	if x != nil {
+		return x.Statuses
+	}
+	return nil
+}
+
+// InstanceStatus is what one instance said of itself and one namespace.
+type InstanceStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// namespace that this is about.
+	Namespace string `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// principal whose credentials it has; "anonymous" without.
+	Principal string `protobuf:"bytes,2,opt,name=principal,proto3" json:"principal,omitempty"`
+	// instance, as it calls itself.
+	Instance string `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`
+	// received is when, by the broker's clock.
+	Received *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=received,proto3" json:"received,omitempty"`
+	// report is what it said, as JSON: role, trust, epoch, revision, digest,
+	// since, refused, proven, stale, sent.
+	Report        []byte `protobuf:"bytes,5,opt,name=report,proto3" json:"report,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InstanceStatus) Reset() {
+	*x = InstanceStatus{}
+	mi := &file_microwall_v1_policy_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InstanceStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InstanceStatus) ProtoMessage() {}
+
+func (x *InstanceStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_microwall_v1_policy_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InstanceStatus.ProtoReflect.Descriptor instead.
+func (*InstanceStatus) Descriptor() ([]byte, []int) {
+	return file_microwall_v1_policy_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *InstanceStatus) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *InstanceStatus) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *InstanceStatus) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *InstanceStatus) GetReceived() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Received
+	}
+	return nil
+}
+
+func (x *InstanceStatus) GetReport() []byte {
+	if x != nil {
+		return x.Report
+	}
+	return nil
+}
+
 var File_microwall_v1_policy_proto protoreflect.FileDescriptor
 
 const file_microwall_v1_policy_proto_rawDesc = "" +
@@ -1121,7 +1297,17 @@ const file_microwall_v1_policy_proto_rawDesc = "" +
 	"\n" +
 	"WatchError\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage2\x82\x05\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"3\n" +
+	"\x13ListStatusesRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\"P\n" +
+	"\x14ListStatusesResponse\x128\n" +
+	"\bstatuses\x18\x01 \x03(\v2\x1c.microwall.v1.InstanceStatusR\bstatuses\"\xb8\x01\n" +
+	"\x0eInstanceStatus\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x1c\n" +
+	"\tprincipal\x18\x02 \x01(\tR\tprincipal\x12\x1a\n" +
+	"\binstance\x18\x03 \x01(\tR\binstance\x126\n" +
+	"\breceived\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\breceived\x12\x16\n" +
+	"\x06report\x18\x05 \x01(\fR\x06report2\xdb\x05\n" +
 	"\rPolicyService\x12?\n" +
 	"\x04Push\x12\x19.microwall.v1.PushRequest\x1a\x1a.microwall.v1.PushResponse(\x01\x12N\n" +
 	"\tGetBundle\x12\x1e.microwall.v1.GetBundleRequest\x1a\x1f.microwall.v1.GetBundleResponse0\x01\x12O\n" +
@@ -1131,7 +1317,8 @@ const file_microwall_v1_policy_proto_rawDesc = "" +
 	"\x0eListNamespaces\x12#.microwall.v1.ListNamespacesRequest\x1a$.microwall.v1.ListNamespacesResponse\x12L\n" +
 	"\tPushTrust\x12\x1e.microwall.v1.PushTrustRequest\x1a\x1f.microwall.v1.PushTrustResponse\x12I\n" +
 	"\bGetTrust\x12\x1d.microwall.v1.GetTrustRequest\x1a\x1e.microwall.v1.GetTrustResponse\x12B\n" +
-	"\x05Watch\x12\x1a.microwall.v1.WatchRequest\x1a\x1b.microwall.v1.WatchResponse0\x01B?Z=github.com/microwall/microwall/proto/microwall/v1;microwallv1b\x06proto3"
+	"\x05Watch\x12\x1a.microwall.v1.WatchRequest\x1a\x1b.microwall.v1.WatchResponse0\x01\x12W\n" +
+	"\fListStatuses\x12!.microwall.v1.ListStatusesRequest\x1a\".microwall.v1.ListStatusesResponse0\x01B?Z=github.com/microwall/microwall/proto/microwall/v1;microwallv1b\x06proto3"
 
 var (
 	file_microwall_v1_policy_proto_rawDescOnce sync.Once
@@ -1145,7 +1332,7 @@ func file_microwall_v1_policy_proto_rawDescGZIP() []byte {
 	return file_microwall_v1_policy_proto_rawDescData
 }
 
-var file_microwall_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_microwall_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_microwall_v1_policy_proto_goTypes = []any{
 	(*PushRequest)(nil),            // 0: microwall.v1.PushRequest
 	(*PushResponse)(nil),           // 1: microwall.v1.PushResponse
@@ -1165,38 +1352,45 @@ var file_microwall_v1_policy_proto_goTypes = []any{
 	(*WatchResponse)(nil),          // 15: microwall.v1.WatchResponse
 	(*Proof)(nil),                  // 16: microwall.v1.Proof
 	(*WatchError)(nil),             // 17: microwall.v1.WatchError
-	(*Version)(nil),                // 18: microwall.v1.Version
-	(*timestamppb.Timestamp)(nil),  // 19: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 20: google.protobuf.Duration
+	(*ListStatusesRequest)(nil),    // 18: microwall.v1.ListStatusesRequest
+	(*ListStatusesResponse)(nil),   // 19: microwall.v1.ListStatusesResponse
+	(*InstanceStatus)(nil),         // 20: microwall.v1.InstanceStatus
+	(*Version)(nil),                // 21: microwall.v1.Version
+	(*timestamppb.Timestamp)(nil),  // 22: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 23: google.protobuf.Duration
 }
 var file_microwall_v1_policy_proto_depIdxs = []int32{
-	18, // 0: microwall.v1.PushResponse.version:type_name -> microwall.v1.Version
+	21, // 0: microwall.v1.PushResponse.version:type_name -> microwall.v1.Version
 	16, // 1: microwall.v1.WatchResponse.path:type_name -> microwall.v1.Proof
 	17, // 2: microwall.v1.WatchResponse.error:type_name -> microwall.v1.WatchError
-	18, // 3: microwall.v1.Proof.version:type_name -> microwall.v1.Version
-	19, // 4: microwall.v1.Proof.time:type_name -> google.protobuf.Timestamp
-	20, // 5: microwall.v1.Proof.max_staleness:type_name -> google.protobuf.Duration
-	0,  // 6: microwall.v1.PolicyService.Push:input_type -> microwall.v1.PushRequest
-	2,  // 7: microwall.v1.PolicyService.GetBundle:input_type -> microwall.v1.GetBundleRequest
-	4,  // 8: microwall.v1.PolicyService.GetRelease:input_type -> microwall.v1.GetReleaseRequest
-	6,  // 9: microwall.v1.PolicyService.ListReleases:input_type -> microwall.v1.ListReleasesRequest
-	8,  // 10: microwall.v1.PolicyService.ListNamespaces:input_type -> microwall.v1.ListNamespacesRequest
-	10, // 11: microwall.v1.PolicyService.PushTrust:input_type -> microwall.v1.PushTrustRequest
-	12, // 12: microwall.v1.PolicyService.GetTrust:input_type -> microwall.v1.GetTrustRequest
-	14, // 13: microwall.v1.PolicyService.Watch:input_type -> microwall.v1.WatchRequest
-	1,  // 14: microwall.v1.PolicyService.Push:output_type -> microwall.v1.PushResponse
-	3,  // 15: microwall.v1.PolicyService.GetBundle:output_type -> microwall.v1.GetBundleResponse
-	5,  // 16: microwall.v1.PolicyService.GetRelease:output_type -> microwall.v1.GetReleaseResponse
-	7,  // 17: microwall.v1.PolicyService.ListReleases:output_type -> microwall.v1.ListReleasesResponse
-	9,  // 18: microwall.v1.PolicyService.ListNamespaces:output_type -> microwall.v1.ListNamespacesResponse
-	11, // 19: microwall.v1.PolicyService.PushTrust:output_type -> microwall.v1.PushTrustResponse
-	13, // 20: microwall.v1.PolicyService.GetTrust:output_type -> microwall.v1.GetTrustResponse
-	15, // 21: microwall.v1.PolicyService.Watch:output_type -> microwall.v1.WatchResponse
-	14, // [14:22] is the sub-list for method output_type
-	6,  // [6:14] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	21, // 3: microwall.v1.Proof.version:type_name -> microwall.v1.Version
+	22, // 4: microwall.v1.Proof.time:type_name -> google.protobuf.Timestamp
+	23, // 5: microwall.v1.Proof.max_staleness:type_name -> google.protobuf.Duration
+	20, // 6: microwall.v1.ListStatusesResponse.statuses:type_name -> microwall.v1.InstanceStatus
+	22, // 7: microwall.v1.InstanceStatus.received:type_name -> google.protobuf.Timestamp
+	0,  // 8: microwall.v1.PolicyService.Push:input_type -> microwall.v1.PushRequest
+	2,  // 9: microwall.v1.PolicyService.GetBundle:input_type -> microwall.v1.GetBundleRequest
+	4,  // 10: microwall.v1.PolicyService.GetRelease:input_type -> microwall.v1.GetReleaseRequest
+	6,  // 11: microwall.v1.PolicyService.ListReleases:input_type -> microwall.v1.ListReleasesRequest
+	8,  // 12: microwall.v1.PolicyService.ListNamespaces:input_type -> microwall.v1.ListNamespacesRequest
+	10, // 13: microwall.v1.PolicyService.PushTrust:input_type -> microwall.v1.PushTrustRequest
+	12, // 14: microwall.v1.PolicyService.GetTrust:input_type -> microwall.v1.GetTrustRequest
+	14, // 15: microwall.v1.PolicyService.Watch:input_type -> microwall.v1.WatchRequest
+	18, // 16: microwall.v1.PolicyService.ListStatuses:input_type -> microwall.v1.ListStatusesRequest
+	1,  // 17: microwall.v1.PolicyService.Push:output_type -> microwall.v1.PushResponse
+	3,  // 18: microwall.v1.PolicyService.GetBundle:output_type -> microwall.v1.GetBundleResponse
+	5,  // 19: microwall.v1.PolicyService.GetRelease:output_type -> microwall.v1.GetReleaseResponse
+	7,  // 20: microwall.v1.PolicyService.ListReleases:output_type -> microwall.v1.ListReleasesResponse
+	9,  // 21: microwall.v1.PolicyService.ListNamespaces:output_type -> microwall.v1.ListNamespacesResponse
+	11, // 22: microwall.v1.PolicyService.PushTrust:output_type -> microwall.v1.PushTrustResponse
+	13, // 23: microwall.v1.PolicyService.GetTrust:output_type -> microwall.v1.GetTrustResponse
+	15, // 24: microwall.v1.PolicyService.Watch:output_type -> microwall.v1.WatchResponse
+	19, // 25: microwall.v1.PolicyService.ListStatuses:output_type -> microwall.v1.ListStatusesResponse
+	17, // [17:26] is the sub-list for method output_type
+	8,  // [8:17] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_microwall_v1_policy_proto_init() }
@@ -1219,7 +1413,7 @@ func file_microwall_v1_policy_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_microwall_v1_policy_proto_rawDesc), len(file_microwall_v1_policy_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -29,6 +29,7 @@ const (
 	PolicyService_PushTrust_FullMethodName      = "/microwall.v1.PolicyService/PushTrust"
 	PolicyService_GetTrust_FullMethodName       = "/microwall.v1.PolicyService/GetTrust"
 	PolicyService_Watch_FullMethodName          = "/microwall.v1.PolicyService/Watch"
+	PolicyService_ListStatuses_FullMethodName   = "/microwall.v1.PolicyService/ListStatuses"
 )
 
 // PolicyServiceClient is the client API for PolicyService service.
@@ -69,6 +70,9 @@ type PolicyServiceClient interface {
 	// UNAVAILABLE: the server stops, or the connection has become old; watch
 	// another. RESOURCE_EXHAUSTED: too many watch already.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
+	// ListStatuses lists what those who decide last said of themselves. It is
+	// their word; nobody has verified it.
+	ListStatuses(ctx context.Context, in *ListStatusesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListStatusesResponse], error)
 }
 
 type policyServiceClient struct {
@@ -180,6 +184,25 @@ func (c *policyServiceClient) Watch(ctx context.Context, in *WatchRequest, opts 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type PolicyService_WatchClient = grpc.ServerStreamingClient[WatchResponse]
 
+func (c *policyServiceClient) ListStatuses(ctx context.Context, in *ListStatusesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListStatusesResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &PolicyService_ServiceDesc.Streams[3], PolicyService_ListStatuses_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ListStatusesRequest, ListStatusesResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PolicyService_ListStatusesClient = grpc.ServerStreamingClient[ListStatusesResponse]
+
 // PolicyServiceServer is the server API for PolicyService service.
 // All implementations must embed UnimplementedPolicyServiceServer
 // for forward compatibility.
@@ -218,6 +241,9 @@ type PolicyServiceServer interface {
 	// UNAVAILABLE: the server stops, or the connection has become old; watch
 	// another. RESOURCE_EXHAUSTED: too many watch already.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
+	// ListStatuses lists what those who decide last said of themselves. It is
+	// their word; nobody has verified it.
+	ListStatuses(*ListStatusesRequest, grpc.ServerStreamingServer[ListStatusesResponse]) error
 	mustEmbedUnimplementedPolicyServiceServer()
 }
 
@@ -251,6 +277,9 @@ func (UnimplementedPolicyServiceServer) GetTrust(context.Context, *GetTrustReque
 }
 func (UnimplementedPolicyServiceServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error {
 	return status.Error(codes.Unimplemented, "method Watch not implemented")
+}
+func (UnimplementedPolicyServiceServer) ListStatuses(*ListStatusesRequest, grpc.ServerStreamingServer[ListStatusesResponse]) error {
+	return status.Error(codes.Unimplemented, "method ListStatuses not implemented")
 }
 func (UnimplementedPolicyServiceServer) mustEmbedUnimplementedPolicyServiceServer() {}
 func (UnimplementedPolicyServiceServer) testEmbeddedByValue()                       {}
@@ -392,6 +421,17 @@ func _PolicyService_Watch_Handler(srv interface{}, stream grpc.ServerStream) err
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type PolicyService_WatchServer = grpc.ServerStreamingServer[WatchResponse]
 
+func _PolicyService_ListStatuses_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ListStatusesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(PolicyServiceServer).ListStatuses(m, &grpc.GenericServerStream[ListStatusesRequest, ListStatusesResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PolicyService_ListStatusesServer = grpc.ServerStreamingServer[ListStatusesResponse]
+
 // PolicyService_ServiceDesc is the grpc.ServiceDesc for PolicyService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -434,6 +474,11 @@ var PolicyService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Watch",
 			Handler:       _PolicyService_Watch_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ListStatuses",
+			Handler:       _PolicyService_ListStatuses_Handler,
 			ServerStreams: true,
 		},
 	},

@@ -1,0 +1,136 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	js "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/microwall/microwall/policy"
+)
+
+// MaxStatus is how large a [Status] may be, in bytes.
+const MaxStatus = maxStatus
+
+// Status is what an instance of a principal last said of itself and of one
+// namespace. The broker lets each principal speak for itself only; nothing else
+// vouches for it.
+type Status struct {
+	Namespace policy.Namespace
+	// Principal is the name of the credentials that it has, "anonymous" without,
+	// and Instance the name that it gives itself.
+	Principal, Instance string
+	// Body is what it said.
+	Body []byte
+	// Received is when, by the broker's clock.
+	Received time.Time
+}
+
+// SendStatus says how an instance is doing in a namespace. It takes the place of
+// what the instance said before, and is forgotten after ttl (five minutes at
+// most). It is sent once and not waited for: what is lost is said again.
+func SendStatus(nc *nats.Conn, domain string, s Status, ttl time.Duration) error {
+	if err := checkNamespace(domain, s.Namespace); err != nil {
+		return err
+	}
+	if err := errors.Join(checkPrincipal(s.Principal), checkPrincipal(s.Instance)); err != nil {
+		return err
+	}
+	if len(s.Body) > MaxStatus {
+		return policy.Errorf(policy.Exhausted, "status is %d bytes, the limit is %d", len(s.Body), MaxStatus)
+	}
+	m := nats.NewMsg(statusSubject(domain, token(s.Namespace), s.Principal, s.Instance))
+	m.Data = s.Body
+	m.Header.Set(js.MsgTTLHeader, min(ttl, statusAge).Truncate(time.Second).String())
+	if err := nc.PublishMsg(m); err != nil {
+		return policy.Errorf(policy.Unavailable, "cannot say how this instance is doing: %w; it is tried again", err)
+	}
+	return nil
+}
+
+// Statuses returns what was said last, and not longer ago than it counts, of a
+// namespace, or for "" of all of the domain, in no order. At most 100,000 are
+// returned.
+func (s *Store) Statuses(ctx context.Context, ns policy.Namespace) (all []Status, err error) {
+	const most = 100_000
+	which := "*"
+	if ns != "" {
+		if err := checkNamespace(s.config.Domain, ns); err != nil {
+			return nil, err
+		}
+		which = token(ns)
+	}
+	ctx, cancel := bounded(ctx, readTimeout)
+	defer cancel()
+	s.listing.Lock() // one at a time: it may be much
+	defer s.listing.Unlock()
+	err = persist(ctx, s.nc, "cannot read the statuses", func(ctx context.Context) error {
+		all = nil
+		return s.eachLast(ctx, statusStream, statusSubject(s.config.Domain, which, "*", "*"), func(m js.Msg, stored time.Time) bool {
+			if status, ok := parseStatus(s.config.Domain, m); ok {
+				status.Received = stored
+				all = append(all, status)
+			}
+			return len(all) < most
+		})
+	})
+	return all, err
+}
+
+// parseStatus leaves out what is no status, and markers of those that were
+// forgotten.
+func parseStatus(domain string, m js.Msg) (Status, bool) {
+	parts := strings.Split(m.Subject(), ".")
+	if len(parts) != 6 || len(m.Data()) == 0 {
+		return Status{}, false
+	}
+	ns, err := parseToken(domain, parts[3])
+	if err := errors.Join(err, checkPrincipal(parts[4]), checkPrincipal(parts[5])); err != nil {
+		return Status{}, false
+	}
+	return Status{Namespace: ns, Principal: parts[4], Instance: parts[5], Body: m.Data()}, true
+}
+
+// eachLast hands the newest message of each subject to use, until that returns
+// false.
+func (s *Store) eachLast(ctx context.Context, stream, filter string, use func(m js.Msg, stored time.Time) bool) error {
+	consumer, err := s.api.OrderedConsumer(ctx, stream, js.OrderedConsumerConfig{FilterSubjects: []string{filter}, DeliverPolicy: js.DeliverLastPerSubjectPolicy, InactiveThreshold: attemptTimeout})
+	if err != nil {
+		return err
+	}
+	// A stream has room for a thousand consumers, and forgets one only after a
+	// while. If it cannot be asked to, that is what happens.
+	defer func() {
+		forget, cancel := context.WithTimeout(context.WithoutCancel(ctx), attemptTimeout)
+		defer cancel()
+		_ = s.api.DeleteConsumer(forget, stream, consumer.CachedInfo().Name)
+	}()
+	for left := consumer.CachedInfo().NumPending; left > 0; {
+		batch, err := consumer.Fetch(int(min(left, 1000)), js.FetchContext(ctx))
+		if err != nil {
+			return err
+		}
+		got := false
+		for m := range batch.Messages() {
+			got = true
+			info, err := m.Metadata()
+			if err != nil {
+				return err
+			}
+			left = info.NumPending
+			if !use(m, info.Timestamp) {
+				return nil
+			}
+		}
+		if err := batch.Error(); err != nil {
+			return err
+		}
+		if !got {
+			return nats.ErrTimeout
+		}
+	}
+	return nil
+}

@@ -1,0 +1,89 @@
+// Package report is what those who decide say of themselves: by which release of
+// a namespace, and whether it is proven. It is for operators to see who is
+// behind; nothing is decided by it.
+package report
+
+import (
+	"encoding/json"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/microwall/microwall/policy"
+)
+
+const (
+	// Max is how large a report may be, in bytes.
+	Max = 16 << 10
+	// maxText bounds what is said in words, in bytes.
+	maxText = 1000
+)
+
+// Report is what an instance says of itself and one namespace.
+type Report struct {
+	// Role is "pdp" or "embedded".
+	Role string `json:"role"`
+	// Software that it runs.
+	Software string `json:"software,omitempty"`
+	// Trust is the version of the trust file in force.
+	Trust uint64 `json:"trust"`
+	// Epoch, Revision and Digest name the release that decides; Revision 0 says
+	// that none does.
+	Epoch    uint64        `json:"epoch,omitempty"`
+	Revision uint64        `json:"revision,omitempty"`
+	Digest   policy.Digest `json:"digest,omitzero"`
+	// Since is when it was activated.
+	Since time.Time `json:"since,omitzero"`
+	// Refused is why the newest release that was offered does not decide; "" if
+	// it does.
+	Refused string `json:"refused,omitempty"`
+	// Proven is the time of the newest beacon that proves the release; zero if
+	// none does. Stale is true if that is too long ago.
+	Proven time.Time `json:"proven,omitzero"`
+	Stale  bool      `json:"stale,omitempty"`
+	// Sent is when the report was made, by the clock of the instance.
+	Sent time.Time `json:"sent"`
+}
+
+// Encode writes a report.
+func (r Report) Encode() ([]byte, error) {
+	r.Refused, r.Software = clean(r.Refused), clean(r.Software)
+	return json.Marshal(r)
+}
+
+// Parse reads a report. Words in it are safe to be printed; fields that this
+// version does not know are left out.
+func Parse(b []byte) (Report, error) {
+	var r Report
+	if len(b) > Max {
+		return r, policy.Errorf(policy.Exhausted, "report is %d bytes, the limit is %d", len(b), Max)
+	}
+	if err := json.Unmarshal(b, &r); err != nil {
+		return Report{}, policy.Errorf(policy.BadRequest, "report cannot be read: %w", err)
+	}
+	r.Role, r.Refused, r.Software = clean(r.Role), clean(r.Refused), clean(r.Software)
+	return r, nil
+}
+
+// Same reports whether r says what other does, whenever that was.
+func (r Report) Same(other Report) bool {
+	r.Sent, r.Proven = other.Sent, other.Proven
+	return r == other
+}
+
+// clean keeps what a stranger wrote from doing anything to a terminal.
+func clean(s string) string {
+	if len(s) > maxText {
+		s = s[:maxText] + "..."
+	}
+	return strings.Map(func(c rune) rune {
+		switch {
+		case c == utf8.RuneError:
+			return -1
+		case !unicode.IsPrint(c):
+			return ' '
+		}
+		return c
+	}, s)
+}
