@@ -60,6 +60,8 @@ type FollowConfig struct {
 	// error has the head asked for at once; others say nothing to the follower.
 	// Nil does without beacons.
 	Beacon func(ctx context.Context, ns policy.Namespace, note []byte) error
+	// Mode says how the follower hears of heads. Zero is [ByPush].
+	Mode Mode
 	// Poll is how often all heads are asked for, half of that more or less.
 	// Zero is [DefaultPoll].
 	Poll time.Duration
@@ -86,6 +88,7 @@ type Follower struct {
 	started atomic.Bool
 	again   chan struct{} // ask for everything, soon
 	synced  chan struct{}
+	asked   chan struct{} // see checkAsked
 	// tasks are all goroutines and the callbacks of nats.go that are running.
 	tasks sync.WaitGroup
 
@@ -143,6 +146,7 @@ func NewFollower(c FollowConfig) (*Follower, error) {
 		config:   c,
 		again:    make(chan struct{}, 1),
 		synced:   make(chan struct{}),
+		asked:    make(chan struct{}, 1),
 		slots:    map[policy.Namespace]*slot{},
 		unlisted: unlisted{names: map[policy.Namespace]bool{}, look: make(chan struct{}, 1)},
 	}
@@ -171,8 +175,8 @@ func (f *Follower) Refresh() {
 	f.askSoon()
 }
 
-// Run follows until ctx ends, which is no error, or the connection is closed.
-// It may be called once. When it returns, no callback runs any more.
+// Run follows until ctx ends, which is no error, or the connection is closed; or,
+// of a follower that asks once, until there is nothing left to ask for. It may be called once. When it returns, no callback runs any more.
 func (f *Follower) Run(ctx context.Context) error {
 	if f.started.Swap(true) {
 		return policy.Errorf(policy.Internal, "a follower runs once; make another")
@@ -185,10 +189,12 @@ func (f *Follower) Run(ctx context.Context) error {
 	defer f.config.Conn.RemoveStatusListener(status)
 	// Subscribe first: what is released while the heads are asked for arrives
 	// as a push.
-	unsubscribe, err := f.subscribe()
-	defer unsubscribe()
-	if err != nil {
-		return err
+	if f.config.Mode == ByPush {
+		unsubscribe, err := f.subscribe()
+		defer unsubscribe()
+		if err != nil {
+			return err
+		}
 	}
 	for range workers {
 		f.tasks.Go(func() { f.workLoop(ctx) })
@@ -217,6 +223,8 @@ func (f *Follower) Run(ctx context.Context) error {
 			fresh = true
 		case <-f.again:
 			fresh = true
+		case <-f.asked:
+			return nil
 		case <-f.config.After(wait):
 		}
 	}
@@ -269,6 +277,7 @@ func (f *Follower) askAll(ctx context.Context, fresh bool) error {
 		s.heard = false
 		f.enqueue(s)
 	}
+	f.checkAsked()
 	return nil
 }
 
@@ -341,6 +350,7 @@ func (f *Follower) workLoop(ctx context.Context) {
 		if s.pushed != nil || s.beat != nil || s.ask || s.due {
 			f.enqueue(s)
 		}
+		f.checkAsked()
 	}
 }
 

@@ -21,10 +21,12 @@ const (
 	beatStream   = "BEAT"
 	statusStream = "STATUS"
 
-	// MaxKeep and MinKeep bound how many heads of a namespace are kept. nats.go's
-	// key-value API makes buckets of at most 64, a limit of that API only; a
-	// bucket made by it is taken as well.
+	// MaxKeep is how many heads of a namespace may be kept, and are by default.
+	// nats.go's key-value API makes buckets of at most 64, a limit of that API
+	// only; a bucket made by it is taken as well.
 	MaxKeep = 100
+	// MinKeep is how many heads of a namespace must be kept: a put whose
+	// acknowledgement was lost is looked for among them.
 	MinKeep = 2
 
 	// ChunkSize is how many bytes each chunk of a packed bundle has, but the
@@ -182,7 +184,7 @@ func layout(replicas int, maxBytes int64, keep int, made time.Time) []js.StreamC
 
 	// No number is used twice, even if the stream is removed and made anew: a
 	// mark must never speak of a later chunk.
-	blobs.FirstSeq = uint64(max(1, made.UnixMilli())) //nolint:gosec // it is positive
+	blobs.FirstSeq = uint64(max(1, made.UnixMilli()))
 	// Purging stays possible, for sweeping chunks that no head refers to.
 	// Rollups do not: a message with a rollup header replaces what the subject
 	// holds, write-once or not.

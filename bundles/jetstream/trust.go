@@ -124,7 +124,9 @@ type TrustFollowConfig struct {
 	// Offer takes the version after that: it verifies it and puts it in force, or
 	// returns an error. It is never called twice at once.
 	Offer func(note []byte) error
-	// Poll and After are as in [FollowConfig], and so is Events.
+	// Mode other than [ByPush] only asks, and listens to no announcement.
+	Mode Mode
+	// Poll, After and Events are as in [FollowConfig].
 	Poll   time.Duration
 	After  func(time.Duration) <-chan time.Time
 	Events func(Event)
@@ -171,13 +173,15 @@ func (f *TrustFollower) Looked() <-chan struct{} { return f.looked }
 func (f *TrustFollower) Run(ctx context.Context) error {
 	status := f.config.Conn.StatusChanged(nats.CONNECTED, nats.CLOSED)
 	defer f.config.Conn.RemoveStatusListener(status)
-	sub, err := f.config.Conn.Subscribe(trustPushSubject(f.config.Domain), f.announced)
-	if err != nil {
-		return policy.Errorf(policy.Unavailable, "cannot subscribe to the trust file: %w", err)
-	}
-	defer func() { _ = sub.Unsubscribe() }() // it fails only if the connection is closed
-	if err := sub.SetPendingLimits(pendingMessages, pendingBytes); err != nil {
-		return policy.Errorf(policy.Unavailable, "cannot bound the subscription to the trust file: %w", err)
+	if f.config.Mode == ByPush {
+		sub, err := f.config.Conn.Subscribe(trustPushSubject(f.config.Domain), f.announced)
+		if err != nil {
+			return policy.Errorf(policy.Unavailable, "cannot subscribe to the trust file: %w", err)
+		}
+		defer func() { _ = sub.Unsubscribe() }() // it fails only if the connection is closed
+		if err := sub.SetPendingLimits(pendingMessages, pendingBytes); err != nil {
+			return policy.Errorf(policy.Unavailable, "cannot bound the subscription to the trust file: %w", err)
+		}
 	}
 	// A replica may be behind when something has just changed: then it is asked
 	// again soon.

@@ -101,7 +101,7 @@ func (k *keep) write(signed *bundles.Signed, packed []byte) error {
 }
 
 func (k *keep) path(n policy.Namespace) string {
-	return filepath.Join(k.dir, string(n)+keptSuffix)
+	return filepath.Join(k.dir, ReleaseFile(n))
 }
 
 // namespaces returns those of which a release is kept.
@@ -131,7 +131,15 @@ func maxKept(l bundles.Limits) int64 { return l.WithDefaults().Packed + 1<<20 }
 
 // read returns what is kept of a namespace.
 func (k *keep) read(n policy.Namespace, limits bundles.Limits) (bundles.Sealed, error) {
-	path := k.path(n)
+	return ReadRelease(k.path(n), limits)
+}
+
+// ReleaseFile is the name of the file that keeps a release of a namespace.
+func ReleaseFile(n policy.Namespace) string { return string(n) + keptSuffix }
+
+// ReadRelease reads a file as it is kept in [Config].Dir: a signed release and its
+// bundle. Nothing of it is verified; that is for [Live.Offer].
+func ReadRelease(path string, limits bundles.Limits) (bundles.Sealed, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return bundles.Sealed{}, err

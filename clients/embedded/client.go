@@ -21,8 +21,11 @@ import (
 	"github.com/microwall/microwall/policy/rego"
 )
 
-// Config of a [Client]. NATS, TrustFile and Namespaces are required.
+// Config of a [Client]. NATS, TrustFile and Namespaces are required; a client of
+// a directory has no NATS.
 type Config struct {
+	// Mode is how this client hears of releases. Zero is [Push].
+	Mode Mode
 	// NATS is the URL of the NATS server, or several of one cluster with
 	// commas between.
 	NATS string
@@ -88,15 +91,15 @@ type Client struct {
 var _ policy.Authorizer = (*Client)(nil)
 
 // New returns a client that decides. It returns at once if releases of all
-// namespaces and their guardrails are on disk; otherwise when NATS was asked
-// for each of them, whether there is one or not. If ctx ends before that, New
+// namespaces and their guardrails are on disk; otherwise when NATS, or the
+// directory, was asked for each of them, whether there is one or not. If ctx ends before that, New
 // fails and leaves nothing behind. The client lives until [Client.Close].
 func New(ctx context.Context, config Config) (*Client, error) {
 	if len(config.Namespaces) == 0 {
 		return nil, policy.Errorf(policy.BadRequest, "no namespace: name those that this client decides in Config.Namespaces")
 	}
-	if config.NATS == "" {
-		return nil, policy.Errorf(policy.BadRequest, "no NATS server: name one in Config.NATS, for instance nats://127.0.0.1:4222")
+	if err := config.Mode.check(config); err != nil {
+		return nil, err
 	}
 	if config.Now == nil {
 		config.Now = time.Now
@@ -105,8 +108,10 @@ func New(ctx context.Context, config Config) (*Client, error) {
 		config.Instance = strings.ToLower(rand.Text()[:12])
 	}
 	broker := jetstream.ConnectOptions{Name: "microwall-embedded", TLS: config.TLS, Plaintext: config.Plaintext, Events: config.OnNATS}
-	if err := broker.Check(config.NATS); err != nil {
-		return nil, err
+	if config.Mode.dir == "" {
+		if err := broker.Check(config.NATS); err != nil {
+			return nil, err
+		}
 	}
 	if config.Credentials != "" {
 		var err error
@@ -164,8 +169,12 @@ func (c *Client) complete() bool {
 	return true
 }
 
-// follow brings releases from NATS until ctx ends.
+// follow brings releases until ctx ends, or until nothing is left to ask for.
 func (c *Client) follow(ctx context.Context) error {
+	if c.config.Mode.dir != "" {
+		c.readDirectory(ctx)
+		return nil
+	}
 	conn, err := jetstream.Connect(ctx, c.config.NATS, c.broker)
 	if err != nil {
 		return err
@@ -192,21 +201,29 @@ func (c *Client) follow(ctx context.Context) error {
 	// Another trust file may name other guardrails; then other namespaces are
 	// to be followed.
 	for ctx.Err() == nil {
-		if err := c.followThese(ctx, conn, c.live.Namespaces()); err != nil {
+		if done, err := c.followThese(ctx, conn, c.live.Namespaces()); done || err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// followThese follows namespaces until others are to be followed or ctx ends.
-func (c *Client) followThese(ctx context.Context, conn *nats.Conn, these []policy.Namespace) error {
+// allAsked says that every namespace was asked for.
+func (c *Client) allAsked() {
+	c.live.Synced()
+	c.once.Do(func() { close(c.synced) })
+}
+
+// followThese follows namespaces until others are to be followed or ctx ends, or
+// it is done: that nothing is left to ask for.
+func (c *Client) followThese(ctx context.Context, conn *nats.Conn, these []policy.Namespace) (done bool, err error) {
 	f, err := jetstream.NewFollower(jetstream.FollowConfig{
-		Conn: conn, Domain: c.live.Trust().Domain(), Namespaces: these, Offer: c.offer, MaxPacked: c.config.Bundles.Packed, Events: c.config.OnNATS,
+		Conn: conn, Domain: c.live.Trust().Domain(), Namespaces: these, Mode: c.config.Mode.by, Poll: c.config.Mode.every,
+		Offer: c.offer, MaxPacked: c.config.Bundles.Packed, Events: c.config.OnNATS,
 		Beacon: func(_ context.Context, _ policy.Namespace, note []byte) error { return c.live.Prove(note) },
 	})
 	if err != nil {
-		return err
+		return false, err
 	}
 	round, end := context.WithCancel(ctx)
 	defer end()
@@ -218,8 +235,7 @@ func (c *Client) followThese(ctx context.Context, conn *nats.Conn, these []polic
 			select {
 			case <-synced:
 				synced = nil
-				c.live.Synced()
-				c.once.Do(func() { close(c.synced) })
+				c.allAsked()
 			case <-c.trustChanged:
 				if !slices.Equal(these, c.live.Namespaces()) {
 					end()
@@ -231,11 +247,14 @@ func (c *Client) followThese(ctx context.Context, conn *nats.Conn, these []polic
 		}
 	})
 	err = f.Run(round)
-	end()
 	if round.Err() != nil {
-		return nil
+		return false, nil
 	}
-	return err
+	end()
+	if err == nil {
+		c.allAsked() // a follower that is done is synced, too
+	}
+	return err == nil, err
 }
 
 func (c *Client) offer(ctx context.Context, note []byte, fetch func(context.Context) ([]byte, error)) error {

@@ -4,7 +4,7 @@
 // caches decisions exactly.
 //
 // A client needs a trust file, which says whose signatures it believes, and a
-// NATS server to hear of releases. It believes nothing else: neither NATS, nor
+// NATS server, or a directory, to hear of releases ([Mode]). It believes nothing else: neither NATS, nor
 // the PDP that stored a release there, nor its own disk. Without NATS it decides
 // on by what it holds; it starts by what is on disk.
 //

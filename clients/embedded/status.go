@@ -7,6 +7,9 @@ import (
 
 // Status is what a client is at.
 type Status struct {
+	// Mode is how the client hears of releases: "push", "poll", "once" or
+	// "directory".
+	Mode string
 	// Connected is true while there is a connection to NATS.
 	Connected bool
 	// TrustVersion is the version of the trust file in force.
@@ -26,6 +29,7 @@ func (c *Client) Status() Status {
 	conn := c.conn
 	c.mu.Unlock()
 	return Status{
+		Mode:         c.config.Mode.String(),
 		Connected:    conn != nil && conn.IsConnected(),
 		TrustVersion: c.live.Trust().Version(),
 		Namespaces:   c.live.Status(),

@@ -14,15 +14,15 @@ import (
 	"github.com/microwall/microwall/internal/filewatch"
 )
 
-// trustInterval is how often the trust file is looked at.
-const trustInterval = 2 * time.Second
+// filesInterval is how often files are looked at.
+const filesInterval = 2 * time.Second
 
 // followTrust puts in force what is pushed of the trust file, until stop is
 // called, which waits, or ctx ends. It returns when the broker was asked once, so
 // that releases are judged by the newest version.
 func (c *Client) followTrust(ctx context.Context, conn *nats.Conn) (stop func(), err error) {
 	f, err := jetstream.NewTrustFollower(jetstream.TrustFollowConfig{
-		Conn: conn, Domain: c.live.Trust().Domain(), Events: c.config.OnNATS,
+		Conn: conn, Domain: c.live.Trust().Domain(), Mode: c.config.Mode.by, Poll: c.config.Mode.every, Events: c.config.OnNATS,
 		Version: func() uint64 { return c.live.Trust().Version() }, Offer: c.live.OfferTrust,
 	})
 	if err != nil {
@@ -46,7 +46,7 @@ func (c *Client) followTrust(ctx context.Context, conn *nats.Conn) (stop func(),
 // watchTrust puts a changed trust file in force. One that cannot be read or is
 // older is refused; what was in force stays.
 func (c *Client) watchTrust(ctx context.Context, seen string) {
-	ticker := time.NewTicker(trustInterval)
+	ticker := time.NewTicker(filesInterval)
 	defer ticker.Stop()
 	filewatch.Run(ctx, []string{c.config.TrustFile}, seen, ticker.C, func() {
 		trust, err := bundles.LoadTrust(c.config.TrustFile)
