@@ -13,6 +13,7 @@ func TestTheHeadAlwaysHasItsBundleOnAClusterThatLosesALeader(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it starts a cluster")
 	}
+	t.Parallel()
 	c := cluster.Start(t, "")
 	churn(t, 4, func() {
 		c.Leader("BLOBS").Kill()
