@@ -6,10 +6,10 @@ import (
 	"github.com/microwall/microwall/policy"
 )
 
-// Event is something that a [Service] or [Releases] did: one of [*Decided],
-// [Pushed], [PushRefused] and
-// [TrustPushed]. Events come from many goroutines at once and must
-// not block.
+// Event is something that a [Service], [Releases] or an [Issuer] did: one of
+// [*Decided], [Pushed], [PushRefused], [TrustPushed], [Issuing], [StandingBy],
+// [Issued], [IssueFailed] and [HeadDoubted]. Events come from many goroutines at
+// once and must not block.
 type Event interface{ event() }
 
 // Decided is one decision, or the error that took its place.
@@ -44,7 +44,42 @@ type TrustPushed struct {
 	Digest  policy.Digest
 }
 
+// Issuing says that this process issues the domain's beacons from now on.
+type Issuing struct{}
+
+// StandingBy says that another process issues them from now on.
+type StandingBy struct {
+	// Issuer is its name, by its own word.
+	Issuer string
+}
+
+// Issued says that a beacon of each namespace was issued.
+type Issued struct {
+	// Time that the beacons name.
+	Time       time.Time
+	Namespaces int
+	// Took is the time from then on, until the broker had them all.
+	Took time.Duration
+}
+
+// IssueFailed says that no beacons were issued, and why. It is told once as long
+// as that does not change; it is tried again all the time.
+type IssueFailed struct{ Err error }
+
+// HeadDoubted is an alarm: what the store has as the head of a namespace cannot
+// be it. Beacons name the head before it, or say nothing of the namespace.
+// errors.As finds a fork's evidence in Err.
+type HeadDoubted struct {
+	Namespace policy.Namespace
+	Err       error
+}
+
 func (*Decided) event()    {}
 func (Pushed) event()      {}
 func (PushRefused) event() {}
 func (TrustPushed) event() {}
+func (Issuing) event()     {}
+func (StandingBy) event()  {}
+func (Issued) event()      {}
+func (IssueFailed) event() {}
+func (HeadDoubted) event() {}

@@ -25,13 +25,14 @@ func newKeygen(w world) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "keygen NAME",
 		GroupID: groupAuthor,
-		Short:   "Make a key that signs releases",
+		Short:   "Make a key that signs releases or beacons",
 		Long: `Make an Ed25519 key pair in the form of signed notes. The private key goes to a
 new file that only you may read; it is never printed, and no file is ever
 overwritten. What is printed are the lines for trust.yaml.
 
 NAME is how trust.yaml and signatures call the key: who signs with it, for
-instance the CI of a team.`,
+instance the CI of a team. A key that trust.yaml lists under beacons is for
+"microwall serve --beacon-key".`,
 		Example: `  microwall keygen cart-ci
   microwall keygen cart-ci --out /run/secrets/cart-ci.key --format json`,
 		Args:              one("key"),

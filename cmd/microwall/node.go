@@ -96,6 +96,11 @@ func startNode(ctx context.Context, f serveFlags, o *observer, run func(func(con
 	n.closers = append(n.closers, state.Close)
 	o.registry.MustRegister(ages{state})
 	follow := newFollowing(config, state, trustChanged, o)
+	if f.beaconKey != "" {
+		if follow.issuer, err = f.issuer(state, o); err != nil {
+			return nil, err
+		}
+	}
 	if f.natsURL == "" {
 		// A server of our own is there, or something is wrong.
 		if err := follow.open(ctx); err != nil {
@@ -130,6 +135,9 @@ type following struct {
 	once  sync.Once // closes ready
 	// trustChanged receives when another trust file is in force.
 	trustChanged <-chan struct{}
+	// issuer is how beacons are issued, once there is a store; its Key is nil if
+	// they are not.
+	issuer pdp.IssuerConfig
 }
 
 func newFollowing(config jetstream.StoreConfig, state *live.Live, trustChanged <-chan struct{}, o *observer) *following {
@@ -199,6 +207,11 @@ func (f *following) follow(ctx context.Context) error {
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	defer end()
+	if f.issuer.Key != nil {
+		if err := f.issue(ctx, &watching); err != nil {
+			return err
+		}
+	}
 	watching.Go(func() { f.sweep(ctx) })
 	ended := make(chan struct{})
 	watching.Go(func() {

@@ -31,6 +31,8 @@ type observer struct {
 	refused   *prometheus.CounterVec
 	pushes    *prometheus.CounterVec
 	calls     *prometheus.CounterVec
+	issued    prometheus.Gauge
+	doubted   prometheus.Counter
 }
 
 func newObserver(log *slog.Logger) *observer {
@@ -59,8 +61,14 @@ func newObserver(log *slog.Logger) *observer {
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "microwall_calls_failed_total", Help: "gRPC calls that ended with an error, by method and status code.",
 		}, []string{"method", "code"}),
+		issued: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "microwall_beacons_issued_timestamp_seconds", Help: "Time of the beacons that this process issued last, in seconds of Unix time; 0 if it has issued none.",
+		}),
+		doubted: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "microwall_heads_doubted_total", Help: "Alarms about heads in the store that are unsigned, older than what was there, or forks.",
+		}),
 	}
-	o.registry.MustRegister(o.decisions, o.stale, o.seconds, o.revision, o.refused, o.pushes, o.calls,
+	o.registry.MustRegister(o.issued, o.doubted, o.decisions, o.stale, o.seconds, o.revision, o.refused, o.pushes, o.calls,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return o
 }
@@ -96,6 +104,17 @@ func (o *observer) pdp(e pdp.Event) {
 		o.log.Info("released", "namespace", e.Version.Namespace, "epoch", e.Version.Epoch, "revision", e.Version.Revision, "digest", e.Version.Digest, "signers", e.Signers, "took", e.Took)
 	case pdp.TrustPushed:
 		o.log.Info("trust file pushed", "version", e.Version, "digest", e.Digest)
+	case pdp.Issuing:
+		o.log.Info("issuing beacons")
+	case pdp.StandingBy:
+		o.log.Info("another PDP issues beacons; standing by", "issuer", e.Issuer)
+	case pdp.Issued:
+		o.issued.Set(float64(e.Time.Unix()))
+	case pdp.IssueFailed:
+		o.log.Warn("no beacons are issued; what clients hold grows older unless another PDP issues; trying again", "error", e.Err)
+	case pdp.HeadDoubted:
+		o.doubted.Inc()
+		o.log.Error("what the store has as the head of this namespace cannot be it", "namespace", e.Namespace, "error", e.Err)
 	case pdp.PushRefused:
 		o.pushes.WithLabelValues(policy.KindOf(e.Err).String()).Inc()
 		o.log.Warn("push refused", "namespace", e.Namespace, "error", e.Err)
@@ -147,7 +166,9 @@ func (o *observer) nats(e jetstream.Event) {
 	case jetstream.BrokerError:
 		o.log.Warn("NATS", "error", e.Err)
 	case jetstream.AskFailed:
-		o.log.Warn("head could not be asked for; asking again", "namespace", e.Namespace, "error", e.Err)
+		o.log.Warn("head could not be asked for; asking again", "namespace", e.Namespace, "beacon", e.Beacon, "error", e.Err)
+	case jetstream.ReadAgain:
+		o.log.Warn("reading the heads again from the beginning; no beacons are issued meanwhile", "error", e.Err)
 	case jetstream.SlowConsumer:
 		o.log.Warn("messages were dropped; asking for all heads again", "subject", e.Subject, "dropped", e.Dropped)
 	case jetstream.Remade:

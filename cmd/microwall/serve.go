@@ -35,6 +35,7 @@ type serveFlags struct {
 	broker                    natsFlags
 	dataDir, trust            string
 	instance                  string
+	beaconKey                 string
 	dir                       string
 	watch                     bool
 	allowPlaintext            bool
@@ -97,6 +98,7 @@ without NATS, keys or signatures: for development only.`,
 	fs.StringVar(&f.dataDir, "data-dir", defaultDataDir, "folder of releases and of the NATS server's streams")
 	fs.StringVar(&f.trust, "trust", "", "trust file (default trust.yaml in --data-dir)")
 	fs.StringVar(&f.instance, "instance", instanceName(), "name of this PDP in microwall status")
+	fs.StringVar(&f.beaconKey, "beacon-key", "", "sign beacons by this key, which the trust file lists under beacons: so clients know that they are not behind")
 	fs.StringVar(&f.dir, "dir", "", "development: decide by this folder, one folder a namespace, unsigned")
 	fs.BoolVar(&f.watch, "watch", false, "with --dir: take changes over as they are saved")
 	fs.BoolVar(&f.allowPlaintext, "allow-plaintext", false, "let gRPC, and the connection to NATS, leave loopback without TLS, for a mesh that encrypts")
@@ -129,7 +131,7 @@ func (f *serveFlags) check(given func(flag string) bool) error {
 			return err
 		}
 	}
-	for _, flag := range []string{"nats", "nats-addr", "nats-config", "nats-creds", "nats-ca", "nats-cert", "nats-cert-key", "nats-replicas", "trust", "data-dir", "max-bundle-packed", "max-bundle-unpacked", "max-store", "keep"} {
+	for _, flag := range []string{"nats", "nats-addr", "nats-config", "nats-creds", "nats-ca", "nats-cert", "nats-cert-key", "nats-replicas", "trust", "data-dir", "beacon-key", "max-bundle-packed", "max-bundle-unpacked", "max-store", "keep"} {
 		if f.dir != "" && given(flag) {
 			return policy.Errorf(policy.BadRequest, "--dir decides by unsigned folders, without NATS, trust and releases; drop one of --dir and --%s", flag)
 		}

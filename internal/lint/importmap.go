@@ -105,7 +105,7 @@ var ImportMap = Map{
 
 		{Package: "pdp",
 			Inside:  []string{"bundles", "bundles/jetstream", "bundles/live", "policy", "policy/rego"},
-			Outside: []string{xsync},
+			Outside: []string{note, xsync},
 			Never:   []string{natsServer, grpc, prometheus, cobra}},
 		{Package: "pdp/grpcapi",
 			Inside:  []string{"bundles", "internal/wire", "pdp", "policy", "proto/microwall/v1"},

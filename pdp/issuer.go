@@ -1,0 +1,233 @@
+package pdp
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/microwall/microwall/bundles"
+	"github.com/microwall/microwall/bundles/jetstream"
+	"github.com/microwall/microwall/bundles/live"
+	"github.com/microwall/microwall/policy"
+)
+
+const (
+	// DefaultInterval is how often beacons are issued unless configured.
+	DefaultInterval = 5 * time.Second
+	// silence is for how many intervals there is no tick before an issuer that
+	// stands by takes over.
+	silence = 3
+	// leaveTimeout bounds the word that this issuer stops.
+	leaveTimeout = time.Second
+)
+
+// IssuerConfig configures an [Issuer]. Live, Store and Key are required.
+type IssuerConfig struct {
+	// Live has the trust file in force, and what this process holds.
+	Live *live.Live
+	// Store is where ticks are committed and beacons stored.
+	Store *jetstream.Store
+	// Key signs beacons. The trust file must list it under beacons, see
+	// [CheckBeaconKey]; while it does not, nothing is issued.
+	Key note.Signer
+	// Name under which this process issues: the same after a restart, and no
+	// other's. Whoever reads the head stream can see it.
+	Name string
+	// Interval between beacons. Zero is [DefaultInterval].
+	Interval time.Duration
+	// Waiting is how many may wait in [Issuer.Confirm] at once; more are
+	// refused. Zero is 4,096.
+	Waiting int
+	// Events is told what was issued and what is wrong, NATS what happens to
+	// the log; nil tells nobody.
+	Events func(Event)
+	NATS   func(jetstream.Event)
+	// Now is the clock, After that of the intervals; nil are time.Now and
+	// time.After.
+	Now   func() time.Time
+	After func(time.Duration) <-chan time.Time
+}
+
+// Issuer signs beacons: the statements that at a time these releases were the
+// heads of their namespaces, one beacon a namespace. Of several issuers in a
+// domain one issues; the others stand by until there was no tick for three
+// intervals, or the one has said that it stops.
+//
+// It believes signatures, and the order in which its own log delivers the head
+// stream. What the trust file does not open, or what does not follow the head
+// before it, is no head and an alarm; the one before stays the head. Of a
+// namespace whose head in the store is older or another than what this process
+// held before the tick it says nothing: then the store is not to be believed.
+type Issuer struct {
+	config IssuerConfig
+	heads  *heads
+	log    *jetstream.Log
+	wake   chan struct{} // has room for one: somebody waits to be confirmed
+	ended  chan struct{} // closed when Run has returned
+
+	mu      sync.Mutex
+	checked *bundles.Trust // lists the key
+	told    string         // what the last event was about
+	waiting []*confirmation
+}
+
+// NewIssuer returns an issuer that does nothing before Run.
+func NewIssuer(c IssuerConfig) (*Issuer, error) {
+	if c.Live == nil || c.Store == nil || c.Key == nil {
+		return nil, policy.Errorf(policy.BadRequest, "the issuer of beacons needs a state, a store and a key")
+	}
+	if c.Interval == 0 {
+		c.Interval = DefaultInterval
+	}
+	if c.Waiting == 0 {
+		c.Waiting = 4096
+	}
+	if c.Interval < 0 || c.Waiting < 0 {
+		return nil, policy.Errorf(policy.BadRequest, "beacons are issued every %s, and %d may wait for one; neither may be negative", c.Interval, c.Waiting)
+	}
+	if c.Events == nil {
+		c.Events = func(Event) {}
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.After == nil {
+		c.After = time.After
+	}
+	i := &Issuer{config: c, wake: make(chan struct{}, 1), ended: make(chan struct{})}
+	i.heads = newHeads(c.Live, func(e HeadDoubted) { c.Events(e) })
+	var err error
+	i.log, err = jetstream.NewLog(jetstream.LogConfig{
+		Store: c.Store, Issuer: c.Name, Begin: i.heads.begin, Take: i.heads.take, Now: c.Now, Events: c.NATS,
+	})
+	return i, err
+}
+
+// CheckBeaconKey returns nil if the trust file opens beacons that the key signs,
+// and otherwise a policy.Denied error that says how to list it.
+func CheckBeaconKey(trust *bundles.Trust, key note.Signer) error {
+	signed, err := bundles.SignBeacon(bundles.Beacon{Domain: trust.Domain(), Time: time.Unix(0, 0)}, key)
+	if err == nil {
+		_, err = trust.OpenBeacon(signed)
+	}
+	if err != nil {
+		return policy.Errorf(policy.Denied, "the trust file (version %d) does not list the key %s under beacons, or another one of that name; add its public key under keys, %q to the list beacons, and raise version: %w",
+			trust.Version(), key.Name(), key.Name(), err)
+	}
+	return nil
+}
+
+// Run issues, or stands by, until ctx ends, which is no error, or the
+// connection to NATS is closed. It may be called once.
+func (i *Issuer) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var work sync.WaitGroup
+	defer close(i.ended)
+	defer work.Wait()
+	defer cancel()
+	work.Go(func() { i.issueLoop(ctx) })
+	work.Go(func() { i.confirmLoop(ctx) })
+	return i.log.Run(ctx)
+}
+
+// issueLoop issues until ctx ends, and says then that it stops.
+func (i *Issuer) issueLoop(ctx context.Context) {
+	for {
+		next := i.config.Interval
+		err := i.issue(ctx)
+		if err != nil && ctx.Err() == nil {
+			i.tell(err.Error(), IssueFailed{Err: err})
+			next /= 5
+		}
+		select {
+		case <-i.config.After(next):
+		case <-ctx.Done():
+			leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
+			defer cancel()
+			_ = i.log.Leave(leaving) // or the others notice by themselves
+			return
+		}
+	}
+}
+
+// issue does one round.
+func (i *Issuer) issue(ctx context.Context) error {
+	begun := i.config.Now()
+	if err := i.ready(); err != nil {
+		return err
+	}
+	last, err := i.log.LastTick(ctx)
+	if err != nil {
+		return err
+	}
+	if last.Issuer != "" && !last.Own && i.config.Now().Sub(last.At) < silence*i.config.Interval {
+		i.tell("stands by "+last.Issuer, StandingBy{Issuer: last.Issuer})
+		return nil
+	}
+	at, all, err := i.tick(ctx, jetstream.IssuerTicks)
+	if policy.KindOf(err) == policy.Conflict {
+		return nil // the winner's tick is in the log in a moment
+	}
+	if err != nil {
+		return err
+	}
+	beacons := make([]jetstream.Beacon, 0, len(all))
+	for _, v := range all {
+		signed, err := i.sign(at, v)
+		if err != nil {
+			return err
+		}
+		beacons = append(beacons, jetstream.Beacon{Namespace: v.Namespace, Note: signed})
+	}
+	if err := i.config.Store.PutBeacons(ctx, beacons); err != nil {
+		return err
+	}
+	i.tell("issues", Issuing{})
+	i.config.Events(Issued{Time: at, Namespaces: len(all), Took: i.config.Now().Sub(begun)})
+	return nil
+}
+
+// tick commits a tick, and returns the heads at it and a time before it.
+func (i *Issuer) tick(ctx context.Context, kind jetstream.TickKind) (at time.Time, all []policy.Version, err error) {
+	held := i.heads.held()
+	err = i.log.Tick(ctx, kind, func(since time.Time) { at, all = since, i.heads.now(held) })
+	return at, all, err
+}
+
+func (i *Issuer) sign(at time.Time, head policy.Version) ([]byte, error) {
+	return bundles.SignBeacon(bundles.Beacon{Domain: head.Namespace.Domain(), Time: at, Heads: []policy.Version{head}}, i.config.Key)
+}
+
+// ready returns an error if the trust file in force does not list the key, and
+// has everything opened again that was opened by another one.
+func (i *Issuer) ready() error {
+	trust := i.config.Live.Trust()
+	i.mu.Lock()
+	listed := i.checked == trust
+	i.mu.Unlock()
+	if !listed {
+		if err := CheckBeaconKey(trust, i.config.Key); err != nil {
+			return err
+		}
+		i.mu.Lock()
+		i.checked = trust
+		i.mu.Unlock()
+	}
+	if i.heads.outdated() {
+		i.log.Again()
+	}
+	return nil
+}
+
+// tell tells an event if the one before was about something else.
+func (i *Issuer) tell(about string, e Event) {
+	i.mu.Lock()
+	same := i.told == about
+	i.told = about
+	i.mu.Unlock()
+	if !same {
+		i.config.Events(e)
+	}
+}

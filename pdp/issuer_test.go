@@ -1,0 +1,516 @@
+package pdp_test
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/microwall/microwall/bundles"
+	"github.com/microwall/microwall/bundles/jetstream"
+	"github.com/microwall/microwall/internal/testkit"
+	"github.com/microwall/microwall/pdp"
+	"github.com/microwall/microwall/policy"
+)
+
+// patience bounds every wait for what must come.
+const patience = 30 * time.Second
+
+// issuing is an issuer that does a round when the test says so.
+type issuing struct {
+	*pdp.Issuer
+	t      *testing.T
+	d      *testkit.Domain
+	p      *testkit.PDP
+	events chan pdp.Event
+	rounds chan chan time.Time // of an issuer that waits for its next round
+	ahead  atomic.Int64        // of its clock
+	stop   func()
+}
+
+// startIssuer starts the issuer of a PDP, and waits until its first round is
+// done.
+func startIssuer(t *testing.T, d *testkit.Domain, p *testkit.PDP, key, name string) *issuing {
+	t.Helper()
+	i := &issuing{t: t, d: d, p: p, events: make(chan pdp.Event, 10_000), rounds: make(chan chan time.Time, 1)}
+	var err error
+	i.Issuer, err = pdp.NewIssuer(pdp.IssuerConfig{
+		Live: p.Live, Store: p.Store, Key: d.Signer(key), Name: name,
+		Events: func(e pdp.Event) { i.events <- e },
+		Now:    func() time.Time { return time.Now().Add(time.Duration(i.ahead.Load())) },
+		After: func(time.Duration) <-chan time.Time {
+			c := make(chan time.Time, 1)
+			i.rounds <- c
+			return c
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var work sync.WaitGroup
+	work.Go(func() { _ = i.Run(ctx) })
+	work.Go(func() {
+		_ = jetstream.ServeConfirm(ctx, jetstream.ConfirmConfig{Conn: p.NATSConn, Domain: "shop", Confirm: i.Confirm})
+	})
+	i.stop = sync.OnceFunc(func() {
+		cancel()
+		work.Wait()
+	})
+	t.Cleanup(i.stop)
+	i.rounds <- i.next()
+	return i
+}
+
+// next waits until the issuer waits.
+func (i *issuing) next() chan time.Time {
+	i.t.Helper()
+	select {
+	case c := <-i.rounds:
+		return c
+	case <-time.After(patience):
+		i.t.Fatal("the issuer does not end its round")
+		panic("unreachable")
+	}
+}
+
+// round has the issuer do its next round.
+func (i *issuing) round() {
+	i.t.Helper()
+	i.next() <- time.Time{}
+	i.rounds <- i.next()
+}
+
+// wantIssuer waits for an event of a type, and fails if it does not come.
+func wantIssuer[E pdp.Event](i *issuing) E {
+	i.t.Helper()
+	late := time.After(patience)
+	var others []pdp.Event
+	for {
+		select {
+		case e := <-i.events:
+			if wanted, ok := e.(E); ok {
+				return wanted
+			}
+			others = append(others, e)
+		case <-late:
+			var e E
+			i.t.Fatalf("no %T came, but %+v", e, others)
+			return e
+		}
+	}
+}
+
+// roundsUntil does rounds until there is an event of a type: what others do
+// reaches the log in its time.
+func roundsUntil[E pdp.Event](i *issuing) E {
+	i.t.Helper()
+	for begun := time.Now(); time.Since(begun) < patience; {
+		i.round()
+		for len(i.events) > 0 {
+			if wanted, ok := (<-i.events).(E); ok {
+				return wanted
+			}
+		}
+	}
+	var e E
+	i.t.Fatalf("no %T came", e)
+	return e
+}
+
+// none fails if there was an event of a type.
+func none[E pdp.Event](i *issuing) {
+	i.t.Helper()
+	for {
+		select {
+		case e := <-i.events:
+			if unwanted, ok := e.(E); ok {
+				i.t.Errorf("there was %T%+v", unwanted, unwanted)
+			}
+		default:
+			return
+		}
+	}
+}
+
+// newest returns the newest beacon of a namespace, nil if there is none.
+func newest(t *testing.T, d *testkit.Domain, nc *nats.Conn, ns string) *bundles.SignedBeacon {
+	t.Helper()
+	m, err := nc.Request("$JS.API.DIRECT.GET.BEAT.pdp.beatin.shop."+ns, nil, patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.Header.Get("Status") == "404" {
+		return nil
+	}
+	b, err := d.Trust().OpenBeacon(m.Data)
+	if err != nil {
+		t.Fatalf("%v: %s", err, m.Data)
+	}
+	return b
+}
+
+func wantBeacon(t *testing.T, d *testkit.Domain, nc *nats.Conn, ns string, head policy.Version, since time.Time) {
+	t.Helper()
+	b := newest(t, d, nc, ns)
+	if b == nil {
+		t.Fatalf("no beacon of %s", ns)
+	}
+	if len(b.Heads()) != 1 || b.Heads()[0] != head || b.Time().Before(since.Truncate(time.Millisecond)) {
+		t.Errorf("beacon of %v names %v; want %v since %v", b.Time(), b.Heads(), head, since)
+	}
+}
+
+// startBeacons starts a PDP whose trust file lists two keys that sign beacons.
+func startBeacons(t *testing.T) (*testkit.Domain, *testkit.PDP, string) {
+	t.Helper()
+	d := testkit.NewDomain(t)
+	d.WriteTrust(testkit.TrustOptions{Beacons: []string{"beat", "beat2"}})
+	url := testkit.NATS(t, t.TempDir()).URL()
+	return d, d.StartPDP(url, t.TempDir()), url
+}
+
+func TestBeaconsNameTheHeads(t *testing.T) {
+	d, p, _ := startBeacons(t)
+	shop := d.Push(p, "center", "shop", guardrail).Release
+	cart := d.Push(p, "cart", "shop.cart", allowsAdd).Release
+	begun := time.Now()
+	i := startIssuer(t, d, p, "beat", "one")
+	if e := wantIssuer[pdp.Issued](i); e.Namespaces != 2 || e.Time.Before(begun) {
+		t.Errorf("%+v", e)
+	}
+	wantBeacon(t, d, p.NATSConn, "shop", shop.Version(), begun)
+	wantBeacon(t, d, p.NATSConn, "shop_cart", cart.Version(), begun)
+	for n := range 3 {
+		begun = time.Now()
+		cart = d.Push(p, "cart", "shop.cart", allowsAdd+strings.Repeat(" ", n+1)).Release
+		i.round()
+		wantBeacon(t, d, p.NATSConn, "shop", shop.Version(), begun)
+		wantBeacon(t, d, p.NATSConn, "shop_cart", cart.Version(), begun)
+	}
+	retired, err := d.PAP(p).Push(t.Context(), d.Draft("cart", "shop.new", allowsAdd))
+	if err == nil {
+		t.Fatalf("%v was released by a key that may not", retired)
+	}
+	i.round()
+	if b := newest(t, d, p.NATSConn, "shop_new"); b != nil {
+		t.Errorf("a beacon of what has no head: %v", b.Heads())
+	}
+	none[pdp.HeadDoubted](i)
+}
+
+func TestAForgedHeadNeverGetsIntoABeacon(t *testing.T) {
+	d := testkit.NewDomain(t)
+	first := d.Release("cart", "shop.cart", nil, d.Rego(allowsAdd))
+	good := d.Release("cart", "shop.cart", first.Signed, d.Rego(allowsAdd+" "))
+	evil := d.Rego("allow := true")
+	forge := func(key string, n policy.Namespace, previous *bundles.Signed, change ...func(*bundles.Release)) []byte {
+		note, _ := d.Forge(key, n, previous, evil, change...)
+		return note
+	}
+	for name, forged := range map[string][]byte{
+		"nothing":                  {},
+		"no note":                  []byte("evil"),
+		"not whole":                good.Note()[:len(good.Note())-5],
+		"a stranger's":             forge("stranger", "shop.cart", good.Signed),
+		"another team's":           forge("pay", "shop.cart", good.Signed),
+		"of another namespace":     forge("pay", "shop.pay", nil),
+		"a replay":                 first.Note(),
+		"a fork":                   forge("cart", "shop.cart", first.Signed),
+		"a fork of what is before": forge("cart", "shop.cart", good.Signed, func(r *bundles.Release) { r.Previous = policy.Digest{1} }),
+		"of an epoch to come":      forge("cart", "shop.cart", good.Signed, func(r *bundles.Release) { r.Epoch = 9 }),
+	} {
+		t.Run(name, func(t *testing.T) {
+			d.WriteTrust(testkit.TrustOptions{Beacons: []string{"beat"}})
+			p := d.StartPDP(testkit.NATS(t, t.TempDir()).URL(), t.TempDir())
+			after := uint64(0)
+			for _, r := range []testkit.Release{first, good} {
+				var err error
+				if after, err = p.Store.Put(t.Context(), "shop.cart", r.Note(), r.Packed, after); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := p.Live.Offer(t.Context(), good.Note(), func(context.Context) ([]byte, error) { return good.Packed, nil }); err != nil {
+				t.Fatal(err)
+			}
+			i := startIssuer(t, d, p, "beat", "one")
+			wantBeacon(t, d, p.NATSConn, "shop_cart", good.Version(), time.Time{})
+			if _, err := p.NATSConn.Request("$KV.policy.shop.shop_cart.head", forged, patience); err != nil {
+				t.Fatal(err)
+			}
+			begun := time.Now()
+			i.round()
+			if name != "nothing" && name != "no note" { // those do not reach it
+				wantIssuer[pdp.HeadDoubted](i)
+			}
+			wantBeacon(t, d, p.NATSConn, "shop_cart", good.Version(), begun)
+			i.stop()
+			// Who comes later has seen nothing but the forged one, and says nothing.
+			begun = time.Now()
+			later := startIssuer(t, d, p, "beat", "two")
+			later.round()
+			wantIssuer[pdp.Issued](later)
+			b := newest(t, d, p.NATSConn, "shop_cart")
+			// The team's own key has signed another third release: who has not
+			// seen the second one cannot know better. Those who hold it do.
+			if head := b.Heads()[0]; head != good.Version() && name != "a fork of what is before" || head == good.Version() && b.Time().After(begun) {
+				t.Errorf("a beacon of %v names %v", b.Time(), head)
+			}
+		})
+	}
+}
+
+func TestTheStoreIsNotBelievedIfItHasLostWhatIsHeld(t *testing.T) {
+	d, p, url := startBeacons(t)
+	one := d.Push(p, "cart", "shop.cart", allowsAdd).Release
+	d.Push(p, "cart", "shop.cart", allowsAdd+" ")
+	i := startIssuer(t, d, p, "beat", "one")
+	wantIssuer[pdp.Issued](i)
+	before := newest(t, d, p.NATSConn, "shop_cart")
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if _, err := nc.Request("$JS.API.STREAM.DELETE.KV_policy", nil, patience); err != nil {
+		t.Fatal(err)
+	}
+	i.stop()
+	// Somebody has an old copy of it.
+	store, err := jetstream.OpenStore(t.Context(), jetstream.StoreConfig{Conn: nc, Domain: "shop", MaxBytes: 256 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Put(t.Context(), "shop.cart", one.Note(), bundles.Pack(d.Rego(allowsAdd).Tar()), 0); err != nil {
+		t.Fatal(err)
+	}
+	again := startIssuer(t, d, p, "beat", "one")
+	if e := wantIssuer[pdp.HeadDoubted](again); e.Namespace != "shop.cart" || !strings.Contains(e.Err.Error(), "revision 2") {
+		t.Errorf("%+v", e)
+	}
+	wantIssuer[pdp.Issued](again)
+	if b := newest(t, d, p.NATSConn, "shop_cart"); !b.Time().Equal(before.Time()) {
+		t.Errorf("a beacon of %v names %v; before, one of %v named %v", b.Time(), b.Heads(), before.Time(), before.Heads())
+	}
+}
+
+func TestOfTwoIssuersOneStandsByAndTakesOver(t *testing.T) {
+	d, p, url := startBeacons(t)
+	q := d.StartPDP(url, t.TempDir())
+	cart := d.Push(p, "cart", "shop.cart", allowsAdd).Release
+	one := startIssuer(t, d, p, "beat", "one")
+	wantIssuer[pdp.Issuing](one)
+	two := startIssuer(t, d, q, "beat2", "two")
+	if e := wantIssuer[pdp.StandingBy](two); e.Issuer != "one" {
+		t.Errorf("%+v", e)
+	}
+	for range 3 {
+		one.round()
+		two.round()
+	}
+	none[pdp.Issued](two)
+
+	// One is killed: it cannot say so.
+	p.NATSConn.Close()
+	two.ahead.Store(int64(2 * pdp.DefaultInterval))
+	two.round()
+	none[pdp.Issued](two)
+	two.ahead.Store(int64(3 * pdp.DefaultInterval))
+	begun := time.Now()
+	roundsUntil[pdp.Issuing](two)
+	wantBeacon(t, d, q.NATSConn, "shop_cart", cart.Version(), begun)
+
+	// Another one comes, and is told that the other stops.
+	r := d.StartPDP(url, t.TempDir())
+	three := startIssuer(t, d, r, "beat", "three")
+	wantIssuer[pdp.StandingBy](three)
+	two.stop()
+	roundsUntil[pdp.Issuing](three)
+	// One that is started again under its name goes on at once.
+	again := startIssuer(t, d, q, "beat", "three")
+	wantIssuer[pdp.Issuing](again)
+	roundsUntil[pdp.StandingBy](three)
+}
+
+func TestABeaconKeyThatIsTakenOutIssuesNoMore(t *testing.T) {
+	d, p, _ := startBeacons(t)
+	d.Push(p, "cart", "shop.cart", allowsAdd)
+	i := startIssuer(t, d, p, "beat", "one")
+	wantIssuer[pdp.Issued](i)
+	replace := func(o testkit.TrustOptions) {
+		t.Helper()
+		d.WriteTrust(o)
+		if err := p.Live.SetTrust(d.Trust()); err != nil {
+			t.Fatal(err)
+		}
+		i.round()
+	}
+	replace(testkit.TrustOptions{Version: 2, Beacons: []string{"beat2"}})
+	if e := wantIssuer[pdp.IssueFailed](i); policy.KindOf(e.Err) != policy.Denied || !strings.Contains(e.Err.Error(), `"beat"`) {
+		t.Errorf("%+v", e)
+	}
+	none[pdp.Issued](i)
+	if _, err := i.Confirm(t.Context(), "shop.cart"); policy.KindOf(err) != policy.Unavailable {
+		t.Errorf("confirmed: %v", err)
+	}
+	replace(testkit.TrustOptions{Version: 3, Beacons: []string{"beat"}})
+	wantIssuer[pdp.Issuing](i)
+	// What the trust file does not open any more is no head.
+	begun := time.Now()
+	replace(testkit.TrustOptions{Version: 4, Beacons: []string{"beat"}, CartSigners: []string{"pay"}})
+	if b := newest(t, d, p.NATSConn, "shop_cart"); b.Time().After(begun) {
+		t.Errorf("a beacon of %v names %v", b.Time(), b.Heads())
+	}
+	wantIssuer[pdp.HeadDoubted](i)
+	// And what it opens again is one.
+	begun = time.Now()
+	replace(testkit.TrustOptions{Version: 5, Beacons: []string{"beat"}, CartSigners: []string{"pay", "cart"}})
+	if b := newest(t, d, p.NATSConn, "shop_cart"); b.Time().Before(begun.Truncate(time.Millisecond)) {
+		t.Errorf("no beacon since the key is back")
+	}
+}
+
+func TestAConfirmedHeadIsNeverOlderThanAPushBeforeIt(t *testing.T) {
+	d, p, url := startBeacons(t)
+	q := d.StartPDP(url, t.TempDir())
+	startIssuer(t, d, p, "beat", "one")
+	startIssuer(t, d, q, "beat2", "two")
+	client, err := jetstream.Connect(t.Context(), url, jetstream.ConnectOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	confirm := func(ns policy.Namespace) (policy.Version, error) {
+		begun := time.Now()
+		note, err := jetstream.Confirm(t.Context(), client, "shop", ns)
+		if err != nil {
+			return policy.Version{}, err
+		}
+		b, err := d.Trust().OpenBeacon(note)
+		if err != nil {
+			return policy.Version{}, err
+		}
+		if b.Time().Before(begun.Truncate(time.Millisecond)) || len(b.Heads()) != 1 {
+			t.Errorf("confirmed since %v by a beacon of %v: %v", begun, b.Time(), b.Heads())
+		}
+		head, _ := b.Head(ns)
+		return head, nil
+	}
+	if _, err := confirm("shop.cart"); policy.KindOf(err) != policy.NotFound {
+		t.Errorf("a head that is not there: %v", err)
+	}
+	var work sync.WaitGroup
+	for key, at := range map[string]*testkit.PDP{"cart": p, "pay": q} {
+		work.Go(func() {
+			ns := policy.Namespace("shop." + key)
+			for n := range 15 {
+				pushed := d.Push(at, key, ns, allowsAdd+strings.Repeat(" ", n)).Release
+				// By whichever of the two, several at once.
+				var asking sync.WaitGroup
+				for range 8 {
+					asking.Go(func() {
+						if head, err := confirm(ns); err != nil || head != pushed.Version() {
+							t.Errorf("after %v was pushed, %v is confirmed, %v", pushed.Version(), head, err)
+						}
+					})
+				}
+				asking.Wait()
+			}
+		})
+	}
+	work.Wait()
+}
+
+func TestAllWhoWaitShareOneTick(t *testing.T) {
+	d, p, url := startBeacons(t)
+	cart := d.Push(p, "cart", "shop.cart", allowsAdd).Release
+	i := startIssuer(t, d, p, "beat", "one")
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	ticks, err := nc.SubscribeSync("pdp.head.shop.-confirm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const many = 500
+	var work sync.WaitGroup
+	for range many {
+		work.Go(func() {
+			note, err := i.Confirm(t.Context(), "shop.cart")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if b, err := d.Trust().OpenBeacon(note); err != nil || b.Heads()[0] != cart.Version() {
+				t.Errorf("%v, %v", b, err)
+			}
+		})
+	}
+	work.Wait()
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if n, _, err := ticks.Pending(); err != nil || n == 0 || n > many/2 {
+		t.Errorf("%d ticks for %d who asked at once, %v", n, many, err)
+	} else {
+		t.Logf("%d ticks for %d who asked at once", n, many)
+	}
+}
+
+func TestNobodyConfirms(t *testing.T) {
+	d, p, url := startBeacons(t)
+	client, err := jetstream.Connect(t.Context(), url, jetstream.ConnectOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, err := jetstream.Confirm(ctx, client, "shop", "shop.cart"); policy.KindOf(err) != policy.Unavailable || !strings.Contains(err.Error(), "--beacon-key") {
+		t.Errorf("without a PDP: %v", err)
+	}
+	if _, err := jetstream.Confirm(t.Context(), client, "shop", "other.cart"); policy.KindOf(err) != policy.BadRequest {
+		t.Errorf("of another domain: %v", err)
+	}
+	// Whoever asks cannot have the answer stored as a head.
+	d.Push(p, "cart", "shop.cart", allowsAdd)
+	before, err := p.Store.Head(t.Context(), "shop.cart")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ignored := make(chan jetstream.Event, 10)
+	ctx, end := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() {
+		served <- jetstream.ServeConfirm(ctx, jetstream.ConfirmConfig{
+			Conn: p.NATSConn, Domain: "shop", Events: func(e jetstream.Event) { ignored <- e },
+			Confirm: func(context.Context, policy.Namespace) ([]byte, error) { return []byte("evil"), nil },
+		})
+	}()
+	if note, err := jetstream.Confirm(t.Context(), client, "shop", "shop.cart"); err != nil || string(note) != "evil" {
+		t.Errorf("%q, %v", note, err)
+	}
+	for _, reply := range []string{"$KV.policy.shop.shop_cart.head", "pdp.beatin.shop.shop_cart", ""} {
+		if err := client.PublishMsg(&nats.Msg{Subject: "pdp.confirm.shop.shop_cart", Reply: reply}); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-ignored:
+		case <-time.After(patience):
+			t.Errorf("a request with the reply subject %q was not ignored", reply)
+		}
+	}
+	end()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	if after, err := p.Store.Head(t.Context(), "shop.cart"); err != nil || after.Seq != before.Seq {
+		t.Errorf("the head is %+v, %v", after, err)
+	}
+}
