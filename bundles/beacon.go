@@ -29,6 +29,10 @@ type Beacon struct {
 	// before is one of Heads or was followed by one of them. It is written in
 	// UTC; what is less than a millisecond is dropped.
 	Time time.Time
+	// Trust is the newest version of the trust file that had been pushed then; 0
+	// if none was. Who has an older one in force does not know whom to believe,
+	// and can prove nothing by the beacon.
+	Trust uint64
 	// Heads that it speaks of, each namespace once. Of others it says nothing:
 	// neither that they have a head, nor that they have none.
 	Heads []policy.Version
@@ -42,6 +46,8 @@ func (b Beacon) check() error {
 		fault = fmt.Sprintf("domain %.200q must be one label", b.Domain)
 	} else if b.Time.Year() < 1970 || b.Time.Year() > 9999 {
 		fault = "time is missing, or no time between 1970 and 9999"
+	} else if b.Trust>>63 != 0 {
+		fault = "version of the trust file must be below 2^63"
 	}
 	for i, h := range b.Heads {
 		switch _, err := policy.ParseNamespace(string(h.Namespace)); {
@@ -72,7 +78,7 @@ func (b Beacon) Text() ([]byte, error) {
 	if err := b.check(); err != nil {
 		return nil, err
 	}
-	text := fmt.Appendf(nil, "%s\ndomain: %s\ntime: %s\n", beaconHeader, b.Domain, b.Time.Format(beaconTime))
+	text := fmt.Appendf(nil, "%s\ndomain: %s\ntime: %s\ntrust: %s\n", beaconHeader, b.Domain, b.Time.Format(beaconTime), orNone(int64(b.Trust))) //nolint:gosec // G115: it was checked
 	for _, h := range b.Heads {
 		text = fmt.Appendf(text, "head: %s %d %d %s\n", h.Namespace, h.Epoch, h.Revision, h.Digest)
 	}
@@ -98,7 +104,11 @@ func ParseBeacon(text []byte) (Beacon, error) {
 			b.Domain = value
 		case i == 1 && key == "time":
 			b.Time, err = time.Parse(beaconTime, value)
-		case i > 1 && key == "head":
+		case i == 2 && key == "trust":
+			if value != none {
+				b.Trust, err = parseCounter(value)
+			}
+		case i > 2 && key == "head":
 			var h policy.Version
 			h, err = parseHead(value)
 			b.Heads = append(b.Heads, h)
@@ -162,6 +172,10 @@ type SignedBeacon struct {
 
 // Time returns when its heads were the heads.
 func (s *SignedBeacon) Time() time.Time { return s.beacon.Time }
+
+// Trust returns the newest version of the trust file that had been pushed then; 0
+// if none was.
+func (s *SignedBeacon) Trust() uint64 { return s.beacon.Trust }
 
 // Head returns the head of a namespace; false if the beacon does not speak of
 // it.

@@ -13,13 +13,14 @@ import (
 const beaconText = `microwall beacon v1
 domain: boutique
 time: 2026-11-23T10:00:00.250Z
+trust: 4
 head: boutique 1 3 sha256:ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb
 head: boutique.cart 2 7 sha256:3e23e8160039594a33894f6564e1b1348bbd7a0088d42c4acb73eeaed59c009d
 `
 
 func beacon() bundles.Beacon {
 	return bundles.Beacon{
-		Domain: "boutique", Time: created.Add(250 * time.Millisecond),
+		Domain: "boutique", Time: created.Add(250 * time.Millisecond), Trust: 4,
 		Heads: []policy.Version{
 			{Namespace: "boutique.cart", Epoch: 2, Revision: 7, Digest: digestB},
 			{Namespace: "boutique", Epoch: 1, Revision: 3, Digest: digestA},
@@ -58,7 +59,7 @@ func TestBeaconText(t *testing.T) {
 		t.Error("writing a beacon has changed it")
 	}
 	empty, err := bundles.Beacon{Domain: "boutique", Time: created}.Text()
-	if err != nil || string(empty) != "microwall beacon v1\ndomain: boutique\ntime: 2026-11-23T10:00:00.000Z\n" {
+	if err != nil || string(empty) != "microwall beacon v1\ndomain: boutique\ntime: 2026-11-23T10:00:00.000Z\ntrust: -\n" {
 		t.Errorf("%s, %v", empty, err)
 	}
 }
@@ -73,6 +74,10 @@ func TestBeaconsThatAreNotInTheirOneSpelling(t *testing.T) {
 		"a release":          plainText,
 		"no domain":          strings.Join(append(lines[:1:1], lines[2:]...), ""),
 		"no time":            strings.Join(append(lines[:2:2], lines[3:]...), ""),
+		"no trust":           strings.Join(append(lines[:3:3], lines[4:]...), ""),
+		"trust 0":            strings.Replace(beaconText, "trust: 4", "trust: 0", 1),
+		"trust 04":           strings.Replace(beaconText, "trust: 4", "trust: 04", 1),
+		"trust 2^63":         strings.Replace(beaconText, "trust: 4", "trust: 9223372036854775808", 1),
 		"no line end":        strings.TrimSuffix(beaconText, "\n"),
 		"a line more":        beaconText + "\n",
 		"a field more":       beaconText + "more: 1\n",
@@ -86,13 +91,13 @@ func TestBeaconsThatAreNotInTheirOneSpelling(t *testing.T) {
 		"another zone":       strings.Replace(beaconText, "250Z", "250+00:00", 1),
 		"no milliseconds":    strings.Replace(beaconText, ".250Z", "Z", 1),
 		"microseconds":       strings.Replace(beaconText, ".250Z", ".250000Z", 1),
-		"a namespace twice":  beaconText + lines[4],
-		"wrong order":        lines[0] + lines[1] + lines[2] + lines[4] + lines[3],
+		"a namespace twice":  beaconText + lines[5],
+		"wrong order":        lines[0] + lines[1] + lines[2] + lines[3] + lines[5] + lines[4],
 		"another domain":     strings.Replace(beaconText, "boutique.cart", "bank.cart", 1),
 		"no namespace":       strings.Replace(beaconText, "boutique.cart", "Boutique.cart", 1),
 		"domain of two":      strings.Replace(beaconText, "domain: boutique", "domain: boutique.cart", 1),
 		"carriage returns":   strings.ReplaceAll(beaconText, "\n", "\r\n"),
-		"a hundred thousand": beaconText + strings.Repeat(lines[4], 100_000),
+		"a hundred thousand": beaconText + strings.Repeat(lines[5], 100_000),
 	} {
 		if b, err := bundles.ParseBeacon([]byte(text)); err == nil {
 			t.Errorf("%s: taken as %+v", name, b)
@@ -112,6 +117,9 @@ func TestWhoMaySignBeacons(t *testing.T) {
 	head, ok := opened.Head("boutique.cart")
 	if !ok || head.Revision != 7 || head.Digest != digestB || !opened.Time().Equal(created.Add(250*time.Millisecond)) || opened.Issuer() != "issuer" {
 		t.Errorf("opened %+v, %v at %v", head, ok, opened.Time())
+	}
+	if opened.Trust() != 4 {
+		t.Errorf("version %d of the trust file", opened.Trust())
 	}
 	if _, ok := opened.Head("boutique.pay"); ok {
 		t.Error("it speaks of a namespace that it does not name")
@@ -169,7 +177,7 @@ func TestABeaconThatDoesNotFitIsNotSigned(t *testing.T) {
 
 func FuzzParseBeacon(f *testing.F) {
 	f.Add([]byte(beaconText))
-	f.Add([]byte("microwall beacon v1\ndomain: boutique\ntime: 2026-11-23T10:00:00.000Z\n"))
+	f.Add([]byte("microwall beacon v1\ndomain: boutique\ntime: 2026-11-23T10:00:00.000Z\ntrust: -\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		b, err := bundles.ParseBeacon(text)
 		if err != nil {

@@ -84,8 +84,21 @@ func checkAhead(b *bundles.SignedBeacon, now time.Time) error {
 	return nil
 }
 
+// knows returns an error for a beacon of a time when a newer trust file had been
+// pushed than the one in force here: keys that it lists may be gone, and guardrails
+// may be missing. l.mu must be held.
+func (l *Live) knows(b *bundles.SignedBeacon) error {
+	if pushed, have := b.Trust(), l.trust.Version(); pushed > have {
+		return policy.Errorf(policy.Unavailable, "version %d of the trust file was pushed before %s, version %d is in force here: until it arrives, nothing is proven; if it does not, put it into place by hand (microwall trust pull)", pushed, b.Time().Format(time.RFC3339), have)
+	}
+	return nil
+}
+
 // takeBeacon takes what a beacon says. l.mu must be held.
 func (l *Live) takeBeacon(b *bundles.SignedBeacon, now time.Time) (events []Event, _ error) {
+	if err := l.knows(b); err != nil {
+		return l.refuseBeacon(nil, "", err, now), err
+	}
 	wanted := l.followed()
 	ahead := checkAhead(b, now)
 	var behind, wrong []error // about the first, something can be done

@@ -100,7 +100,7 @@ func (l *Live) loadBeacons() {
 	for _, k := range kept {
 		b, err := l.trust.OpenBeacon([]byte(k.Note))
 		if err == nil {
-			err = checkAhead(b, now)
+			err = errors.Join(checkAhead(b, now), l.knows(b))
 		}
 		if err != nil {
 			l.loseBeacon(err, now)

@@ -52,7 +52,9 @@ type Live struct {
 
 	mu    sync.Mutex // guards what follows; never held while compiling
 	trust *bundles.Trust
-	held  map[policy.Namespace]*held
+	// pushed is the newest version of the trust file that was pushed.
+	pushed uint64
+	held   map[policy.Namespace]*held
 	// dropped are releases that a trust file stopped from deciding: what takes
 	// their place must still be no older.
 	dropped map[policy.Namespace]*bundles.Signed
@@ -123,6 +125,9 @@ func New(ctx context.Context, config Config) (*Live, error) {
 		beats:     make(map[policy.Namespace]beat),
 		muted:     make(map[policy.Namespace]muted),
 		turns:     make(map[policy.Namespace]*sync.Mutex),
+	}
+	if note, err := keep.readTrustNote(trust.Version()); err == nil && config.Dir != "" {
+		l.wasPushed(trust, note)
 	}
 	if stopped != nil {
 		l.tell(Refused{Err: fmt.Errorf("trust file kept on disk: %w", stopped)})

@@ -38,6 +38,7 @@ func (l *Live) offerTrust(note []byte) error {
 	next, err := trust.Next(note)
 	if err != nil {
 		if file, ferr := bundles.TrustFile(note); ferr == nil && policy.DigestOf(file) == trust.Digest() {
+			l.wasPushed(trust, note)
 			return nil
 		}
 		return err
@@ -46,6 +47,7 @@ func (l *Live) offerTrust(note []byte) error {
 	if err != nil {
 		return err
 	}
+	l.wasPushed(next, note)
 	// The mark that nothing older may go below is set only where the way there is
 	// kept: it would keep this process from starting otherwise.
 	notKept := l.keep.trustNote(next.Version(), note)
@@ -54,6 +56,25 @@ func (l *Live) offerTrust(note []byte) error {
 	}
 	l.tell(TrustChanged{Version: next.Version(), Dropped: dropped, NotKept: notKept})
 	return nil
+}
+
+// PushedTrust returns the newest version of the trust file that was in force here
+// and is known to have been pushed, so that others can have it; 0 if there is
+// none. It is what beacons say, see [bundles.Beacon].
+func (l *Live) PushedTrust() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.pushed
+}
+
+// wasPushed remembers that a trust file was pushed, if the note is one of it.
+func (l *Live) wasPushed(t *bundles.Trust, note []byte) {
+	if t.Confirm(note) != nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.pushed = max(l.pushed, t.Version())
 }
 
 // OnTrust passes events on to to, which may be nil, and sends on changed, which
@@ -100,25 +121,30 @@ func (k *keep) newestTrust(from *bundles.Trust) (*bundles.Trust, error) {
 		return from, nil
 	}
 	for {
-		path := k.trustNotePath(from.Version() + 1)
-		info, err := os.Stat(path)
+		note, err := k.readTrustNote(from.Version() + 1)
 		if errors.Is(err, fs.ErrNotExist) {
 			return from, nil
-		}
-		if err == nil && info.Size() > maxTrustNote {
-			err = policy.Errorf(policy.Exhausted, "%s is %d bytes, more than a signed trust file has", path, info.Size())
-		}
-		var note []byte
-		if err == nil {
-			note, err = os.ReadFile(path)
 		}
 		if err != nil {
 			return from, err
 		}
 		next, err := from.Next(note)
 		if err != nil {
-			return from, fmt.Errorf("%s: %w", path, err)
+			return from, fmt.Errorf("%s: %w", k.trustNotePath(from.Version()+1), err)
 		}
 		from = next
 	}
+}
+
+// readTrustNote returns what is kept of a version.
+func (k *keep) readTrustNote(version uint64) ([]byte, error) {
+	path := k.trustNotePath(version)
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > maxTrustNote {
+		return nil, policy.Errorf(policy.Exhausted, "%s is %d bytes, more than a signed trust file has", path, info.Size())
+	}
+	return os.ReadFile(path)
 }

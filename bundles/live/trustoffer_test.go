@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/microwall/microwall/bundles/live"
 	"github.com/microwall/microwall/internal/testkit"
@@ -95,6 +96,75 @@ func TestAFullDiskDoesNotKeepATrustFileOut(t *testing.T) {
 			t.Errorf("%s: %v", broken, err)
 		}
 	}
+}
+
+// Who holds a trust file back holds back which keys are gone and which guardrails
+// have come: nothing is proven to those who do not have it, and their releases
+// become stale as if they were cut off.
+func TestABeaconProvesNothingToWhoeverHasAnOlderTrustFileThanItsIssuer(t *testing.T) {
+	beating := func(version uint64) testkit.TrustOptions {
+		o := rooted(version)
+		o.Beacons = []string{"beat"}
+		return o
+	}
+	p := newProven(t, beating(1))
+	dir := t.TempDir()
+	s := p.state(t, inDir(dir))
+	s.prove(p.Beacon("beat", p.clock.now(), p.cart.Version()))
+	p.clock.pass(time.Minute)
+	after := p.BeaconAfter(2, "beat", p.clock.now(), p.cart.Version())
+	if err := s.Prove(after); policy.KindOf(err) != policy.Unavailable || !strings.Contains(err.Error(), "version 2 of the trust file was pushed") {
+		t.Errorf("proven by version 1: %v", err)
+	}
+	if age := ageOf(t, s, "shop.cart"); age != time.Minute {
+		t.Errorf("the age is %s", age)
+	}
+	if got := s.PushedTrust(); got != 0 {
+		t.Errorf("version %d was pushed", got)
+	}
+	if err := s.OfferTrust(p.SignTrust(beating(2), "ann", "bob")); err != nil {
+		t.Fatal(err)
+	}
+	s.prove(after)
+	if age := ageOf(t, s, "shop.cart"); age != 0 {
+		t.Errorf("with version 2 the age is %s", age)
+	}
+	if got := s.PushedTrust(); got != 2 {
+		t.Errorf("version %d was pushed", got)
+	}
+	s.Close()
+
+	// After a restart the same, with and without the file in place by hand.
+	for _, version := range []uint64{1, 2} {
+		p.WriteTrust(beating(version))
+		again := newState(t, p.Domain, inDir(dir), func(c *live.Config) { c.Now = p.clock.now })
+		if got := again.PushedTrust(); got != 2 {
+			t.Errorf("restarted from version %d: version %d was pushed", version, got)
+		}
+		again.Close()
+	}
+	// And where the way to it is lost, the beacon that was kept proves nothing.
+	p.WriteTrust(beating(1))
+	for _, name := range []string{"trust.2.note", "trust.json"} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again := newState(t, p.Domain, inDir(dir), func(c *live.Config) { c.Now = p.clock.now })
+	if age := ageOf(t, again, "shop.cart"); age == 0 {
+		t.Error("proven by an older trust file than that of the issuer")
+	}
+}
+
+func ageOf(t *testing.T, s *state, n policy.Namespace) time.Duration {
+	t.Helper()
+	for _, one := range s.Status() {
+		if one.Namespace == n {
+			return one.Age
+		}
+	}
+	t.Fatalf("%s is not held", n)
+	return 0
 }
 
 func TestManyOfferTrustFilesAtOnce(t *testing.T) {

@@ -223,6 +223,7 @@ func (f *following) follow(ctx context.Context) error {
 	case <-trust.Looked():
 	case <-ended:
 	}
+	f.confirmTrust(ctx)
 	watching.Go(func() {
 		synced := follower.Synced()
 		for {
@@ -239,6 +240,18 @@ func (f *following) follow(ctx context.Context) error {
 		}
 	})
 	return follower.Run(ctx)
+}
+
+// confirmTrust finds out whether the trust file in force is one that was pushed, as
+// beacons say. That another one was pushed under its version is reported.
+func (f *following) confirmTrust(ctx context.Context) {
+	inForce := f.state.Trust().Version()
+	if f.state.PushedTrust() >= inForce {
+		return
+	}
+	if note, err := f.store.Load().Trust(ctx, inForce); err == nil {
+		_ = f.state.OfferTrust(note) // an error is an event
+	}
 }
 
 // sweep removes what no release needs any more, every so often until ctx ends.

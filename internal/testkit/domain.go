@@ -205,10 +205,18 @@ func (d *Domain) Forge(keyName string, n policy.Namespace, previous *bundles.Sig
 	return signed, packed
 }
 
-// Beacon makes the beacon of a time, signed by a key.
+// Beacon makes the beacon of a time, signed by a key, before any trust file was
+// pushed.
 func (d *Domain) Beacon(keyName string, at time.Time, heads ...policy.Version) []byte {
 	d.t.Helper()
-	signed, err := bundles.SignBeacon(bundles.Beacon{Domain: "shop", Time: at, Heads: heads}, d.Signer(keyName))
+	return d.BeaconAfter(0, keyName, at, heads...)
+}
+
+// BeaconAfter makes the beacon of a time when a version of the trust file had been
+// pushed.
+func (d *Domain) BeaconAfter(trust uint64, keyName string, at time.Time, heads ...policy.Version) []byte {
+	d.t.Helper()
+	signed, err := bundles.SignBeacon(bundles.Beacon{Domain: "shop", Time: at, Trust: trust, Heads: heads}, d.Signer(keyName))
 	d.must(err)
 	return signed
 }
