@@ -197,7 +197,9 @@ func (i *Issuer) tick(ctx context.Context, kind jetstream.TickKind) (at time.Tim
 }
 
 func (i *Issuer) sign(at time.Time, head policy.Version) ([]byte, error) {
-	return bundles.SignBeacon(bundles.Beacon{Domain: head.Namespace.Domain(), Time: at, Heads: []policy.Version{head}}, i.config.Key)
+	// A trust file that was pushed after the time is no harm: it is in force
+	// everywhere in a moment.
+	return bundles.SignBeacon(bundles.Beacon{Domain: head.Namespace.Domain(), Time: at, Trust: i.config.Live.PushedTrust(), Heads: []policy.Version{head}}, i.config.Key)
 }
 
 // ready returns an error if the trust file in force does not list the key, and

@@ -406,3 +406,54 @@ func TestAnybodyMayReadTheTrustFileAndFollowIt(t *testing.T) {
 		t.Errorf("namespaces %s, %v", got, err)
 	}
 }
+
+// Beacons say which trust file was pushed, so that nobody can be kept from one
+// and look fresh nevertheless.
+func TestBeaconsSayWhichTrustFileWasPushed(t *testing.T) {
+	f := newFleet(t)
+	beating := func(o *testkit.TrustOptions) { o.Beacons = []string{"beat"} }
+	f.mustPush(0, f.SignTrust(twoRoots(2, beating), "ann", "bob"))
+	f.Push(f.pdps[0], "cart", "shop.cart", allowsAdd)
+	heard, err := f.pdps[1].NATSConn.SubscribeSync("pdp.beat.shop.shop_cart")
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := startIssuer(t, f.Domain, f.pdps[0], "beat", "one")
+	// said waits for a beacon that says a version.
+	said := func(version uint64) []byte {
+		t.Helper()
+		for begun := time.Now(); time.Since(begun) < patience; i.round() {
+			for {
+				m, err := heard.NextMsg(100 * time.Millisecond)
+				if err != nil {
+					break // the next round brings one
+				}
+				b, err := f.pdps[0].Live.Trust().OpenBeacon(m.Data)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if b.Trust() == version {
+					return m.Data
+				}
+			}
+		}
+		t.Fatalf("no beacon says that version %d was pushed", version)
+		return nil
+	}
+	said(2)
+	f.mustPush(1, f.SignTrust(twoRoots(3, beating), "ann", "bob"))
+	three := said(3)
+
+	// Somebody who is kept from version 3 is proven nothing by it.
+	two, err := bundles.ParseTrust(f.TrustText(twoRoots(2, beating)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, err := live.New(t.Context(), live.Config{Trust: two})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := kept.Prove(three); policy.KindOf(err) != policy.Unavailable || !strings.Contains(err.Error(), "version 3 of the trust file was pushed") {
+		t.Errorf("got %v", err)
+	}
+}
