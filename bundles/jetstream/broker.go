@@ -15,9 +15,16 @@ import (
 )
 
 const (
-	// attemptTimeout bounds one request. A stream whose leader is lost has
-	// another after 5 to 7 s; a broker answers in milliseconds otherwise.
-	attemptTimeout = 5 * time.Second
+	// attemptTimeout bounds a request, and lastTimeout one that was made before and
+	// may be long on its way, as it carries a chunk. A broker answers in
+	// milliseconds; what is asked of a server that dies or is paused, and of a
+	// stream that has no leader, is lost, and asked again. A stream whose leader
+	// is lost has another after 5 to 10 s.
+	attemptTimeout = 2 * time.Second
+	lastTimeout  = 8 * time.Second
+	// quick is how many requests that are lost in a row are taken to have met a
+	// stream without a leader, before they are given more time.
+	quick = 4
 	// readTimeout and putTimeout bound what has no deadline of its own.
 	readTimeout = 15 * time.Second
 	putTimeout  = 30 * time.Second
@@ -66,10 +73,10 @@ func bounded(ctx context.Context, after time.Duration) (context.Context, context
 	return context.WithTimeout(ctx, after)
 }
 
-// attempt makes one request, with a time limit of its own, and gives it up when
-// the connection is lost.
-func attempt(ctx context.Context, nc *nats.Conn, request func(context.Context) error) error {
-	bound, cancel := context.WithTimeoutCause(ctx, attemptTimeout, nats.ErrTimeout)
+// attempt makes one request. It has a time limit of its own, twice as long for
+// each that was too short, and is given up when the connection is lost.
+func attempt(ctx context.Context, nc *nats.Conn, tooShort int, request func(context.Context) error) error {
+	bound, cancel := context.WithTimeoutCause(ctx, min(attemptTimeout<<min(tooShort, 8), lastTimeout), nats.ErrTimeout)
 	defer cancel()
 	lose, lost := context.WithCancelCause(bound)
 	status := nc.StatusChanged(nats.RECONNECTING, nats.DISCONNECTED, nats.CLOSED)
@@ -169,7 +176,9 @@ func full(err error) bool {
 
 // pause waits before attempt n+1, or returns the error of a ctx that ended.
 func pause(ctx context.Context, n int) error {
-	t := time.NewTimer(backoff(n, 2*time.Second))
+	// Short, as few processes ask and authors wait: a stream is back when its
+	// new leader is.
+	t := time.NewTimer(backoff(n, 500*time.Millisecond))
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
@@ -182,8 +191,12 @@ func pause(ctx context.Context, n int) error {
 // persist makes a request again and again until it is answered for good or ctx
 // ends.
 func persist(ctx context.Context, nc *nats.Conn, what string, request func(context.Context) error) error {
+	lost := 0
 	for n := 0; ; n++ {
-		err := attempt(ctx, nc, request)
+		err := attempt(ctx, nc, max(0, lost-quick), request)
+		if errors.Is(err, nats.ErrTimeout) {
+			lost++
+		}
 		switch {
 		case err == nil, errors.Is(err, errAbsent):
 			return err
@@ -201,8 +214,13 @@ func persist(ctx context.Context, nc *nats.Conn, what string, request func(conte
 // directGet asks any replica for the newest message of a subject, once. It may
 // be an old one, and errAbsent may be wrong for a moment.
 func directGet(ctx context.Context, nc *nats.Conn, stream, subject string) (stored, error) {
+	return directGetAgain(ctx, nc, 0, stream, subject)
+}
+
+// directGetAgain is directGet after attempts that were too short.
+func directGetAgain(ctx context.Context, nc *nats.Conn, tooShort int, stream, subject string) (stored, error) {
 	var found stored
-	err := attempt(ctx, nc, func(ctx context.Context) error {
+	err := attempt(ctx, nc, tooShort, func(ctx context.Context) error {
 		m, err := nc.RequestWithContext(ctx, getSubject(stream, subject), nil)
 		if err != nil {
 			return err

@@ -102,7 +102,8 @@
 //     with its sequence number, which no head names, and which are lost from then
 //     on. Only marked chunks are ever purged, and only up to the number that was
 //     marked. The next mark lists others only once all of these are gone. A
-//     number is never used again, even by a stream that is made anew.
+//     number is never used again: a stream that is made anew begins behind all
+//     that are marked.
 //   - A publisher reads the newest mark before it looks for its chunks. One that
 //     it finds stored under a number that is marked it purges and stores anew,
 //     under a higher number.
@@ -121,8 +122,8 @@
 // marking, purging, and marking again, one step a round. So publishers are rarely
 // disturbed; and a server that was deposed as the leader of the chunks and does
 // not know it yet, so that it shows a chunk that is gone, shows one of those in
-// the newest mark. A Put takes five minutes at most. Whoever removes the head
-// stream while a sweeper is at work takes this order away: remove both streams.
+// the newest mark. A Put takes five minutes at most. Whoever removes one
+// stream while a sweeper is at work takes this order away: remove both.
 //
 // # Following
 //

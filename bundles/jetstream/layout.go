@@ -154,10 +154,9 @@ func checkNamespace(domain string, ns policy.Namespace) error {
 	return nil
 }
 
-// layout returns the streams as they are made at a time. MaxBytes is for those
-// on disk, and is split in halves: most bundles are small and travel inside
-// their heads.
-func layout(replicas int, maxBytes int64, keep int, made time.Time) []js.StreamConfig {
+// layout returns the streams as they are made. MaxBytes is for those on disk, and
+// is split in halves: most bundles are small and travel inside their heads.
+func layout(replicas int, maxBytes int64, keep int) []js.StreamConfig {
 	common := js.StreamConfig{
 		Storage:      js.FileStorage,
 		Retention:    js.LimitsPolicy,
@@ -182,9 +181,6 @@ func layout(replicas int, maxBytes int64, keep int, made time.Time) []js.StreamC
 		Destination: "pdp.head.{{wildcard(1)}}.{{wildcard(2)}}",
 	}
 
-	// No number is used twice, even if the stream is removed and made anew: a
-	// mark must never speak of a later chunk.
-	blobs.FirstSeq = uint64(max(1, made.UnixMilli()))
 	// Purging stays possible, for sweeping chunks that no head refers to.
 	// Rollups do not: a message with a rollup header replaces what the subject
 	// holds, write-once or not.
@@ -240,11 +236,17 @@ type change struct {
 	keep bool // keep as many heads as wanted, more or fewer
 }
 
-// ensure creates the stream, or checks that it is as it must be and changes
+// ensureStream creates the stream, or checks that it is as it must be and changes
 // what is configured. Size and replicas are never lowered.
-func ensure(ctx context.Context, api js.JetStream, want js.StreamConfig, to change) error {
+func (s *Store) ensureStream(ctx context.Context, want js.StreamConfig) error {
+	api, to := s.api, s.configured
 	stream, err := api.Stream(ctx, want.Name)
 	if errors.Is(err, js.ErrStreamNotFound) {
+		if want.Name == blobStream {
+			if want.FirstSeq, err = s.unmarked(ctx); err != nil {
+				return err
+			}
+		}
 		stream, err = api.CreateStream(ctx, want)
 		if errors.Is(err, js.ErrStreamNameAlreadyInUse) {
 			// Somebody else made it in between, but not exactly like this.

@@ -144,6 +144,39 @@ func (s *Store) putTip(ctx context.Context, ns policy.Namespace, subject string,
 	return s.publish(ctx, headStream, m, js.WithExpectLastSequenceForSubject(t.seq, fenceSubject(s.config.Domain, ns)))
 }
 
+// unmarked returns the number that the chunks' stream begins with when it is made
+// anew: behind all that the newest mark of any namespace has, so that none speaks
+// of a later chunk. A number that is only large would do as well, if a server
+// whose disk is full did not count up to the numbers of what it could not write.
+func (s *Store) unmarked(ctx context.Context) (uint64, error) {
+	stream, err := s.api.Stream(ctx, headStream)
+	if err != nil {
+		return 0, err
+	}
+	info, err := stream.Info(ctx, js.WithSubjectFilter("$KV.policy.*.*.sweep"))
+	if err != nil {
+		return 0, err
+	}
+	first := uint64(1)
+	for subject := range info.State.Subjects {
+		found, err := askOnce[storedMessage](ctx, s, "STREAM.MSG.GET."+headStream, map[string]any{"last_by_subj": subject})
+		if errors.Is(err, errAbsent) || err == nil && found.Message == nil {
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		newest, err := parseMark(found.Message.Data)
+		if err != nil {
+			return 0, err
+		}
+		for _, seq := range newest.lost {
+			first = max(first, seq+1)
+		}
+	}
+	return first, nil
+}
+
 // purge removes the chunk of a subject, unless it was stored after the one with
 // the number last.
 func (s *Store) purge(ctx context.Context, subject string, last uint64) error {

@@ -129,7 +129,12 @@ func (p *put) try(ctx context.Context) (uint64, error) {
 // publish stores one message, or says why not; which of the two happened is not
 // known after a transient error.
 func (s *Store) publish(ctx context.Context, stream string, m *nats.Msg, options ...js.PublishOpt) (seq uint64, err error) {
-	err = attempt(ctx, s.nc, func(ctx context.Context) error {
+	return s.publishAgain(ctx, 0, stream, m, options...)
+}
+
+// publishAgain is publish after attempts that were too short.
+func (s *Store) publishAgain(ctx context.Context, tooShort int, stream string, m *nats.Msg, options ...js.PublishOpt) (seq uint64, err error) {
+	err = attempt(ctx, s.nc, tooShort, func(ctx context.Context) error {
 		ack, err := s.api.PublishMsg(ctx, m, append(options, js.WithExpectStream(stream), js.WithRetryAttempts(0))...)
 		if err != nil {
 			return err
@@ -183,22 +188,28 @@ func (s *Store) putOnce(ctx context.Context, subject string, data []byte) (store
 	// what therefore cannot be read yet, so an absent message is looked for a few
 	// times before the stream is taken to be full.
 	const looks = 4
-	absent := 0
+	absent, lost := 0, 0
 	for n := 0; ; n++ {
-		seq, err := s.publish(ctx, blobStream, &nats.Msg{Subject: subject, Data: data})
+		seq, err := s.publishAgain(ctx, max(0, lost-quick), blobStream, &nats.Msg{Subject: subject, Data: data})
 		switch {
 		case err == nil:
 			return stored{seq: seq, data: data}, nil
-		case code(err) == codeStoreFailed:
-			held, readErr := s.readLast(ctx, blobStream, subject)
-			if !errors.Is(readErr, errAbsent) {
-				return held, readErr
-			}
+		case code(err) != codeStoreFailed && !transient(err), ctx.Err() != nil:
+			return stored{}, err
+		}
+		// Whatever went wrong: the stream says what is so. One that was removed
+		// does not answer whoever publishes; reading makes it again.
+		held, readErr := s.readLast(ctx, blobStream, subject)
+		if !errors.Is(readErr, errAbsent) {
+			return held, readErr
+		}
+		if errors.Is(err, nats.ErrTimeout) {
+			lost++
+		}
+		if code(err) == codeStoreFailed {
 			if absent++; absent == looks {
 				return stored{}, err
 			}
-		case !transient(err), ctx.Err() != nil:
-			return stored{}, err
 		}
 		if pause(ctx, n) != nil {
 			return stored{}, err

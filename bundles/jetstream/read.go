@@ -40,30 +40,34 @@ func (a answer) failed() *js.APIError { return a.Error }
 func ask[A interface{ failed() *js.APIError }](ctx context.Context, s *Store, what, subject string, query any) (found A, err error) {
 	ctx, cancel := bounded(ctx, readTimeout)
 	defer cancel()
+	err = s.persist(ctx, what, func(ctx context.Context) error {
+		found, err = askOnce[A](ctx, s, subject, query)
+		return err
+	})
+	return found, err
+}
+
+// askOnce makes one attempt of ask.
+func askOnce[A interface{ failed() *js.APIError }](ctx context.Context, s *Store, subject string, query any) (found A, err error) {
 	request, err := json.Marshal(query)
 	if err != nil {
 		return found, err
 	}
-	err = s.persist(ctx, what, func(ctx context.Context) error {
-		m, err := s.nc.RequestWithContext(ctx, "$JS.API."+subject, request)
-		if err != nil {
-			return err
-		}
-		var a A
-		if err := json.Unmarshal(m.Data, &a); err != nil {
-			return err
-		}
-		switch e := a.failed(); {
-		case e == nil:
-			found = a
-			return nil
-		case e.ErrorCode == js.JSErrCodeMessageNotFound:
-			return errAbsent
-		default:
-			return e
-		}
-	})
-	return found, err
+	m, err := s.nc.RequestWithContext(ctx, "$JS.API."+subject, request)
+	if err != nil {
+		return found, err
+	}
+	if err := json.Unmarshal(m.Data, &found); err != nil {
+		return found, err
+	}
+	switch e := found.failed(); {
+	case e == nil:
+		return found, nil
+	case e.ErrorCode == js.JSErrCodeMessageNotFound:
+		return found, errAbsent
+	default:
+		return found, e
+	}
 }
 
 // storedMessage is a message of a stream as the API hands it out.

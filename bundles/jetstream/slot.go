@@ -260,7 +260,7 @@ func (f *fetcher) chunk(ctx context.Context, i int) ([]byte, error) {
 	const attempts = 5
 	chunks := f.message.chunks
 	for n := 0; ; n++ {
-		m, err := directGet(ctx, f.follower.config.Conn, blobStream, blobSubject(f.follower.config.Domain, f.ns, chunks[i]))
+		m, err := directGetAgain(ctx, f.follower.config.Conn, n, blobStream, blobSubject(f.follower.config.Domain, f.ns, chunks[i]))
 		if err == nil {
 			err = checkChunk(chunks, i, m.data)
 		}

@@ -97,7 +97,7 @@ func parseStatus(domain string, m js.Msg) (Status, bool) {
 // eachLast hands the newest message of each subject to use, until that returns
 // false.
 func (s *Store) eachLast(ctx context.Context, stream, filter string, use func(m js.Msg, stored time.Time) bool) error {
-	consumer, err := s.api.OrderedConsumer(ctx, stream, js.OrderedConsumerConfig{FilterSubjects: []string{filter}, DeliverPolicy: js.DeliverLastPerSubjectPolicy, InactiveThreshold: attemptTimeout})
+	consumer, err := s.api.OrderedConsumer(ctx, stream, js.OrderedConsumerConfig{FilterSubjects: []string{filter}, DeliverPolicy: js.DeliverLastPerSubjectPolicy, InactiveThreshold: lastTimeout})
 	if err != nil {
 		return err
 	}

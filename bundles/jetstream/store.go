@@ -119,9 +119,9 @@ func OpenStore(ctx context.Context, c StoreConfig) (*Store, error) {
 func (s *Store) ensure(ctx context.Context) error {
 	ctx, cancel := bounded(ctx, readTimeout)
 	defer cancel()
-	for _, want := range layout(s.config.Replicas, s.config.MaxBytes, s.config.Keep, time.Now()) {
+	for _, want := range layout(s.config.Replicas, s.config.MaxBytes, s.config.Keep) {
 		err := persist(ctx, s.nc, "cannot set up the stream "+want.Name, func(ctx context.Context) error {
-			return ensure(ctx, s.api, want, s.configured)
+			return s.ensureStream(ctx, want)
 		})
 		if err != nil {
 			return err
