@@ -21,7 +21,7 @@ const (
 	// stream that has no leader, is lost, and asked again. A stream whose leader
 	// is lost has another after 5 to 10 s.
 	attemptTimeout = 2 * time.Second
-	lastTimeout  = 8 * time.Second
+	lastTimeout    = 8 * time.Second
 	// quick is how many requests that are lost in a row are taken to have met a
 	// stream without a leader, before they are given more time.
 	quick = 4

@@ -3,6 +3,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,6 +57,7 @@ func Start(t testing.TB, more string, as ...nats.Option) *Cluster {
 	t.Helper()
 	dir := t.TempDir()
 	program := filepath.Join(dir, "nats-server")
+	//nolint:gosec // the program is the test's own
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "github.com/nats-io/nats-server/v2").CombinedOutput(); err != nil {
 		t.Fatalf("nats-server cannot be built: %v\n%s", err, out)
 	}
@@ -106,7 +108,7 @@ func freeAddrs(t testing.TB, count int) []string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close() // when all are known, so that no two are the same
+		defer func() { _ = l.Close() }() // when all are known, so that no two are the same
 		all = append(all, l.Addr().String())
 	}
 	return all
@@ -140,17 +142,15 @@ func (c *Cluster) Follower(stream string) *Node {
 // Lead makes a server lead a stream.
 func (c *Cluster) Lead(stream string, n *Node) {
 	c.t.Helper()
-	if c.Leader(stream) == n {
-		return
-	}
 	js, end := connect(c.t, c.URL(), c.as)
 	defer end()
 	poll(c.t, "the lead of "+n.name, func(ctx context.Context) error {
-		_, err := js.Conn().RequestWithContext(ctx, "$JS.API.STREAM.LEADER.STEPDOWN."+stream, fmt.Appendf(nil, `{"placement": {"preferred": %q}}`, n.name))
-		if err == nil && c.Leader(stream) != n {
-			err = errors.New("another server leads")
+		s, err := js.Stream(ctx, stream)
+		if err != nil || s.CachedInfo().Cluster.Leader == n.name {
+			return err
 		}
-		return err
+		_, err = js.Conn().RequestWithContext(ctx, "$JS.API.STREAM.LEADER.STEPDOWN."+stream, fmt.Appendf(nil, `{"placement": {"preferred": %q}}`, n.name))
+		return cmp.Or(err, errors.New("another server leads"))
 	})
 }
 
@@ -179,11 +179,6 @@ func (c *Cluster) await(stream string, wanted func(*jetstream.StreamInfo) bool) 
 		}
 		info = s.CachedInfo()
 		if info.Cluster == nil || info.Cluster.Leader == "" || !wanted(info) {
-			if os.Getenv("DUMP") != "" {
-				for _, r := range info.Cluster.Replicas {
-					c.t.Logf("%s %s leader %s: %+v", time.Now().Format("05.000"), stream, info.Cluster.Leader, *r)
-				}
-			}
 			return fmt.Errorf("it is at %+v", info.Cluster)
 		}
 		return nil
@@ -207,7 +202,7 @@ func (n *Node) Start() {
 // Launch starts the server again and does not wait: alone it does not answer.
 func (n *Node) Launch() {
 	n.t.Helper()
-	cmd := exec.Command(n.program, "-c", n.config)
+	cmd := exec.Command(n.program, "-c", n.config) //nolint:gosec // both are the test's own
 	if err := cmd.Start(); err != nil {
 		n.t.Fatal(err)
 	}

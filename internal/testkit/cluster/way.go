@@ -38,7 +38,7 @@ func NewWay(t testing.TB, natsURLs string) *Way {
 	}
 	t.Cleanup(func() {
 		for _, l := range w.listeners {
-			l.Close()
+			_ = l.Close()
 		}
 		w.Cut()
 		w.tasks.Wait()
@@ -61,7 +61,7 @@ func (w *Way) Cut() {
 	defer w.mu.Unlock()
 	w.cut = true
 	for c := range w.conns {
-		c.Close()
+		_ = c.Close()
 	}
 }
 
@@ -88,7 +88,7 @@ func (w *Way) accept(l net.Listener, target string) {
 		}
 		server, err := net.Dial("tcp", target)
 		if err != nil {
-			client.Close()
+			_ = client.Close()
 			continue
 		}
 		w.mu.Lock()
@@ -96,8 +96,8 @@ func (w *Way) accept(l net.Listener, target string) {
 		cut := w.cut
 		w.mu.Unlock()
 		done := func() {
-			client.Close()
-			server.Close()
+			_ = client.Close()
+			_ = server.Close()
 			w.mu.Lock()
 			delete(w.conns, client)
 			delete(w.conns, server)
