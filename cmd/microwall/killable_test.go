@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
@@ -187,9 +188,11 @@ func (k *killable) broker() *nats.Conn {
 }
 
 // fetch gets a release's bundle and verifies it.
-func (k *killable) fetch(s *bundles.Signed) error {
+func (k *killable) fetch(s *bundles.Signed) error { return fetchBundle(k.t.Context(), k.conn, s) }
+
+func fetchBundle(ctx context.Context, conn *grpc.ClientConn, s *bundles.Signed) error {
 	r := s.Release()
-	stream, err := microwallv1.NewPolicyServiceClient(k.conn).GetBundle(k.t.Context(), &microwallv1.GetBundleRequest{
+	stream, err := microwallv1.NewPolicyServiceClient(conn).GetBundle(ctx, &microwallv1.GetBundleRequest{
 		Namespace: string(r.Namespace), Epoch: r.Epoch, Revision: r.Revision,
 	})
 	if err != nil {

@@ -1,0 +1,237 @@
+//go:build unix
+
+package main
+
+import (
+	"flag"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	natsjetstream "github.com/nats-io/nats.go/jetstream"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/microwall/microwall/bundles/jetstream"
+	"github.com/microwall/microwall/internal/pap"
+	"github.com/microwall/microwall/internal/testkit"
+	"github.com/microwall/microwall/internal/testkit/cluster"
+	"github.com/microwall/microwall/policy"
+)
+
+var faultsLong = flag.Bool("faults.long", false, "let faults of the cluster last as long as they do outside: a pause takes 15 s, and each comes three times")
+
+const headStream, blobStream = "KV_policy", "BLOBS"
+
+// clustered is a cluster under load.
+type clustered struct {
+	*load
+	*cluster.Cluster
+	way   *cluster.Way // of the client "far"
+	epoch uint64
+}
+
+func TestAClusterUnderLoadLosesNothingAndTakesNobodyBack(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it runs a cluster, PDPs and clients")
+	}
+	begun := time.Now()
+	nodes := cluster.Start(t, "")
+	c := &clustered{Cluster: nodes, way: cluster.NewWay(t, nodes.URL()), load: newLoad(t, testkit.NewDomain(t)), epoch: 1}
+	c.pdp("pdp-a", t.TempDir(), "--nats", nodes.URL())
+	c.pdp("pdp-b", t.TempDir(), "--nats", nodes.URL())
+	c.begin()
+	c.client("near", nodes.URL())
+	c.client("far", c.way.URL())
+	c.client("at-n1", nodes.Nodes[0].URL()) // and nowhere else
+	c.run()
+	c.attack(nodes.URL())
+	c.converge(t, "from the start on", begun)
+
+	rounds := 1
+	if *faultsLong {
+		rounds = 3
+	}
+	for range rounds {
+		for _, fault := range []struct {
+			name   string
+			happen func(*testing.T)
+		}{
+			{"the leader is killed", func(t *testing.T) { c.loseServer(t, c.leader()) }},
+			{"a follower is killed", func(t *testing.T) { c.leader(); c.loseServer(t, nodes.Follower(headStream)) }},
+			{"a server is paused", c.pauseServer},
+			{"a PDP is killed", c.losePDP},
+			{"the publisher is killed between blob and head", c.losePublisher},
+			{"a client is cut off", c.cutClient},
+			{"all servers are killed", c.loseAll},
+			{"the streams are removed", c.loseStreams},
+		} {
+			ok := t.Run(fault.name, func(t *testing.T) {
+				c.rebuilding.Store(false)
+				fault.happen(t)
+				c.converge(t, "afterwards", time.Now())
+				c.Settle(headStream, blobStream) // so that the next server may be lost
+				c.check(t)
+			})
+			if !ok {
+				return
+			}
+		}
+	}
+}
+
+// leader returns a server that leads both streams.
+func (c *clustered) leader() *cluster.Node {
+	n := c.Leader(headStream)
+	c.Lead(blobStream, n)
+	return n
+}
+
+// loseServer kills a server, and starts it again once all go on without it.
+func (c *clustered) loseServer(t *testing.T, n *cluster.Node) {
+	var pinned []string // who has nowhere else to go
+	if n == c.Nodes[0] {
+		pinned = []string{"at-n1"}
+	}
+	killed := time.Now()
+	n.Kill()
+	c.converge(t, "without "+n.Name(), killed, pinned...)
+	n.Start()
+}
+
+// pauseServer pauses the leader. When it goes on, it does not know yet that
+// others have gone on without it, and hands out old heads.
+func (c *clustered) pauseServer(t *testing.T) {
+	n := c.Nodes[0]
+	c.Lead(headStream, n)
+	paused := time.NewTimer(3 * time.Second)
+	if *faultsLong {
+		paused.Reset(15 * time.Second)
+	}
+	begun := time.Now()
+	n.Pause()
+	<-paused.C
+	n.Resume()
+	t.Logf("%s leads, and was paused for %s", n.Name(), time.Since(begun).Round(time.Millisecond))
+}
+
+func (c *clustered) losePDP(t *testing.T) {
+	p := c.pdps[0]
+	killed := time.Now()
+	p.kill()
+	c.converge(t, "without it", killed, p.name)
+	p.start(t)
+	p.decide()
+}
+
+// losePublisher kills a PDP that has stored a bundle and not yet its head.
+func (c *clustered) losePublisher(t *testing.T) {
+	n := policy.Namespace(fmt.Sprintf("shop.audit-%d", c.epoch))
+	way := cluster.NewWay(t, c.URL())
+	publisher, err := startServing(t.TempDir(), "--trust", c.TrustFile, "--data-dir", t.TempDir(), "--nats", way.URL())
+	must(t, err)
+	defer publisher.kill()
+	_, err = publisher.waitFor(`"msg":"ready"`)
+	must(t, err)
+	way.OnSaying("PUB $KV.policy.shop."+strings.ReplaceAll(string(n), ".", "_")+".head", publisher.kill)
+	draft := c.Draft("center", n, "")
+	draft.Bundle = c.Bundle(map[string]string{"authz.rego": "allow := true", "data.json": `{"ballast": "` + ballast(70<<10) + `"}`})
+	conn, err := grpc.NewClient(publisher.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	must(t, err)
+	defer conn.Close()
+	_, err = pap.New(conn, publisher.GRPC, c.Trust()).Push(t.Context(), draft)
+	if policy.KindOf(err) != policy.Unavailable {
+		t.Errorf("the author is told %v", err)
+	}
+	store := storeAt(t, c.URL())
+	_, err = store.Head(t.Context(), n)
+	if policy.KindOf(err) != policy.NotFound {
+		t.Errorf("the head is there already: %v", err)
+	}
+	chunks := c.chunks(t, n)
+	if chunks == 0 {
+		t.Error("no chunk is there, so the publisher was killed too early")
+	}
+
+	// The same push again, by another PDP, finds them and goes on.
+	_, err = c.pdps[0].author().Push(t.Context(), draft)
+	must(t, err)
+	head, err := store.Head(t.Context(), n)
+	must(t, err)
+	if _, err := store.Bundle(t.Context(), head); err != nil {
+		t.Error(err)
+	}
+	if again := c.chunks(t, n); again != chunks {
+		t.Errorf("%d chunks, and after the same push again %d", chunks, again)
+	}
+}
+
+// chunks returns how many chunks of a namespace are stored.
+func (c *clustered) chunks(t *testing.T, n policy.Namespace) int {
+	t.Helper()
+	stream, err := c.api(t).Stream(t.Context(), blobStream)
+	must(t, err)
+	info, err := stream.Info(t.Context(), natsjetstream.WithSubjectFilter("pdp.blob.shop."+strings.ReplaceAll(string(n), ".", "_")+".*"))
+	must(t, err)
+	return len(info.State.Subjects)
+}
+
+func (c *clustered) cutClient(t *testing.T) {
+	c.way.Cut()
+	c.converge(t, "without it", time.Now(), "far")
+	c.way.Mend()
+}
+
+func (c *clustered) loseAll(*testing.T) {
+	for _, n := range c.Nodes {
+		n.Kill()
+	}
+	for _, n := range c.Nodes {
+		n.Launch()
+	}
+}
+
+// loseStreams removes the streams. What is held decides on; what is pushed again
+// has to be of a new epoch, or nobody would take it.
+func (c *clustered) loseStreams(t *testing.T) {
+	c.rebuilding.Store(true)
+	for _, name := range []string{headStream, blobStream} {
+		must(t, c.api(t).DeleteStream(t.Context(), name))
+	}
+	c.mu.Lock()
+	clear(c.acked)
+	c.mu.Unlock()
+	c.epoch++
+	removed := time.Now()
+	c.WriteTrust(testkit.TrustOptions{Version: c.epoch, Epoch: c.epoch})
+	c.converge(t, "in the new epoch", removed)
+	c.guard(t)
+	c.client(fmt.Sprintf("late-%d", c.epoch), c.URL()) // knows nothing of the old one
+}
+
+// api is JetStream as an operator has it.
+func (c *clustered) api(t *testing.T) natsjetstream.JetStream {
+	t.Helper()
+	api, err := natsjetstream.New(connectTo(t, c.URL()))
+	must(t, err)
+	return api
+}
+
+// storeAt is where releases are.
+func storeAt(t *testing.T, natsURL string) *jetstream.Store {
+	t.Helper()
+	store, err := jetstream.OpenStore(t.Context(), jetstream.StoreConfig{Conn: connectTo(t, natsURL), Domain: "shop"})
+	must(t, err)
+	return store
+}
+
+// connectTo returns a connection that ends with t.
+func connectTo(t *testing.T, natsURL string) *nats.Conn {
+	t.Helper()
+	conn, err := jetstream.Connect(t.Context(), natsURL, jetstream.ConnectOptions{})
+	must(t, err)
+	t.Cleanup(conn.Close)
+	return conn
+}
