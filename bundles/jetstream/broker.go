@@ -73,9 +73,15 @@ func bounded(ctx context.Context, after time.Duration) (context.Context, context
 	return context.WithTimeout(ctx, after)
 }
 
-// attempt makes one request. It has a time limit of its own, twice as long for
-// each that was too short, and is given up when the connection is lost.
-func attempt(ctx context.Context, nc *nats.Conn, tooShort int, request func(context.Context) error) error {
+// attempt makes one request. It has a time limit of its own, and is given up when
+// the connection is lost.
+func attempt(ctx context.Context, nc *nats.Conn, request func(context.Context) error) error {
+	return attemptAgain(ctx, nc, 0, request)
+}
+
+// attemptAgain is attempt after others that were too short: each has twice the
+// time of the one before.
+func attemptAgain(ctx context.Context, nc *nats.Conn, tooShort int, request func(context.Context) error) error {
 	bound, cancel := context.WithTimeoutCause(ctx, min(attemptTimeout<<min(tooShort, 8), lastTimeout), nats.ErrTimeout)
 	defer cancel()
 	lose, lost := context.WithCancelCause(bound)
@@ -193,7 +199,7 @@ func pause(ctx context.Context, n int) error {
 func persist(ctx context.Context, nc *nats.Conn, what string, request func(context.Context) error) error {
 	lost := 0
 	for n := 0; ; n++ {
-		err := attempt(ctx, nc, max(0, lost-quick), request)
+		err := attemptAgain(ctx, nc, max(0, lost-quick), request)
 		if errors.Is(err, nats.ErrTimeout) {
 			lost++
 		}
@@ -220,7 +226,7 @@ func directGet(ctx context.Context, nc *nats.Conn, stream, subject string) (stor
 // directGetAgain is directGet after attempts that were too short.
 func directGetAgain(ctx context.Context, nc *nats.Conn, tooShort int, stream, subject string) (stored, error) {
 	var found stored
-	err := attempt(ctx, nc, tooShort, func(ctx context.Context) error {
+	err := attemptAgain(ctx, nc, tooShort, func(ctx context.Context) error {
 		m, err := nc.RequestWithContext(ctx, getSubject(stream, subject), nil)
 		if err != nil {
 			return err

@@ -285,7 +285,7 @@ func (f *Follower) askAll(ctx context.Context, fresh bool) error {
 // another connection, and overtake them: what is released in between would be
 // neither in it nor pushed. A head that is asked for on this connection cannot.
 func (f *Follower) heard(ctx context.Context) error {
-	if err := attempt(ctx, f.config.Conn, 0, f.config.Conn.FlushWithContext); err != nil {
+	if err := attempt(ctx, f.config.Conn, f.config.Conn.FlushWithContext); err != nil {
 		return policy.Errorf(policy.Unavailable, "cannot subscribe to the heads of %s: the broker does not answer (%w); it is tried again", f.config.Domain, err)
 	}
 	return nil

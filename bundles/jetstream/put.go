@@ -134,7 +134,7 @@ func (s *Store) publish(ctx context.Context, stream string, m *nats.Msg, options
 
 // publishAgain is publish after attempts that were too short.
 func (s *Store) publishAgain(ctx context.Context, tooShort int, stream string, m *nats.Msg, options ...js.PublishOpt) (seq uint64, err error) {
-	err = attempt(ctx, s.nc, tooShort, func(ctx context.Context) error {
+	err = attemptAgain(ctx, s.nc, tooShort, func(ctx context.Context) error {
 		ack, err := s.api.PublishMsg(ctx, m, append(options, js.WithExpectStream(stream), js.WithRetryAttempts(0))...)
 		if err != nil {
 			return err
