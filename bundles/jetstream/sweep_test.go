@@ -277,8 +277,8 @@ func TestTheHeadAlwaysHasItsBundle(t *testing.T) {
 }
 
 // churn lets two sweepers and three authors loose on stores that open opens,
-// until each author has made so many releases, and looks at the head all the
-// time. Half-way it calls meanwhile.
+// until each author has made so many releases, or more if nothing was purged yet,
+// and looks at the head all the time. Half-way it calls meanwhile.
 func churn(t *testing.T, releases int, meanwhile func(), open func(events func(jetstream.Event)) *jetstream.Store) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -338,7 +338,8 @@ func churn(t *testing.T, releases int, meanwhile func(), open func(events func(j
 		s := open(nil)
 		r := rand.New(rand.NewPCG(uint64(author), 1))
 		authors.Go(func() {
-			for i := 0; i < releases; {
+			// Without a purge in between, nothing was tried.
+			for i := 0; i < releases || purged.Load() == 0 && i < 100*releases; {
 				h, err := s.Head(ctx, cart)
 				if err == nil || policy.KindOf(err) == policy.NotFound {
 					_, err = s.Put(ctx, cart, fmt.Appendf(nil, "%d %d", author, i), pool[r.IntN(len(pool))], h.Seq)
@@ -366,7 +367,7 @@ func churn(t *testing.T, releases int, meanwhile func(), open func(events func(j
 	if purged.Load() == 0 {
 		t.Error("nothing was purged meanwhile")
 	}
-	t.Logf("%d chunks were purged between %d releases", purged.Load(), 3*releases)
+	t.Logf("%d chunks were purged", purged.Load())
 }
 
 func TestASweepIsBoundedAndEndsWithItsContext(t *testing.T) {
