@@ -69,9 +69,11 @@
 //	microwall beacon v1
 //	domain: boutique
 //	time: 2026-11-23T10:00:00.250Z
+//	trust: 3
 //	head: boutique.cart 1 7 sha256:...
 //
-// with one head line for each namespace that it speaks of, epoch, revision and
+// with the newest version of the trust file that had been pushed ("-" for none),
+// and one head line for each namespace that it speaks of: epoch, revision and
 // digest of the release, sorted by namespace. Of others it says nothing.
 // [Trust.OpenBeacon] takes it from one of the keys that the trust file lists
 // under beacons, and from nobody else.

@@ -76,41 +76,35 @@ func (l *Live) prove(note []byte, now time.Time) ([]Event, error) {
 	return l.takeBeacon(b, now)
 }
 
-// checkAhead returns an error for a beacon from the future.
-func checkAhead(b *bundles.SignedBeacon, now time.Time) error {
-	if ahead := b.Time().Sub(now); ahead > maxAhead {
-		return policy.Errorf(policy.BadRequest, "beacon of %s is %s ahead of the clock here, %s is the most; set the clock right, or that of the PDP", b.Time().Format(time.RFC3339), ahead.Round(time.Second), maxAhead)
-	}
-	return nil
-}
-
-// knows returns an error for a beacon of a time when a newer trust file had been
-// pushed than the one in force here: keys that it lists may be gone, and guardrails
-// may be missing. l.mu must be held.
-func (l *Live) knows(b *bundles.SignedBeacon) error {
+// usable returns an error for a trusted beacon that can prove nothing here: one
+// from the future, or of a time when a newer trust file had been pushed than the
+// one in force here, as keys that this one lists may be gone, and guardrails may
+// be missing. l.mu must be held.
+func (l *Live) usable(b *bundles.SignedBeacon, now time.Time) error {
+	at := b.Time().Format(time.RFC3339)
 	if pushed, have := b.Trust(), l.trust.Version(); pushed > have {
-		return policy.Errorf(policy.Unavailable, "version %d of the trust file was pushed before %s, version %d is in force here: until it arrives, nothing is proven; if it does not, put it into place by hand (microwall trust pull)", pushed, b.Time().Format(time.RFC3339), have)
+		return policy.Errorf(policy.Unavailable, "version %d of the trust file was pushed before %s, version %d is in force here: until it arrives, nothing is proven; if it does not, put it into place by hand (microwall trust pull)", pushed, at, have)
+	}
+	if ahead := b.Time().Sub(now); ahead > maxAhead {
+		return policy.Errorf(policy.BadRequest, "beacon of %s is %s ahead of the clock here, %s is the most; set the clock right, or that of the PDP", at, ahead.Round(time.Second), maxAhead)
 	}
 	return nil
 }
 
 // takeBeacon takes what a beacon says. l.mu must be held.
 func (l *Live) takeBeacon(b *bundles.SignedBeacon, now time.Time) (events []Event, _ error) {
-	if err := l.knows(b); err != nil {
-		return l.refuseBeacon(nil, "", err, now), err
-	}
 	wanted := l.followed()
-	ahead := checkAhead(b, now)
-	var behind, wrong []error // about the first, something can be done
+	useless := l.usable(b, now) // whatever it says
+	var behind, wrong []error   // about the first, something can be done
 	spoken := 0
 	for _, head := range b.Heads() {
 		if wanted != nil && !slices.Contains(wanted, head.Namespace) {
 			continue
 		}
 		spoken++
-		if ahead != nil {
+		if useless != nil {
 			beat := l.beats[head.Namespace]
-			beat.err = ahead
+			beat.err = useless
 			l.beats[head.Namespace] = beat
 			continue
 		}
@@ -128,8 +122,8 @@ func (l *Live) takeBeacon(b *bundles.SignedBeacon, now time.Time) (events []Even
 	case spoken == 0:
 		err := policy.Errorf(policy.BadRequest, "beacon of %s speaks of no namespace that is followed here", b.Time().Format(time.RFC3339))
 		return l.refuseBeacon(events, "", err, now), err
-	case ahead != nil:
-		return l.refuseBeacon(events, "", ahead, now), ahead
+	case useless != nil:
+		return l.refuseBeacon(events, "", useless, now), useless
 	}
 	return events, one(append(behind, wrong...))
 }

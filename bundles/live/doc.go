@@ -21,7 +21,9 @@
 // followed, as the head. The age at a beacon's receipt is the difference of the
 // wall clocks, at least 0; from there it only grows, whatever the wall clock is
 // set to, until a later beacon proves the release again. What a key has vouched
-// for that the trust file does not list any more, counts for nothing.
+// for that the trust file does not list any more, counts for nothing, and so does
+// a beacon that knows of a newer trust file. [Path.Judge] says what follows from
+// the age.
 //
 // The trust file itself may be replaced by a newer one, put into place by hand or
 // signed by the roots of the one before. Then every release that is held is opened

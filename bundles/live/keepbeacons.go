@@ -92,18 +92,29 @@ func (l *Live) Close() { l.keepBeacons(l.config.Now(), true) }
 func (l *Live) loadBeacons() {
 	now := l.config.Now()
 	kept, err := l.keep.beacons()
-	if err != nil {
-		l.loseBeacon(err, now)
-		return
+	for _, e := range l.takeKept(kept, err, now) {
+		l.tell(e)
 	}
+}
+
+// takeKept takes what was kept, or could not be read, and returns the events.
+func (l *Live) takeKept(kept []keptBeacon, err error, now time.Time) (events []Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	lost := func(err error) {
+		if err != nil {
+			events = l.refuseBeacon(events, "", fmt.Errorf("beacons kept on disk: %w", err), now)
+		}
+	}
+	lost(err)
 	var opened []*taken // without a head
 	for _, k := range kept {
 		b, err := l.trust.OpenBeacon([]byte(k.Note))
 		if err == nil {
-			err = errors.Join(checkAhead(b, now), l.knows(b))
+			err = l.usable(b, now)
 		}
 		if err != nil {
-			l.loseBeacon(err, now)
+			lost(err)
 			continue
 		}
 		t := newTaken(b, policy.Version{}, now)
@@ -113,8 +124,6 @@ func (l *Live) loadBeacons() {
 		opened = append(opened, t)
 	}
 	slices.SortStableFunc(opened, func(a, b *taken) int { return a.beacon.Time().Compare(b.beacon.Time()) })
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	wanted := l.followed()
 	for _, t := range opened {
 		for _, head := range t.beacon.Heads() {
@@ -123,15 +132,7 @@ func (l *Live) loadBeacons() {
 			}
 		}
 	}
-}
-
-func (l *Live) loseBeacon(err error, now time.Time) {
-	l.mu.Lock()
-	events := l.refuseBeacon(nil, "", fmt.Errorf("beacons kept on disk: %w", err), now)
-	l.mu.Unlock()
-	for _, e := range events {
-		l.tell(e)
-	}
+	return events
 }
 
 // beacons returns those that are kept, verified by nobody.

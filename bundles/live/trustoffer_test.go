@@ -119,6 +119,9 @@ func TestABeaconProvesNothingToWhoeverHasAnOlderTrustFileThanItsIssuer(t *testin
 	if age := ageOf(t, s, "shop.cart"); age != time.Minute {
 		t.Errorf("the age is %s", age)
 	}
+	if err := s.status("shop.cart").Unproven; err == nil || !strings.Contains(err.Error(), "version 2 of the trust file") {
+		t.Errorf("the status says %v", err)
+	}
 	if got := s.PushedTrust(); got != 0 {
 		t.Errorf("version %d was pushed", got)
 	}
