@@ -48,9 +48,13 @@ type killable struct {
 	ask    *remote.Client
 }
 
-func newKillable(t *testing.T) *killable {
-	k := &killable{Domain: testkit.NewDomain(t), t: t, dir: t.TempDir()}
+func newKillable(t *testing.T) *killable { return newKillableOf(t, testkit.NewDomain(t)) }
+
+// newKillableOf starts the server of a domain, with more arguments.
+func newKillableOf(t *testing.T, d *testkit.Domain, args ...string) *killable {
+	k := &killable{Domain: d, t: t, dir: t.TempDir()}
 	k.args, k.creds = insider(t)
+	k.args = append(k.args, args...)
 	k.start()
 	t.Cleanup(func() {
 		_ = k.ask.Close()
