@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -232,8 +231,12 @@ func (k *killable) chunks() uint64 {
 // each start: a port that was given back may be somebody else's in a moment.
 type relay struct {
 	listener net.Listener
-	target   atomic.Pointer[string]
 	work     sync.WaitGroup
+
+	mu     sync.Mutex
+	target string
+	cut    bool
+	conns  map[net.Conn]bool // from clients
 }
 
 func newRelay(t *testing.T, natsURL string) *relay {
@@ -242,7 +245,7 @@ func newRelay(t *testing.T, natsURL string) *relay {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &relay{listener: l}
+	r := &relay{listener: l, conns: map[net.Conn]bool{}}
 	r.to(natsURL)
 	r.work.Go(r.accept)
 	t.Cleanup(func() { // when clients and servers are gone
@@ -255,8 +258,21 @@ func newRelay(t *testing.T, natsURL string) *relay {
 func (r *relay) url() string { return "nats://" + r.listener.Addr().String() }
 
 func (r *relay) to(natsURL string) {
-	address := strings.TrimPrefix(natsURL, "nats://")
-	r.target.Store(&address)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.target = strings.TrimPrefix(natsURL, "nats://")
+}
+
+// cutOff ends all connections, and lets no more through, or does so again.
+func (r *relay) cutOff(cut bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cut = cut
+	if cut {
+		for c := range r.conns {
+			c.Close()
+		}
+	}
 }
 
 func (r *relay) accept() {
@@ -265,15 +281,27 @@ func (r *relay) accept() {
 		if err != nil {
 			return
 		}
-		server, err := net.Dial("tcp", *r.target.Load())
+		r.mu.Lock()
+		target, cut := r.target, r.cut
+		r.mu.Unlock()
+		server, err := net.Dial("tcp", target)
 		if err != nil {
 			client.Close()
 			continue
 		}
+		r.mu.Lock()
+		if cut || r.cut {
+			client.Close()
+		}
+		r.conns[client] = true
+		r.mu.Unlock()
 		carry := func(to, from net.Conn) {
 			_, _ = io.Copy(to, from)
 			to.Close()
 			from.Close()
+			r.mu.Lock()
+			delete(r.conns, client)
+			r.mu.Unlock()
 		}
 		r.work.Go(func() { carry(client, server) })
 		r.work.Go(func() { carry(server, client) })
