@@ -180,6 +180,11 @@ func publishRaw(ctx context.Context, broker *nats.Conn, signed, packed []byte) e
 // killTheServer shows who decides on without it.
 func (s *story) killTheServer(ctx context.Context) error {
 	s.chapter("The server is killed (SIGKILL)")
+	before, err := s.world.embedded.age()
+	if err != nil {
+		return err
+	}
+	s.claim(before < 10*time.Second, "by the server's signed beacons, the embedded client has proof %.1f s old at most that it is not behind", before.Seconds())
 	if err := s.world.server.kill(); err != nil {
 		return err
 	}
@@ -188,6 +193,11 @@ func (s *story) killTheServer(ctx context.Context) error {
 		return err
 	}
 	s.claim(m == s.wanted(nil), "the embedded client decides on, all %d answers", len(m))
+	after, err := s.world.embedded.age()
+	if err != nil {
+		return err
+	}
+	s.claim(after > 0 && after < time.Minute, "and says how old its proof is, %.1f s and growing; from an hour on, unless a team said otherwise, its answers say that they are stale", after.Seconds())
 	a, err := s.world.remote.ask(s.find(isEmptyCart))
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/microwall/microwall/bundles/live"
 	"github.com/microwall/microwall/clients/embedded"
 	"github.com/microwall/microwall/clients/remote"
 	"github.com/microwall/microwall/examples/boutique"
@@ -22,10 +23,11 @@ import (
 // puts questions to it on stdin and reads answers on stdout, one JSON document
 // a line each.
 
-// question is one of: the whole matrix; one request; and one request again and
-// again until it is answered so.
+// question is one of: the whole matrix; how old the proof is of what decides; one
+// request; and one request again and again until it is answered so.
 type question struct {
 	Matrix  bool            `json:"matrix,omitempty"`
+	Age     bool            `json:"age,omitempty"`
 	Request json.RawMessage `json:"request,omitempty"`
 	Until   *bool           `json:"until,omitempty"`
 }
@@ -40,6 +42,8 @@ type reply struct {
 	Duties   string   `json:"obligations,omitempty"`
 	Error    string   `json:"error,omitempty"`
 	Watching bool     `json:"watching,omitempty"`
+	// Age of the oldest proof, in nanoseconds.
+	Age time.Duration `json:"age,omitempty"`
 	// At is when the wanted answer was there, in nanoseconds of Unix time.
 	At int64 `json:"at,omitempty"`
 }
@@ -128,6 +132,9 @@ func answerOne(ctx context.Context, ask policy.Authorizer, q question) reply {
 	if q.Matrix {
 		return reply{Matrix: askMatrix(ctx, ask)}
 	}
+	if q.Age {
+		return reply{Age: oldest(ctx, ask)}
+	}
 	r, err := authzen.ParseRequest(q.Request, "")
 	if err != nil {
 		return reply{Error: err.Error()}
@@ -156,6 +163,23 @@ func askOnce(ctx context.Context, ask policy.Authorizer, r policy.Request) (repl
 		a.Error = err.Error()
 	}
 	return a, err
+}
+
+// oldest returns the age of the oldest proof of what an embedded client decides
+// by, once there is one of everything.
+func oldest(ctx context.Context, ask policy.Authorizer) time.Duration {
+	c, ok := ask.(*embedded.Client)
+	for ok && ctx.Err() == nil {
+		var age time.Duration
+		for _, s := range c.Status().Namespaces {
+			age = max(age, s.Age)
+		}
+		if age < live.Forever {
+			return age
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return live.Forever
 }
 
 // askMatrix asks for every caller and every method.

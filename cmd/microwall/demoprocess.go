@@ -155,6 +155,15 @@ func (p *demoProcess) matrix() (string, error) {
 	return r.Matrix, err
 }
 
+// age asks how old the oldest proof is of what the client decides by.
+func (p *demoProcess) age() (time.Duration, error) {
+	if err := p.put(question{Age: true}); err != nil {
+		return 0, err
+	}
+	r, err := p.reply()
+	return r.Age, err
+}
+
 // ask puts one request.
 func (p *demoProcess) ask(c boutique.Call) (reply, error) {
 	q, err := newQuestion(c)

@@ -28,6 +28,9 @@ type boutiqueWorld struct {
 // guardrailFolder is the folder of the namespace boutique.
 const guardrailFolder = "guardrails"
 
+// beaconKeyName is the key that the server signs beacons with.
+const beaconKeyName = "pdp-beacon"
+
 // folder returns the folder of a team's policy.
 func (w *boutiqueWorld) folder(team string) string { return filepath.Join(w.dir, "policies", team) }
 
@@ -60,8 +63,17 @@ func (w *boutiqueWorld) setUp(g boutique.CallGraph) error {
 	if err := w.setUpNATS(g.Guardrail); err != nil {
 		return err
 	}
+	private, public, err := bundles.GenerateKey(beaconKeyName)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(&keys, "  %s: %s\n", beaconKeyName, public)
+	if err := bundles.WriteKey(w.key(beaconKeyName), private); err != nil {
+		return err
+	}
 	w.trust = filepath.Join(w.dir, "trust.yaml")
-	text := "domain: " + g.Guardrail + "\nversion: 1\nepoch: 1\nkeys:\n" + keys.String() + "namespaces:\n" + namespaces.String()
+	text := "domain: " + g.Guardrail + "\nversion: 1\nepoch: 1\nkeys:\n" + keys.String() + "namespaces:\n" + namespaces.String() +
+		"beacons: [" + beaconKeyName + "]\n"
 	return os.WriteFile(w.trust, []byte(text), 0o600)
 }
 
@@ -102,7 +114,7 @@ func (w *boutiqueWorld) natsConfig() string { return filepath.Join(w.dir, "nats.
 
 // startServer starts the PDP, at any free ports the first time.
 func (w *boutiqueWorld) startServer(ctx context.Context) error {
-	p, err := startDemoProcess(ctx, "serve", "--log-format", "json", "--data-dir", filepath.Join(w.dir, "data"), "--trust", w.trust,
+	p, err := startDemoProcess(ctx, "serve", "--log-format", "json", "--data-dir", filepath.Join(w.dir, "data"), "--trust", w.trust, "--beacon-key", w.key(beaconKeyName),
 		"--grpc-addr", orDefault(w.grpc, "127.0.0.1:0"), "--http-addr", orDefault(w.http, "127.0.0.1:0"),
 		"--nats-config", w.natsConfig(), "--nats-creds", w.creds("pdp"),
 		"--nats-addr", strings.TrimPrefix(orDefault(w.nats, "127.0.0.1:0"), "nats://"))
