@@ -58,14 +58,12 @@ error that says so, never with an older policy. A push brings it back.`,
 			if err != nil {
 				return err
 			}
-			trust, err := bundles.LoadTrust(f.trust)
-			if err != nil {
-				return err
-			}
-			if trust.IsGuardrail(n) {
-				return policy.Errorf(policy.BadRequest, "%s is a guardrail: without it nothing below it would be decided; take `guardrail: true` out of the trust file first", n)
-			}
-			return f.release(cmd.Context(), w, n, func(_ context.Context, _ *pap.Client, d pap.Draft) (pap.Draft, error) { return d, nil })
+			return f.release(cmd.Context(), w, n, func(_ context.Context, c *pap.Client, d pap.Draft) (pap.Draft, error) {
+				if c.Trust().IsGuardrail(n) {
+					return d, policy.Errorf(policy.BadRequest, "%s is a guardrail: without it nothing below it would be decided; take `guardrail: true` out of the trust file first", n)
+				}
+				return d, nil
+			})
 		},
 	}
 	f.add(cmd, w)

@@ -85,6 +85,9 @@ release, and with exit code 1 if that takes longer.`,
 			defer conn.Close()
 			ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout+wait)
 			defer cancel()
+			if trust, _, err = pap.FollowTrust(ctx, conn, f.dial.Server, trust); err != nil {
+				return err
+			}
 			all, err := awaitHeads(ctx, pap.New(conn, f.dial.Server, trust), n, wait)
 			if err != nil {
 				return err

@@ -162,7 +162,7 @@ func (c *Client) checkNamespace(ctx context.Context, n policy.Namespace, after *
 	if len(lost) > 0 {
 		found.add(n, false, "there is no rolling back any more to release %s: push the commits that they were made from instead", strings.Join(lost, ", "))
 	}
-	if after.IsGuardrail(n) && !guards && (len(entries) == 0 || !c.trust.IsGuardrail(n)) {
+	if after.IsGuardrail(n) && !guards {
 		found.add(n, true, "it is a guardrail without a release that opens: nothing below it is decided; push it before")
 	}
 	return nil

@@ -37,6 +37,9 @@ func New(conn grpc.ClientConnInterface, server string, trust *bundles.Trust) *Cl
 	return &Client{server: server, policies: microwallv1.NewPolicyServiceClient(conn), trust: trust}
 }
 
+// Trust returns what the client believes by.
+func (c *Client) Trust() *bundles.Trust { return c.trust }
+
 // Draft is what an author wants to release. Everything else of the release is
 // worked out from the head.
 type Draft struct {
