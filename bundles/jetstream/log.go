@@ -121,7 +121,7 @@ func (l *Log) Run(ctx context.Context) error {
 		caughtUp, err := l.read(ctx)
 		switch {
 		case ctx.Err() != nil:
-			return nil //nolint:nilerr // it was told to end
+			return nil // it was told to end
 		case nc.IsClosed():
 			return policy.Errorf(policy.Unavailable, "the connection to NATS was closed; the head stream cannot be read any more")
 		case errors.Is(err, errReadAgain): // it was asked for
