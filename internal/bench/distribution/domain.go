@@ -31,6 +31,9 @@ type domain struct {
 	dir       string
 	trustFile string
 	signer    note.Signer // of every namespace
+	beacons   note.Signer
+	settings  []byte // accounts of the NATS server
+	pdp       jetstream.Credentials
 	nats      *natsserver.Server
 	natsURL   string
 	author    *pap.Client
@@ -47,6 +50,9 @@ func startDomain(ctx context.Context, dir string) (_ *domain, err error) {
 	}()
 	trust, err := d.writeTrust()
 	if err != nil {
+		return nil, err
+	}
+	if err := d.makeAccounts(); err != nil {
 		return nil, err
 	}
 	if err := d.startNATS(ctx, natsserver.AnyPort); err != nil {
@@ -67,11 +73,31 @@ func startDomain(ctx context.Context, dir string) (_ *domain, err error) {
 	return d, nil
 }
 
+// makeAccounts makes those that `microwall serve` has on its own: a PDP, and
+// clients without credentials, who may read.
+func (d *domain) makeAccounts() (err error) {
+	if d.pdp, err = jetstream.NewCredentials("pdp"); err != nil {
+		return err
+	}
+	nobody, err := jetstream.NewCredentials("nobody")
+	if err != nil {
+		return err
+	}
+	d.settings, err = jetstream.Accounts{
+		Domain: "boutique", Anonymous: nobody.Key(), MaxConnections: maxConnections,
+		Users: []jetstream.User{{Principal: jetstream.Principal{Name: "pdp", Kind: jetstream.PDP}, Key: d.pdp.Key()}},
+	}.Config()
+	return err
+}
+
+// maxConnections is more than any figure needs.
+const maxConnections = 10_000
+
 // maxStore is for small disks; nothing here comes near it.
 const maxStore = 1 << 30
 
 func (d *domain) startNATS(ctx context.Context, port int) error {
-	server, err := natsserver.Start(ctx, natsserver.Config{Port: port, StoreDir: filepath.Join(d.dir, "nats"), MaxBytes: maxStore})
+	server, err := natsserver.Start(ctx, natsserver.Config{Port: port, StoreDir: filepath.Join(d.dir, "nats"), MaxBytes: maxStore, Settings: d.settings})
 	if err == nil {
 		d.nats = server
 	}
@@ -107,7 +133,14 @@ func (d *domain) writeTrust() (*bundles.Trust, error) {
 	if d.signer, err = bundles.ParseSigner(private); err != nil {
 		return nil, err
 	}
-	text := fmt.Sprintf("domain: boutique\nversion: 1\nepoch: 1\nkeys:\n  ci: %s\nnamespaces:\n  boutique: {signers: [ci], guardrail: true}\n", public)
+	private, beat, err := bundles.GenerateKey("beat")
+	if err != nil {
+		return nil, err
+	}
+	if d.beacons, err = bundles.ParseSigner(private); err != nil {
+		return nil, err
+	}
+	text := fmt.Sprintf("domain: boutique\nversion: 1\nepoch: 1\nkeys:\n  ci: %s\n  beat: %s\nnamespaces:\n  boutique: {signers: [ci], guardrail: true}\nbeacons: [beat]\n", public, beat)
 	if err := os.WriteFile(d.trustFile, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
@@ -117,7 +150,7 @@ func (d *domain) writeTrust() (*bundles.Trust, error) {
 // startPDP starts a PDP as `microwall serve` is one, without its logs and
 // metrics, and returns where it listens.
 func (d *domain) startPDP(ctx context.Context, trust *bundles.Trust, maxBytes int64) (address string, err error) {
-	conn, err := jetstream.Connect(ctx, d.natsURL, jetstream.ConnectOptions{})
+	conn, err := jetstream.Connect(ctx, d.natsURL, jetstream.ConnectOptions{Credentials: d.pdp})
 	if err != nil {
 		return "", err
 	}
@@ -139,6 +172,10 @@ func (d *domain) startPDP(ctx context.Context, trust *bundles.Trust, maxBytes in
 	if err != nil {
 		return "", err
 	}
+	issuer, err := pdp.NewIssuer(pdp.IssuerConfig{Live: state, Store: store, Key: d.beacons, Name: "pdp"})
+	if err != nil {
+		return "", err
+	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err
@@ -149,8 +186,9 @@ func (d *domain) startPDP(ctx context.Context, trust *bundles.Trust, maxBytes in
 	})
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var work sync.WaitGroup
-	failed := make(chan error, 2)
+	failed := make(chan error, 3)
 	work.Go(func() { failed <- follower.Run(running) })
+	work.Go(func() { failed <- issuer.Run(running) })
 	work.Go(func() { failed <- server.Serve(listener) })
 	d.stop = append(d.stop, func() {
 		server.Stop()
