@@ -40,8 +40,10 @@ func TestAClusterUnderLoadLosesNothingAndTakesNobodyBack(t *testing.T) {
 	begun := time.Now()
 	nodes := cluster.Start(t, "")
 	c := &clustered{Cluster: nodes, way: cluster.NewWay(t, nodes.URL()), load: newLoad(t, testkit.NewDomain(t)), epoch: 1}
-	c.pdp("pdp-a", t.TempDir(), "--nats", nodes.URL())
-	c.pdp("pdp-b", t.TempDir(), "--nats", nodes.URL())
+	key := beaconKey(t, c.Domain, "beat")
+	c.WriteTrust(testkit.TrustOptions{Beacons: []string{"beat"}})
+	c.pdp("pdp-a", t.TempDir(), "--nats", nodes.URL(), "--beacon-key", key)
+	c.pdp("pdp-b", t.TempDir(), "--nats", nodes.URL(), "--beacon-key", key)
 	c.begin()
 	c.client("near", nodes.URL())
 	c.client("far", c.way.URL())
@@ -74,12 +76,16 @@ func TestAClusterUnderLoadLosesNothingAndTakesNobodyBack(t *testing.T) {
 				c.converge(t, "afterwards", time.Now())
 				c.Settle(headStream, blobStream) // so that the next server may be lost
 				c.check(t)
+				if *faultsLong {
+					c.proven(t, time.Now())
+				}
 			})
 			if !ok {
 				return
 			}
 		}
 	}
+	c.proven(t, time.Now())
 }
 
 // leader returns a server that leads both streams.
@@ -98,7 +104,7 @@ func (c *clustered) loseServer(t *testing.T, n *cluster.Node) {
 	killed := time.Now()
 	n.Kill()
 	c.converge(t, "without "+n.Name(), killed, pinned...)
-	n.Start()
+	n.Launch()
 }
 
 // pauseServer pauses the leader. When it goes on, it does not know yet that
@@ -106,7 +112,7 @@ func (c *clustered) loseServer(t *testing.T, n *cluster.Node) {
 func (c *clustered) pauseServer(t *testing.T) {
 	n := c.Nodes[0]
 	c.Lead(headStream, n)
-	paused := time.NewTimer(3 * time.Second)
+	paused := time.NewTimer(2 * time.Second)
 	if *faultsLong {
 		paused.Reset(15 * time.Second)
 	}
@@ -197,7 +203,7 @@ func (c *clustered) loseAll(*testing.T) {
 // has to be of a new epoch, or nobody would take it.
 func (c *clustered) loseStreams(t *testing.T) {
 	c.rebuilding.Store(true)
-	for _, name := range []string{headStream, blobStream} {
+	for _, name := range []string{headStream, blobStream, "BEAT"} {
 		must(t, c.api(t).DeleteStream(t.Context(), name))
 	}
 	c.mu.Lock()
@@ -205,7 +211,7 @@ func (c *clustered) loseStreams(t *testing.T) {
 	c.mu.Unlock()
 	c.epoch++
 	removed := time.Now()
-	c.WriteTrust(testkit.TrustOptions{Version: c.epoch, Epoch: c.epoch})
+	c.WriteTrust(testkit.TrustOptions{Version: c.epoch, Epoch: c.epoch, Beacons: []string{"beat"}})
 	c.converge(t, "in the new epoch", removed)
 	c.guard(t)
 	c.client(fmt.Sprintf("late-%d", c.epoch), c.URL()) // knows nothing of the old one

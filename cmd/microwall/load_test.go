@@ -22,6 +22,7 @@ import (
 
 	"github.com/microwall/microwall/bundles"
 	"github.com/microwall/microwall/bundles/jetstream"
+	"github.com/microwall/microwall/bundles/live"
 	"github.com/microwall/microwall/clients/embedded"
 	"github.com/microwall/microwall/clients/remote"
 	"github.com/microwall/microwall/internal/pap"
@@ -39,6 +40,8 @@ type load struct {
 	ctx  context.Context
 	work sync.WaitGroup
 	pdps []*loadPDP
+	// clients decide in this process.
+	clients map[string]*embedded.Client
 
 	decisions atomic.Int64
 	// rebuilding is true while the domain is: authors may be refused then.
@@ -74,7 +77,7 @@ func newLoad(t *testing.T, d *testkit.Domain) *load {
 	l := &load{
 		Domain: d, t: t, ctx: ctx, changed: make(chan struct{}),
 		latest: map[string]map[policy.Namespace]policy.Version{}, pushed: map[string]bool{}, reason: map[policy.Digest]string{},
-		acked: map[policy.Namespace][]ack{},
+		acked: map[policy.Namespace][]ack{}, clients: map[string]*embedded.Client{},
 	}
 	t.Cleanup(func() {
 		cancel()
@@ -171,6 +174,7 @@ func (l *load) client(name, natsURL string) {
 		NATS: natsURL, TrustFile: l.TrustFile, Namespaces: slices.Sorted(maps.Keys(teams)), Dir: filepath.Join(l.t.TempDir(), name),
 	})
 	must(l.t, err)
+	l.clients[name] = c
 	l.work.Go(func() {
 		defer c.Close()
 		l.decide(name, 2*time.Millisecond, c, nil)
@@ -406,6 +410,25 @@ func (l *load) converge(t *testing.T, when string, since time.Time, without ...s
 		return true
 	})
 	t.Logf("%s a push of each team is acknowledged after %s, and everybody decides by it after %s", when, acked.Round(time.Millisecond), time.Since(since).Round(time.Millisecond))
+}
+
+// proven waits until every client has proof, from after since, that it is not
+// behind. It is the guardrail that tells, as teams push too often for that.
+func (l *load) proven(t *testing.T, since time.Time) {
+	t.Helper()
+	ticker := time.NewTicker(pace)
+	defer ticker.Stop()
+	timeout := time.After(loadPatience)
+	for name, c := range l.clients {
+		for !slices.ContainsFunc(c.Status().Namespaces, func(s live.Status) bool { return s.Namespace == "shop" && s.Proven.After(since) }) {
+			select {
+			case <-ticker.C:
+			case <-timeout:
+				t.Fatalf("%s has no proof from after %s within %s: %+v", name, since, loadPatience, c.Status())
+			}
+		}
+	}
+	t.Logf("everybody has proof that is newer after %s", time.Since(since).Round(time.Millisecond))
 }
 
 // check wants every release that was acknowledged to be in the store, each
