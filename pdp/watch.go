@@ -32,9 +32,6 @@ func (s State) same(as State) bool {
 // tell runs, changes wait, and of several only the last is told. Too many
 // watches at once are policy.Exhausted.
 func (s *Service) Watch(ctx context.Context, namespaces []policy.Namespace, tell func(State) error) error {
-	if err := s.config.Limits.CheckBatch(len(namespaces)); err != nil {
-		return err
-	}
 	if s.watches.Add(1) > int64(s.config.Watches) {
 		s.watches.Add(-1)
 		return policy.Errorf(policy.Exhausted, "%d watch already; watch another PDP", s.config.Watches)

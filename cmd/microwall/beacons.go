@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/microwall/microwall/bundles"
 	"github.com/microwall/microwall/bundles/jetstream"
@@ -55,4 +56,25 @@ func (f *following) issue(ctx context.Context, work *sync.WaitGroup) error {
 		_ = jetstream.ServeConfirm(ctx, jetstream.ConfirmConfig{Conn: f.config.Conn, Domain: f.config.Domain, Confirm: issuer.Confirm, Events: f.observer.nats})
 	})
 	return nil
+}
+
+// clockSkew is how far apart the clocks of PDPs may be.
+const clockSkew = 30 * time.Second
+
+// confirm has whichever PDP of the domain signs beacons, often this one, say what
+// the head of a namespace is now.
+func (f *following) confirm(ctx context.Context, ns policy.Namespace) (*bundles.SignedBeacon, error) {
+	begin := time.Now()
+	note, err := jetstream.Confirm(ctx, f.config.Conn, f.config.Domain, ns)
+	if err != nil {
+		return nil, err
+	}
+	beacon, err := f.state.Trust().OpenBeacon(note)
+	if err != nil {
+		return nil, err
+	}
+	if age := begin.Sub(beacon.Time()); age > clockSkew {
+		return nil, policy.Errorf(policy.Unavailable, "what confirms the head of %s is from %s before it was asked for: it was kept by somebody on the way, or the clocks of the PDPs differ; ask again", ns, age.Round(time.Second))
+	}
+	return beacon, nil
 }

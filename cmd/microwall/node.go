@@ -33,7 +33,8 @@ const (
 // node is what a server decides with.
 type node struct {
 	source   live.Source
-	releases *pdp.Releases   // nil where folders decide
+	releases *pdp.Releases // nil where folders decide
+	confirm  func(context.Context, policy.Namespace) (*bundles.SignedBeacon, error)
 	nats     string          // where clients find NATS, "" if they do not
 	ready    <-chan struct{} // closed once there is something to decide by
 	closers  []func()
@@ -109,6 +110,7 @@ func startNode(ctx context.Context, f serveFlags, o *observer, run func(func(con
 	}
 	n.source = state
 	n.releases = pdp.NewReleases(pdp.ReleasesConfig{Live: state, Store: follow.store.Load, Events: o.pdp})
+	n.confirm = follow.confirm
 	n.ready = follow.ready
 	run(follow.run)
 	run(func(ctx context.Context) error {

@@ -261,7 +261,7 @@ func serve(ctx context.Context, w world, f serveFlags) (err error) {
 
 	decide := pdp.New(pdp.Config{Source: n.source, Limits: f.limits, Queue: f.queue, Events: o.pdp})
 	config := grpcapi.Config{
-		Decide: decide, Watch: decide,
+		Decide: decide, Watch: decide, Confirm: n.confirm,
 		Releases: n.releases, Limits: f.limits, Bundles: f.bundles,
 		Credentials:        creds,
 		ClientCertificates: !isLoopback(f.grpcAddr),

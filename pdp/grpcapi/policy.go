@@ -28,6 +28,9 @@ type policies struct {
 	watch    *pdp.Service    // nil if nothing can be watched
 	stopping context.Context //nolint:containedctx // it is the server's life, which no call's context knows
 	limits   bundles.Limits
+	requests policy.Limits
+	// confirm is nil where heads cannot be confirmed.
+	confirm  func(context.Context, policy.Namespace) (*bundles.SignedBeacon, error)
 	handOuts chan struct{} // one for each bundle that is handed out
 	timeout  time.Duration // of a hand-out
 }

@@ -31,6 +31,10 @@ type Config struct {
 	Releases *pdp.Releases
 	// Watch answers PolicyService.Watch; nil answers it for nobody.
 	Watch *pdp.Service
+	// Confirm answers PolicyService.Confirm: it returns a verified beacon of the
+	// namespace whose tick was committed after it was called. It is called by many
+	// at once. Nil answers it for nobody.
+	Confirm func(context.Context, policy.Namespace) (*bundles.SignedBeacon, error)
 	// Limits on requests.
 	Limits policy.Limits
 	// Bundles limits what is pushed.
@@ -117,7 +121,8 @@ func New(config Config) *Server {
 	answers := &authorization{decide: config.Decide, limits: config.Limits}
 	s.RegisterService(answers.service(in, g), answers)
 	microwallv1.RegisterPolicyServiceServer(s.Server, &policies{
-		releases: config.Releases, limits: config.Bundles, watch: config.Watch, stopping: stopping,
+		releases: config.Releases, limits: config.Bundles, requests: config.Limits,
+		watch: config.Watch, confirm: config.Confirm, stopping: stopping,
 		handOuts: make(chan struct{}, config.HandOuts), timeout: config.HandOutTimeout,
 	})
 	healthv1.RegisterHealthServer(s.Server, s.health)
@@ -152,10 +157,14 @@ type guard struct{ config Config }
 
 var policyMethods = "/" + microwallv1.PolicyService_ServiceDesc.ServiceName + "/"
 
-// open reports whether everybody may call a method who may ask for decisions. A
-// watch tells nothing that they do not.
+// open reports whether everybody may call a method who may ask for decisions.
+// Those of PolicyService that are open tell versions, as decisions do.
 func open(method string) bool {
-	return !strings.HasPrefix(method, policyMethods) || method == microwallv1.PolicyService_Watch_FullMethodName
+	switch method {
+	case microwallv1.PolicyService_Watch_FullMethodName, microwallv1.PolicyService_Confirm_FullMethodName:
+		return true
+	}
+	return !strings.HasPrefix(method, policyMethods)
 }
 
 func (g *guard) enter(ctx context.Context, method string) error {

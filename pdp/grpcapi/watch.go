@@ -20,16 +20,9 @@ func (p *policies) Watch(m *microwallv1.WatchRequest, stream grpc.ServerStreamin
 	if p.watch == nil {
 		return policy.Errorf(policy.Unavailable, "this server has nothing to be watched; ask for every decision")
 	}
-	if len(m.GetNamespaces()) == 0 {
-		return policy.Errorf(policy.BadRequest, "no namespace is to be watched; name at least one")
-	}
-	namespaces := make([]policy.Namespace, len(m.GetNamespaces()))
-	for i, text := range m.GetNamespaces() {
-		n, err := policy.ParseNamespace(text)
-		if err != nil {
-			return err
-		}
-		namespaces[i] = n
+	namespaces, err := p.namespaces(m.GetNamespaces())
+	if err != nil {
+		return err
 	}
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)

@@ -1234,6 +1234,163 @@ func (x *InstanceStatus) GetReport() []byte {
 	return nil
 }
 
+// ConfirmRequest says whose heads are wanted.
+type ConfirmRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// namespaces, at least one and at most as many as a batch may have items: of
+	// a decision, all along its path.
+	Namespaces    []string `protobuf:"bytes,1,rep,name=namespaces,proto3" json:"namespaces,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmRequest) Reset() {
+	*x = ConfirmRequest{}
+	mi := &file_microwall_v1_policy_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmRequest) ProtoMessage() {}
+
+func (x *ConfirmRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_microwall_v1_policy_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmRequest.ProtoReflect.Descriptor instead.
+func (*ConfirmRequest) Descriptor() ([]byte, []int) {
+	return file_microwall_v1_policy_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ConfirmRequest) GetNamespaces() []string {
+	if x != nil {
+		return x.Namespaces
+	}
+	return nil
+}
+
+// ConfirmResponse has the head of each, in the order of the request.
+type ConfirmResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// heads of the namespaces.
+	Heads         []*ConfirmedHead `protobuf:"bytes,1,rep,name=heads,proto3" json:"heads,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmResponse) Reset() {
+	*x = ConfirmResponse{}
+	mi := &file_microwall_v1_policy_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmResponse) ProtoMessage() {}
+
+func (x *ConfirmResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_microwall_v1_policy_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmResponse.ProtoReflect.Descriptor instead.
+func (*ConfirmResponse) Descriptor() ([]byte, []int) {
+	return file_microwall_v1_policy_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ConfirmResponse) GetHeads() []*ConfirmedHead {
+	if x != nil {
+		return x.Heads
+	}
+	return nil
+}
+
+// ConfirmedHead is the head of one namespace.
+type ConfirmedHead struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// version that is the head.
+	Version *Version `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// time at which it was, which is after the request was made.
+	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	// beacon that says so, signed: who holds a trust file can verify it.
+	Beacon        []byte `protobuf:"bytes,3,opt,name=beacon,proto3" json:"beacon,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmedHead) Reset() {
+	*x = ConfirmedHead{}
+	mi := &file_microwall_v1_policy_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmedHead) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmedHead) ProtoMessage() {}
+
+func (x *ConfirmedHead) ProtoReflect() protoreflect.Message {
+	mi := &file_microwall_v1_policy_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmedHead.ProtoReflect.Descriptor instead.
+func (*ConfirmedHead) Descriptor() ([]byte, []int) {
+	return file_microwall_v1_policy_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ConfirmedHead) GetVersion() *Version {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+func (x *ConfirmedHead) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *ConfirmedHead) GetBeacon() []byte {
+	if x != nil {
+		return x.Beacon
+	}
+	return nil
+}
+
 var File_microwall_v1_policy_proto protoreflect.FileDescriptor
 
 const file_microwall_v1_policy_proto_rawDesc = "" +
@@ -1307,7 +1464,17 @@ const file_microwall_v1_policy_proto_rawDesc = "" +
 	"\tprincipal\x18\x02 \x01(\tR\tprincipal\x12\x1a\n" +
 	"\binstance\x18\x03 \x01(\tR\binstance\x126\n" +
 	"\breceived\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\breceived\x12\x16\n" +
-	"\x06report\x18\x05 \x01(\fR\x06report2\xdb\x05\n" +
+	"\x06report\x18\x05 \x01(\fR\x06report\"0\n" +
+	"\x0eConfirmRequest\x12\x1e\n" +
+	"\n" +
+	"namespaces\x18\x01 \x03(\tR\n" +
+	"namespaces\"D\n" +
+	"\x0fConfirmResponse\x121\n" +
+	"\x05heads\x18\x01 \x03(\v2\x1b.microwall.v1.ConfirmedHeadR\x05heads\"\x88\x01\n" +
+	"\rConfirmedHead\x12/\n" +
+	"\aversion\x18\x01 \x01(\v2\x15.microwall.v1.VersionR\aversion\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
+	"\x06beacon\x18\x03 \x01(\fR\x06beacon2\xa3\x06\n" +
 	"\rPolicyService\x12?\n" +
 	"\x04Push\x12\x19.microwall.v1.PushRequest\x1a\x1a.microwall.v1.PushResponse(\x01\x12N\n" +
 	"\tGetBundle\x12\x1e.microwall.v1.GetBundleRequest\x1a\x1f.microwall.v1.GetBundleResponse0\x01\x12O\n" +
@@ -1317,7 +1484,8 @@ const file_microwall_v1_policy_proto_rawDesc = "" +
 	"\x0eListNamespaces\x12#.microwall.v1.ListNamespacesRequest\x1a$.microwall.v1.ListNamespacesResponse\x12L\n" +
 	"\tPushTrust\x12\x1e.microwall.v1.PushTrustRequest\x1a\x1f.microwall.v1.PushTrustResponse\x12I\n" +
 	"\bGetTrust\x12\x1d.microwall.v1.GetTrustRequest\x1a\x1e.microwall.v1.GetTrustResponse\x12B\n" +
-	"\x05Watch\x12\x1a.microwall.v1.WatchRequest\x1a\x1b.microwall.v1.WatchResponse0\x01\x12W\n" +
+	"\x05Watch\x12\x1a.microwall.v1.WatchRequest\x1a\x1b.microwall.v1.WatchResponse0\x01\x12F\n" +
+	"\aConfirm\x12\x1c.microwall.v1.ConfirmRequest\x1a\x1d.microwall.v1.ConfirmResponse\x12W\n" +
 	"\fListStatuses\x12!.microwall.v1.ListStatusesRequest\x1a\".microwall.v1.ListStatusesResponse0\x01B?Z=github.com/microwall/microwall/proto/microwall/v1;microwallv1b\x06proto3"
 
 var (
@@ -1332,7 +1500,7 @@ func file_microwall_v1_policy_proto_rawDescGZIP() []byte {
 	return file_microwall_v1_policy_proto_rawDescData
 }
 
-var file_microwall_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_microwall_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_microwall_v1_policy_proto_goTypes = []any{
 	(*PushRequest)(nil),            // 0: microwall.v1.PushRequest
 	(*PushResponse)(nil),           // 1: microwall.v1.PushResponse
@@ -1355,42 +1523,50 @@ var file_microwall_v1_policy_proto_goTypes = []any{
 	(*ListStatusesRequest)(nil),    // 18: microwall.v1.ListStatusesRequest
 	(*ListStatusesResponse)(nil),   // 19: microwall.v1.ListStatusesResponse
 	(*InstanceStatus)(nil),         // 20: microwall.v1.InstanceStatus
-	(*Version)(nil),                // 21: microwall.v1.Version
-	(*timestamppb.Timestamp)(nil),  // 22: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 23: google.protobuf.Duration
+	(*ConfirmRequest)(nil),         // 21: microwall.v1.ConfirmRequest
+	(*ConfirmResponse)(nil),        // 22: microwall.v1.ConfirmResponse
+	(*ConfirmedHead)(nil),          // 23: microwall.v1.ConfirmedHead
+	(*Version)(nil),                // 24: microwall.v1.Version
+	(*timestamppb.Timestamp)(nil),  // 25: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 26: google.protobuf.Duration
 }
 var file_microwall_v1_policy_proto_depIdxs = []int32{
-	21, // 0: microwall.v1.PushResponse.version:type_name -> microwall.v1.Version
+	24, // 0: microwall.v1.PushResponse.version:type_name -> microwall.v1.Version
 	16, // 1: microwall.v1.WatchResponse.path:type_name -> microwall.v1.Proof
 	17, // 2: microwall.v1.WatchResponse.error:type_name -> microwall.v1.WatchError
-	21, // 3: microwall.v1.Proof.version:type_name -> microwall.v1.Version
-	22, // 4: microwall.v1.Proof.time:type_name -> google.protobuf.Timestamp
-	23, // 5: microwall.v1.Proof.max_staleness:type_name -> google.protobuf.Duration
+	24, // 3: microwall.v1.Proof.version:type_name -> microwall.v1.Version
+	25, // 4: microwall.v1.Proof.time:type_name -> google.protobuf.Timestamp
+	26, // 5: microwall.v1.Proof.max_staleness:type_name -> google.protobuf.Duration
 	20, // 6: microwall.v1.ListStatusesResponse.statuses:type_name -> microwall.v1.InstanceStatus
-	22, // 7: microwall.v1.InstanceStatus.received:type_name -> google.protobuf.Timestamp
-	0,  // 8: microwall.v1.PolicyService.Push:input_type -> microwall.v1.PushRequest
-	2,  // 9: microwall.v1.PolicyService.GetBundle:input_type -> microwall.v1.GetBundleRequest
-	4,  // 10: microwall.v1.PolicyService.GetRelease:input_type -> microwall.v1.GetReleaseRequest
-	6,  // 11: microwall.v1.PolicyService.ListReleases:input_type -> microwall.v1.ListReleasesRequest
-	8,  // 12: microwall.v1.PolicyService.ListNamespaces:input_type -> microwall.v1.ListNamespacesRequest
-	10, // 13: microwall.v1.PolicyService.PushTrust:input_type -> microwall.v1.PushTrustRequest
-	12, // 14: microwall.v1.PolicyService.GetTrust:input_type -> microwall.v1.GetTrustRequest
-	14, // 15: microwall.v1.PolicyService.Watch:input_type -> microwall.v1.WatchRequest
-	18, // 16: microwall.v1.PolicyService.ListStatuses:input_type -> microwall.v1.ListStatusesRequest
-	1,  // 17: microwall.v1.PolicyService.Push:output_type -> microwall.v1.PushResponse
-	3,  // 18: microwall.v1.PolicyService.GetBundle:output_type -> microwall.v1.GetBundleResponse
-	5,  // 19: microwall.v1.PolicyService.GetRelease:output_type -> microwall.v1.GetReleaseResponse
-	7,  // 20: microwall.v1.PolicyService.ListReleases:output_type -> microwall.v1.ListReleasesResponse
-	9,  // 21: microwall.v1.PolicyService.ListNamespaces:output_type -> microwall.v1.ListNamespacesResponse
-	11, // 22: microwall.v1.PolicyService.PushTrust:output_type -> microwall.v1.PushTrustResponse
-	13, // 23: microwall.v1.PolicyService.GetTrust:output_type -> microwall.v1.GetTrustResponse
-	15, // 24: microwall.v1.PolicyService.Watch:output_type -> microwall.v1.WatchResponse
-	19, // 25: microwall.v1.PolicyService.ListStatuses:output_type -> microwall.v1.ListStatusesResponse
-	17, // [17:26] is the sub-list for method output_type
-	8,  // [8:17] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	25, // 7: microwall.v1.InstanceStatus.received:type_name -> google.protobuf.Timestamp
+	23, // 8: microwall.v1.ConfirmResponse.heads:type_name -> microwall.v1.ConfirmedHead
+	24, // 9: microwall.v1.ConfirmedHead.version:type_name -> microwall.v1.Version
+	25, // 10: microwall.v1.ConfirmedHead.time:type_name -> google.protobuf.Timestamp
+	0,  // 11: microwall.v1.PolicyService.Push:input_type -> microwall.v1.PushRequest
+	2,  // 12: microwall.v1.PolicyService.GetBundle:input_type -> microwall.v1.GetBundleRequest
+	4,  // 13: microwall.v1.PolicyService.GetRelease:input_type -> microwall.v1.GetReleaseRequest
+	6,  // 14: microwall.v1.PolicyService.ListReleases:input_type -> microwall.v1.ListReleasesRequest
+	8,  // 15: microwall.v1.PolicyService.ListNamespaces:input_type -> microwall.v1.ListNamespacesRequest
+	10, // 16: microwall.v1.PolicyService.PushTrust:input_type -> microwall.v1.PushTrustRequest
+	12, // 17: microwall.v1.PolicyService.GetTrust:input_type -> microwall.v1.GetTrustRequest
+	14, // 18: microwall.v1.PolicyService.Watch:input_type -> microwall.v1.WatchRequest
+	21, // 19: microwall.v1.PolicyService.Confirm:input_type -> microwall.v1.ConfirmRequest
+	18, // 20: microwall.v1.PolicyService.ListStatuses:input_type -> microwall.v1.ListStatusesRequest
+	1,  // 21: microwall.v1.PolicyService.Push:output_type -> microwall.v1.PushResponse
+	3,  // 22: microwall.v1.PolicyService.GetBundle:output_type -> microwall.v1.GetBundleResponse
+	5,  // 23: microwall.v1.PolicyService.GetRelease:output_type -> microwall.v1.GetReleaseResponse
+	7,  // 24: microwall.v1.PolicyService.ListReleases:output_type -> microwall.v1.ListReleasesResponse
+	9,  // 25: microwall.v1.PolicyService.ListNamespaces:output_type -> microwall.v1.ListNamespacesResponse
+	11, // 26: microwall.v1.PolicyService.PushTrust:output_type -> microwall.v1.PushTrustResponse
+	13, // 27: microwall.v1.PolicyService.GetTrust:output_type -> microwall.v1.GetTrustResponse
+	15, // 28: microwall.v1.PolicyService.Watch:output_type -> microwall.v1.WatchResponse
+	22, // 29: microwall.v1.PolicyService.Confirm:output_type -> microwall.v1.ConfirmResponse
+	19, // 30: microwall.v1.PolicyService.ListStatuses:output_type -> microwall.v1.ListStatusesResponse
+	21, // [21:31] is the sub-list for method output_type
+	11, // [11:21] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_microwall_v1_policy_proto_init() }
@@ -1413,7 +1589,7 @@ func file_microwall_v1_policy_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_microwall_v1_policy_proto_rawDesc), len(file_microwall_v1_policy_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -29,6 +29,7 @@ const (
 	PolicyService_PushTrust_FullMethodName      = "/microwall.v1.PolicyService/PushTrust"
 	PolicyService_GetTrust_FullMethodName       = "/microwall.v1.PolicyService/GetTrust"
 	PolicyService_Watch_FullMethodName          = "/microwall.v1.PolicyService/Watch"
+	PolicyService_Confirm_FullMethodName        = "/microwall.v1.PolicyService/Confirm"
 	PolicyService_ListStatuses_FullMethodName   = "/microwall.v1.PolicyService/ListStatuses"
 )
 
@@ -70,6 +71,10 @@ type PolicyServiceClient interface {
 	// UNAVAILABLE: the server stops, or the connection has become old; watch
 	// another. RESOURCE_EXHAUSTED: too many watch already.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
+	// Confirm says which releases are the heads now: each one that was
+	// acknowledged before the call is the head that is named, or came before it.
+	// UNAVAILABLE: nobody can say now. NOT_FOUND: a namespace has no head.
+	Confirm(ctx context.Context, in *ConfirmRequest, opts ...grpc.CallOption) (*ConfirmResponse, error)
 	// ListStatuses lists what those who decide last said of themselves. It is
 	// their word; nobody has verified it.
 	ListStatuses(ctx context.Context, in *ListStatusesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListStatusesResponse], error)
@@ -184,6 +189,16 @@ func (c *policyServiceClient) Watch(ctx context.Context, in *WatchRequest, opts 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type PolicyService_WatchClient = grpc.ServerStreamingClient[WatchResponse]
 
+func (c *policyServiceClient) Confirm(ctx context.Context, in *ConfirmRequest, opts ...grpc.CallOption) (*ConfirmResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ConfirmResponse)
+	err := c.cc.Invoke(ctx, PolicyService_Confirm_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *policyServiceClient) ListStatuses(ctx context.Context, in *ListStatusesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListStatusesResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &PolicyService_ServiceDesc.Streams[3], PolicyService_ListStatuses_FullMethodName, cOpts...)
@@ -241,6 +256,10 @@ type PolicyServiceServer interface {
 	// UNAVAILABLE: the server stops, or the connection has become old; watch
 	// another. RESOURCE_EXHAUSTED: too many watch already.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
+	// Confirm says which releases are the heads now: each one that was
+	// acknowledged before the call is the head that is named, or came before it.
+	// UNAVAILABLE: nobody can say now. NOT_FOUND: a namespace has no head.
+	Confirm(context.Context, *ConfirmRequest) (*ConfirmResponse, error)
 	// ListStatuses lists what those who decide last said of themselves. It is
 	// their word; nobody has verified it.
 	ListStatuses(*ListStatusesRequest, grpc.ServerStreamingServer[ListStatusesResponse]) error
@@ -277,6 +296,9 @@ func (UnimplementedPolicyServiceServer) GetTrust(context.Context, *GetTrustReque
 }
 func (UnimplementedPolicyServiceServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error {
 	return status.Error(codes.Unimplemented, "method Watch not implemented")
+}
+func (UnimplementedPolicyServiceServer) Confirm(context.Context, *ConfirmRequest) (*ConfirmResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Confirm not implemented")
 }
 func (UnimplementedPolicyServiceServer) ListStatuses(*ListStatusesRequest, grpc.ServerStreamingServer[ListStatusesResponse]) error {
 	return status.Error(codes.Unimplemented, "method ListStatuses not implemented")
@@ -421,6 +443,24 @@ func _PolicyService_Watch_Handler(srv interface{}, stream grpc.ServerStream) err
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type PolicyService_WatchServer = grpc.ServerStreamingServer[WatchResponse]
 
+func _PolicyService_Confirm_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ConfirmRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PolicyServiceServer).Confirm(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PolicyService_Confirm_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PolicyServiceServer).Confirm(ctx, req.(*ConfirmRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _PolicyService_ListStatuses_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(ListStatusesRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -458,6 +498,10 @@ var PolicyService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetTrust",
 			Handler:    _PolicyService_GetTrust_Handler,
+		},
+		{
+			MethodName: "Confirm",
+			Handler:    _PolicyService_Confirm_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
