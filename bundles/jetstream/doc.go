@@ -60,9 +60,10 @@
 // overwrite another, by naming that subject as the place for the answer. Nor does
 // an answer pass from the domain's account into STORE, as status reports: that
 // holds because the imports are wildcards, and is tested. What a client can do is
-// to have a genuine message delivered to others in the wrong place; they refuse
-// that, and count it. Of its own it stores its status reports, under its own
-// name.
+// to have a genuine message delivered to others in the wrong place. Such a
+// message says where it was stored, so a [Follower] ignores it before it can take
+// the place of another, and counts it. Of its own a client stores its status
+// reports, under its own name.
 //
 // The forms of a direct get that name what they want in their body (by number,
 // the next one, many, in batches) cannot be permitted for some subjects only, so

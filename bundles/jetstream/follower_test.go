@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	js "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/microwall/microwall/bundles/jetstream"
@@ -160,7 +159,7 @@ func TestGarbageOnThePushSubjectsIsIgnored(t *testing.T) {
 		{"pdp.head.boutique._", []byte("note")},
 		{"pdp.head.boutique.boutique-", []byte("note")},
 	} {
-		if err := nc.Publish(tt.subject, tt.data); err != nil {
+		if err := nc.PublishMsg(pushed(tt.subject, tt.data)); err != nil {
 			t.Fatal(err)
 		}
 		if e := wantEvent[jetstream.Ignored](t, f.events, nil); e.Subject != tt.subject || e.Err == nil {
@@ -168,7 +167,7 @@ func TestGarbageOnThePushSubjectsIsIgnored(t *testing.T) {
 		}
 	}
 	// A note that nobody signed reaches the callback, and no further.
-	if err := nc.Publish("pdp.head.boutique.boutique_cart", []byte("unsigned")); err != nil {
+	if err := nc.PublishMsg(pushed("pdp.head.boutique.boutique_cart", []byte("unsigned"))); err != nil {
 		t.Fatal(err)
 	}
 	if e := wantEvent[jetstream.Offered](t, f.events, nil); policy.KindOf(e.Err) != policy.Denied || e.Again {
@@ -200,7 +199,8 @@ func TestAForgedPushDoesNotKeepTheTrueHeadOut(t *testing.T) {
 	f.wantSynced(t)
 	nc := connect(t, url)
 	// It claims to be the newest there ever was.
-	forged := &nats.Msg{Subject: "pdp.head.boutique.boutique_cart", Data: []byte("forged"), Header: nats.Header{js.SequenceHeader: {"18446744073709551615"}}}
+	forged := pushed("pdp.head.boutique.boutique_cart", []byte("forged"))
+	forged.Header.Set(js.SequenceHeader, "18446744073709551615")
 	var seq uint64
 	for i := 1; i <= 20; i++ {
 		if err := nc.PublishMsg(forged); err != nil {
@@ -223,7 +223,7 @@ func TestAReplayedOldHeadIsOfferedAndDoesNoHarm(t *testing.T) {
 	mustPut(t, s, cart, note(cart, 2), []byte("two"), first)
 	f := startFollower(t, url, jetstream.FollowConfig{Namespaces: cartOnly, After: never}, nil)
 	f.wantOffer(t, note(cart, 2), []byte("two"))
-	if err := connect(t, url).Publish("pdp.head.boutique.boutique_cart", []byte(note(cart, 1)+"\x00Ione")); err != nil {
+	if err := connect(t, url).PublishMsg(pushed("pdp.head.boutique.boutique_cart", []byte(note(cart, 1)+"\x00Ione"))); err != nil {
 		t.Fatal(err)
 	}
 	if e := wantEvent(t, f.events, func(e jetstream.Offered) bool { return e.Err != nil }); e.Again || !errors.Is(e.Err, errOld) {
@@ -255,14 +255,19 @@ func TestWhatArrivesDuringAnOfferIsNotLost(t *testing.T) {
 	// deposed leader may send it.
 	nc := connect(t, url)
 	const subject = "pdp.head.boutique.boutique_cart"
-	for _, m := range []*nats.Msg{
-		{Subject: subject, Data: []byte(note(cart, 3) + "\x00Ithree"), Header: nats.Header{js.SequenceHeader: {fmt.Sprint(third)}}},
-		{Subject: subject, Data: []byte(note(cart, 2) + "\x00Itwo"), Header: nats.Header{js.SequenceHeader: {fmt.Sprint(second)}}},
+	for _, m := range []struct {
+		data string
+		seq  uint64
+	}{
+		{note(cart, 3) + "\x00Ithree", third},
+		{note(cart, 2) + "\x00Itwo", second},
 		// What is too large is ignored as soon as it arrives, and says by that
 		// that those before it have.
-		{Subject: subject, Data: make([]byte, 500_000)},
+		{strings.Repeat("x", 500_000), 0},
 	} {
-		if err := nc.PublishMsg(m); err != nil {
+		late := pushed(subject, []byte(m.data))
+		late.Header.Set(js.SequenceHeader, fmt.Sprint(m.seq))
+		if err := nc.PublishMsg(late); err != nil {
 			t.Fatal(err)
 		}
 	}

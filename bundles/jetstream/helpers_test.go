@@ -414,3 +414,10 @@ func isSynced(f *follow) bool {
 func note(ns policy.Namespace, n int) string { return fmt.Sprintf("%s %d", ns, n) }
 
 var errTest = errors.New("made by the test")
+
+// pushed is a message that says of itself, as a hostile broker can, that it is
+// stored as the head that it is pushed as.
+func pushed(subject string, data []byte) *nats.Msg {
+	name := strings.TrimPrefix(subject, "pdp.head.boutique.")
+	return &nats.Msg{Subject: subject, Data: data, Header: nats.Header{js.SubjectHeader: {"$KV.policy.boutique." + name + ".head"}}}
+}

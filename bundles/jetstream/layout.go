@@ -116,8 +116,11 @@ func blobSubject(domain string, ns policy.Namespace, sum policy.Digest) string {
 // beatInSubject is where the newest beacon of a namespace is stored. It is heard
 // on "pdp.beat." instead.
 func beatInSubject(domain string, ns policy.Namespace) string {
-	return "pdp.beatin." + domain + "." + token(ns)
+	return beatOf(domain, token(ns))
 }
+
+// beatOf is where the beacon of a token is stored.
+func beatOf(domain, token string) string { return "pdp.beatin." + domain + "." + token }
 
 // confirmSubject is where PDPs are asked to confirm the head of a token.
 func confirmSubject(domain, token string) string { return "pdp.confirm." + domain + "." + token }

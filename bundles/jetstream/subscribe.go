@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/nats-io/nats.go"
+	js "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/microwall/microwall/policy"
 )
@@ -16,6 +17,8 @@ const pendingBeats = 16 << 10
 type pushKind struct {
 	prefix  string // of their subjects
 	pending int
+	// stored is the subject of a stream that they come from.
+	stored  func(domain, token string) string
 	take    func(policy.Namespace, *nats.Msg)
 	dropped func() // what to do if some were dropped
 }
@@ -31,7 +34,11 @@ func (f *Follower) subscribe() (unsubscribe func(), err error) {
 	}
 	add := func(p pushKind, to string, take nats.MsgHandler) error {
 		subject := p.prefix + f.config.Domain + "." + to
-		sub, err := f.listen(subject, p.dropped, take)
+		sub, err := f.listen(subject, p.dropped, func(m *nats.Msg) {
+			if f.genuine(p, m) {
+				take(m)
+			}
+		})
 		if err != nil {
 			return policy.Errorf(policy.Unavailable, "cannot subscribe to %s: %w", subject, err)
 		}
@@ -41,10 +48,10 @@ func (f *Follower) subscribe() (unsubscribe func(), err error) {
 		}
 		return nil
 	}
-	all := []pushKind{{"pdp.head.", pendingMessages, f.take, f.askSoon}}
+	all := []pushKind{{"pdp.head.", pendingMessages, headOf, f.take, f.askSoon}}
 	if f.config.Beacon != nil {
 		// The next beacons come in a moment.
-		all = append(all, pushKind{"pdp.beat.", pendingBeats, f.takeBeat, func() {}})
+		all = append(all, pushKind{"pdp.beat.", pendingBeats, beatOf, f.takeBeat, func() {}})
 	}
 	for _, p := range all {
 		if f.config.Namespaces == nil {
@@ -59,6 +66,19 @@ func (f *Follower) subscribe() (unsubscribe func(), err error) {
 		}
 	}
 	return unsubscribe, nil
+}
+
+// genuine reports whether the broker says that it stored a message under the very
+// name that it came by. Who may not publish can still have the broker answer a
+// question to this subject: what comes so was stored elsewhere, or nowhere, and
+// must not take the place of what waits here.
+func (f *Follower) genuine(p pushKind, m *nats.Msg) bool {
+	name := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
+	if m.Header.Get(js.SubjectHeader) == p.stored(f.config.Domain, name) {
+		return true
+	}
+	f.config.Events(Ignored{Subject: m.Subject, Err: policy.Errorf(policy.Denied, "a message was delivered here that the broker has not stored as this; see who may use NATS")})
+	return false
 }
 
 // listen calls take for every message of a subject until the follower stops, and

@@ -20,7 +20,7 @@ func flood(t *testing.T, f *follow, nc *nats.Conn, n int) {
 	t.Helper()
 	const marker = "pdp.head.boutique.NOBODY" // ignored at once, and in order
 	for i := range n {
-		if err := nc.Publish(fmt.Sprintf("pdp.head.boutique.boutique_x%d", i), []byte("x")); err != nil {
+		if err := nc.PublishMsg(pushed(fmt.Sprintf("pdp.head.boutique.boutique_x%d", i), []byte("x"))); err != nil {
 			t.Fatal(err)
 		}
 		if i%500 < 499 && i < n-1 {
@@ -150,7 +150,7 @@ func TestNothingIsKeptOfAPushToANamespaceThatIsNotThere(t *testing.T) {
 	f := startFollower(t, url, jetstream.FollowConfig{List: s.Namespaces, After: never}, nil)
 	f.wantSynced(t)
 	// It would be taken if it were looked at.
-	if err := connect(t, url).Publish("pdp.head.boutique.boutique_cart", []byte(note(cart, 1)+"\x00Iforged")); err != nil {
+	if err := connect(t, url).PublishMsg(pushed("pdp.head.boutique.boutique_cart", []byte(note(cart, 1)+"\x00Iforged"))); err != nil {
 		t.Fatal(err)
 	}
 	e := wantEvent[jetstream.Ignored](t, f.events, nil)

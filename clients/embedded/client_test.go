@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/microwall/microwall/bundles/jetstream"
 	"github.com/microwall/microwall/bundles/live"
 	"github.com/microwall/microwall/clients/embedded"
@@ -306,7 +308,7 @@ func TestForgedHeadsOnTheWireAreRefused(t *testing.T) {
 		"garbage":            []byte("garbage"),
 		"nothing":            {},
 	} {
-		if err := p.NATSConn.Publish("pdp.head.shop.shop_cart", head); err != nil {
+		if err := p.NATSConn.PublishMsg(&nats.Msg{Subject: "pdp.head.shop.shop_cart", Data: head, Header: nats.Header{"Nats-Subject": {"$KV.policy.shop.shop_cart.head"}}}); err != nil {
 			t.Fatal(err)
 		}
 		c.wait(name+" is refused", func(e any) bool {

@@ -169,7 +169,11 @@ func (w *boutiqueWorld) connectNATS(ctx context.Context, creds jetstream.Credent
 // the broker.
 func publishRaw(ctx context.Context, broker *nats.Conn, signed, packed []byte) error {
 	head := append(append([]byte{}, signed...), 0, 'I')
-	if err := broker.Publish("pdp.head.boutique.boutique_cart", append(head, packed...)); err != nil {
+	m := &nats.Msg{
+		Subject: "pdp.head.boutique.boutique_cart", Data: append(head, packed...),
+		Header: nats.Header{"Nats-Subject": {"$KV.policy.boutique.boutique_cart.head"}}, // as if it were stored
+	}
+	if err := broker.PublishMsg(m); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)

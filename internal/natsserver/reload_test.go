@@ -35,12 +35,12 @@ accounts {
 	s := start(t, natsserver.Config{StoreDir: t.TempDir(), Settings: first})
 	type user struct {
 		*nats.Conn
-		gone chan error
+		gone chan struct{}
 	}
 	as := func(name, password string) (user, error) {
-		u := user{gone: make(chan error, 10)}
+		u := user{gone: make(chan struct{}, 10)}
 		var err error
-		u.Conn, err = nats.Connect(s.URL(), nats.UserInfo(name, password), nats.RootCAs(ca.File), nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { u.gone <- err }))
+		u.Conn, err = nats.Connect(s.URL(), nats.UserInfo(name, password), nats.RootCAs(ca.File), nats.DisconnectErrHandler(func(*nats.Conn, error) { u.gone <- struct{}{} }))
 		if err == nil {
 			t.Cleanup(u.Close)
 		}
