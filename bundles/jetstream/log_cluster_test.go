@@ -1,0 +1,82 @@
+//go:build unix
+
+package jetstream_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/microwall/microwall/bundles/jetstream"
+	"github.com/microwall/microwall/internal/testkit/cluster"
+	"github.com/microwall/microwall/policy"
+)
+
+// While the leader of the stream is killed, no tick comes before what was released
+// before it.
+func TestTicksOnAClusterThatLosesItsLeader(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts a cluster")
+	}
+	c := cluster.Start(t, "")
+	three := func(r *reader, l *jetstream.LogConfig) {
+		store, err := jetstream.OpenStore(t.Context(), jetstream.StoreConfig{Conn: connect(t, c.URL()), Domain: domain, Replicas: 3})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.store, l.Store = store, store
+	}
+	one := startLog(t, connect(t, c.URL()), "one", three)
+	two := startLog(t, connect(t, c.URL()), "two", three)
+	c.Settle("KV_policy")
+	n, after := 0, uint64(0)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
+	defer cancel()
+	// push releases once, and has both confirm it, however long that takes.
+	push := func() {
+		t.Helper()
+		n++
+		for {
+			seq, err := one.store.Put(ctx, cart, []byte(note(cart, n)), nil, after)
+			if err == nil {
+				after = seq
+				break
+			}
+			if policy.KindOf(err) != policy.Unavailable || ctx.Err() != nil {
+				t.Fatal(err)
+			}
+		}
+		for name, r := range map[string]*reader{"one": one, "two": two} {
+			head, begun := "", time.Now()
+			for {
+				err := r.Tick(ctx, jetstream.ConfirmTicks, func(time.Time) {
+					r.mu.Lock()
+					defer r.mu.Unlock()
+					head = r.heads[cart]
+				})
+				if err == nil {
+					break
+				}
+				if policy.KindOf(err) != policy.Unavailable || ctx.Err() != nil {
+					t.Fatal(err)
+				}
+			}
+			if head != note(cart, n) {
+				t.Errorf("%s: at a tick after %q was released, %q is the head", name, note(cart, n), head)
+			}
+			if took := time.Since(begun); took > time.Second {
+				t.Logf("%s: release %d was confirmed after %s", name, n, took.Round(time.Millisecond))
+			}
+		}
+	}
+	for range 5 {
+		push()
+	}
+	c.Leader("KV_policy").Kill()
+	for range 5 {
+		push()
+	}
+	if err := one.Tick(ctx, jetstream.IssuerTicks, func(time.Time) {}); err != nil {
+		t.Error(err)
+	}
+}
