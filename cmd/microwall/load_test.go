@@ -329,8 +329,11 @@ func (l *load) attack(natsURL string) {
 			reasons contains "forged"`), func(r *bundles.Release) {
 			r.Revision, r.Previous = 1_000_000, policy.DigestOf([]byte("nothing"))
 		})
-		forged = append(forged, nats.NewMsg("pdp.head.shop."+strings.ReplaceAll(string(n), ".", "_")))
-		forged[len(forged)-1].Data = slices.Concat(note, []byte("\x00I"), packed)
+		name := strings.ReplaceAll(string(n), ".", "_")
+		forged = append(forged, &nats.Msg{
+			Subject: "pdp.head.shop." + name, Data: slices.Concat(note, []byte("\x00I"), packed),
+			Header: nats.Header{"Nats-Subject": {"$KV.policy.shop." + name + ".head"}}, // as if it were stored
+		})
 	}
 	l.work.Go(func() {
 		defer conn.Close()
