@@ -231,9 +231,15 @@ func (f *TrustFollower) announced(m *nats.Msg) {
 		return
 	}
 	f.heard.Store(max(f.heard.Load(), version))
+	f.Ask()
+}
+
+// Ask asks for the next version soon, because there is reason to believe that
+// there is one. It does not wait.
+func (f *TrustFollower) Ask() {
 	select {
 	case f.news <- struct{}{}:
-	default: // already to be looked at
+	default: // already to be asked for
 	}
 }
 

@@ -158,6 +158,17 @@ func TestATrustFileThatNobodyAnnouncedIsFoundByThePoll(t *testing.T) {
 	f.wants(t, trustNote(2))
 }
 
+// A beacon tells of a version whose announcement was lost.
+func TestATrustFileIsAskedForWhenThereIsReasonTo(t *testing.T) {
+	url := serve(t).URL()
+	s, clock := openStore(t, url), newClock()
+	f := followTrust(t, connect(t, url), clock.after)
+	f.hasLooked(t)
+	storeTrust(t, s, 2, trustNote(2))
+	f.Ask()
+	f.wants(t, trustNote(2))
+}
+
 func TestAnnouncementsThatAreForgedLeadNowhere(t *testing.T) {
 	url := serve(t).URL()
 	s, nc, clock := openStore(t, url), connect(t, url), newClock()

@@ -76,6 +76,10 @@ func (l *Live) prove(note []byte, now time.Time) ([]Event, error) {
 	return l.takeBeacon(b, now)
 }
 
+// ErrOlderTrust is in the error of a beacon that knows a newer trust file than the
+// one in force here: whoever follows that asks for it.
+var ErrOlderTrust = errors.New("the trust file in force here is not the newest")
+
 // usable returns an error for a trusted beacon that can prove nothing here: one
 // from the future, or of a time when a newer trust file had been pushed than the
 // one in force here, as keys that this one lists may be gone, and guardrails may
@@ -83,7 +87,7 @@ func (l *Live) prove(note []byte, now time.Time) ([]Event, error) {
 func (l *Live) usable(b *bundles.SignedBeacon, now time.Time) error {
 	at := b.Time().Format(time.RFC3339)
 	if pushed, have := b.Trust(), l.trust.Version(); pushed > have {
-		return policy.Errorf(policy.Unavailable, "version %d of the trust file was pushed before %s, version %d is in force here: until it arrives, nothing is proven; if it does not, put it into place by hand (microwall trust pull)", pushed, at, have)
+		return policy.Errorf(policy.Unavailable, "%w: version %d of the trust file was pushed before %s, version %d is in force here; until it arrives, nothing is proven; if it does not, put it into place by hand (microwall trust pull)", ErrOlderTrust, pushed, at, have)
 	}
 	if ahead := b.Time().Sub(now); ahead > maxAhead {
 		return policy.Errorf(policy.BadRequest, "beacon of %s is %s ahead of the clock here, %s is the most; set the clock right, or that of the PDP", at, ahead.Round(time.Second), maxAhead)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -183,7 +184,7 @@ func (c *Client) follow(ctx context.Context) error {
 	c.mu.Lock()
 	c.conn = conn
 	c.mu.Unlock()
-	stop, err := c.followTrust(ctx, conn)
+	trust, stop, err := c.followTrust(ctx, conn)
 	if err != nil {
 		return err
 	}
@@ -201,7 +202,7 @@ func (c *Client) follow(ctx context.Context) error {
 	// Another trust file may name other guardrails; then other namespaces are
 	// to be followed.
 	for ctx.Err() == nil {
-		if done, err := c.followThese(ctx, conn, c.live.Namespaces()); done || err != nil {
+		if done, err := c.followThese(ctx, conn, trust, c.live.Namespaces()); done || err != nil {
 			return err
 		}
 	}
@@ -216,11 +217,17 @@ func (c *Client) allAsked() {
 
 // followThese follows namespaces until others are to be followed or ctx ends, or
 // it is done: that nothing is left to ask for.
-func (c *Client) followThese(ctx context.Context, conn *nats.Conn, these []policy.Namespace) (done bool, err error) {
+func (c *Client) followThese(ctx context.Context, conn *nats.Conn, trust *jetstream.TrustFollower, these []policy.Namespace) (done bool, err error) {
 	f, err := jetstream.NewFollower(jetstream.FollowConfig{
 		Conn: conn, Domain: c.live.Trust().Domain(), Namespaces: these, Mode: c.config.Mode.by, Poll: c.config.Mode.every,
 		Offer: c.offer, MaxPacked: c.config.Bundles.Packed, Events: c.config.OnNATS,
-		Beacon: func(_ context.Context, _ policy.Namespace, note []byte) error { return c.live.Prove(note) },
+		Beacon: func(_ context.Context, _ policy.Namespace, note []byte) error {
+			err := c.live.Prove(note)
+			if errors.Is(err, live.ErrOlderTrust) {
+				trust.Ask()
+			}
+			return err
+		},
 	})
 	if err != nil {
 		return false, err

@@ -20,13 +20,13 @@ const filesInterval = 2 * time.Second
 // followTrust puts in force what is pushed of the trust file, until stop is
 // called, which waits, or ctx ends. It returns when the broker was asked once, so
 // that releases are judged by the newest version.
-func (c *Client) followTrust(ctx context.Context, conn *nats.Conn) (stop func(), err error) {
-	f, err := jetstream.NewTrustFollower(jetstream.TrustFollowConfig{
+func (c *Client) followTrust(ctx context.Context, conn *nats.Conn) (f *jetstream.TrustFollower, stop func(), err error) {
+	f, err = jetstream.NewTrustFollower(jetstream.TrustFollowConfig{
 		Conn: conn, Domain: c.live.Trust().Domain(), Mode: c.config.Mode.by, Poll: c.config.Mode.every, Events: c.config.OnNATS,
 		Version: func() uint64 { return c.live.Trust().Version() }, Offer: c.live.OfferTrust,
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	ctx, end := context.WithCancel(ctx)
 	var work sync.WaitGroup
@@ -40,7 +40,7 @@ func (c *Client) followTrust(ctx context.Context, conn *nats.Conn) (stop func(),
 	case <-ended:
 	case <-ctx.Done():
 	}
-	return func() { end(); work.Wait() }, nil
+	return f, func() { end(); work.Wait() }, nil
 }
 
 // watchTrust puts a changed trust file in force. One that cannot be read or is

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
@@ -187,20 +188,26 @@ func (f *following) run(ctx context.Context) error {
 // follow follows the store until ctx ends. Another trust file may open what the
 // one before refused or made the state drop, so that is offered again.
 func (f *following) follow(ctx context.Context) error {
+	trust, err := jetstream.NewTrustFollower(jetstream.TrustFollowConfig{
+		Conn: f.config.Conn, Domain: f.config.Domain, Events: f.observer.nats,
+		Version: func() uint64 { return f.state.Trust().Version() }, Offer: f.state.OfferTrust,
+	})
+	if err != nil {
+		return err
+	}
 	follower, err := jetstream.NewFollower(jetstream.FollowConfig{
 		Conn: f.config.Conn, Domain: f.config.Domain, MaxPacked: f.config.MaxPacked, Events: f.observer.nats,
 		List: f.store.Load().Namespaces,
 		Offer: func(ctx context.Context, note []byte, fetch func(context.Context) ([]byte, error)) error {
 			return f.state.Offer(ctx, note, fetch)
 		},
-		Beacon: func(_ context.Context, _ policy.Namespace, note []byte) error { return f.state.Prove(note) },
-	})
-	if err != nil {
-		return err
-	}
-	trust, err := jetstream.NewTrustFollower(jetstream.TrustFollowConfig{
-		Conn: f.config.Conn, Domain: f.config.Domain, Events: f.observer.nats,
-		Version: func() uint64 { return f.state.Trust().Version() }, Offer: f.state.OfferTrust,
+		Beacon: func(_ context.Context, _ policy.Namespace, note []byte) error {
+			err := f.state.Prove(note)
+			if errors.Is(err, live.ErrOlderTrust) {
+				trust.Ask()
+			}
+			return err
+		},
 	})
 	if err != nil {
 		return err
@@ -225,7 +232,7 @@ func (f *following) follow(ctx context.Context) error {
 	case <-trust.Looked():
 	case <-ended:
 	}
-	f.confirmTrust(ctx)
+	watching.Go(func() { f.confirmTrust(ctx) })
 	watching.Go(func() {
 		synced := follower.Synced()
 		for {
