@@ -3,8 +3,12 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -29,8 +33,27 @@ const headStream, blobStream = "KV_policy", "BLOBS"
 type clustered struct {
 	*load
 	*cluster.Cluster
-	way   *cluster.Way // of the client "far"
-	epoch uint64
+	way  *cluster.Way // of the client "far"
+	pdp1 jetstream.Credentials
+	// pdpKey is the file that has them.
+	pdpKey string
+	epoch  uint64
+}
+
+// users are those of the cluster: a PDP, and a client of the teams' namespaces.
+func users(t *testing.T) (config string, pdp, client jetstream.Credentials) {
+	t.Helper()
+	var err error
+	pdp, err = jetstream.NewCredentials("pdp-1")
+	must(t, err)
+	client, err = jetstream.NewCredentials("client-1")
+	must(t, err)
+	text, err := jetstream.Accounts{Domain: "shop", Users: []jetstream.User{
+		{Principal: jetstream.Principal{Name: "pdp-1", Kind: jetstream.PDP}, Key: pdp.Key()},
+		{Principal: jetstream.Principal{Name: "client-1", Kind: jetstream.Client, Namespaces: slices.Sorted(maps.Keys(teams)), Guardrails: []policy.Namespace{"shop"}}, Key: client.Key()},
+	}}.Config()
+	must(t, err)
+	return string(text), pdp, client
 }
 
 func TestAClusterUnderLoadLosesNothingAndTakesNobodyBack(t *testing.T) {
@@ -38,18 +61,22 @@ func TestAClusterUnderLoadLosesNothingAndTakesNobodyBack(t *testing.T) {
 		t.Skip("it runs a cluster, PDPs and clients")
 	}
 	begun := time.Now()
-	nodes := cluster.Start(t, "")
-	c := &clustered{Cluster: nodes, way: cluster.NewWay(t, nodes.URL()), load: newLoad(t, testkit.NewDomain(t)), epoch: 1}
+	config, pdp, client := users(t)
+	nodes := cluster.Start(t, config, pdp.Options()...)
+	c := &clustered{Cluster: nodes, way: cluster.NewWay(t, nodes.URL()), load: newLoad(t, testkit.NewDomain(t)), pdp1: pdp, epoch: 1}
+	c.nkey = filepath.Join(t.TempDir(), "client-1.nkey")
+	c.pdpKey = filepath.Join(t.TempDir(), "pdp-1.nkey")
+	must(t, errors.Join(pdp.Write(c.pdpKey), client.Write(c.nkey)))
 	key := beaconKey(t, c.Domain, "beat")
 	c.WriteTrust(testkit.TrustOptions{Beacons: []string{"beat"}})
-	c.pdp("pdp-a", t.TempDir(), "--nats", nodes.URL(), "--beacon-key", key)
-	c.pdp("pdp-b", t.TempDir(), "--nats", nodes.URL(), "--beacon-key", key)
+	c.pdp("pdp-a", t.TempDir(), "--nats", nodes.URL(), "--nats-creds", c.pdpKey, "--beacon-key", key)
+	c.pdp("pdp-b", t.TempDir(), "--nats", nodes.URL(), "--nats-creds", c.pdpKey, "--beacon-key", key)
 	c.begin()
 	c.client("near", nodes.URL())
 	c.client("far", c.way.URL())
 	c.client("at-n1", nodes.Nodes[0].URL()) // and nowhere else
 	c.run()
-	c.attack(nodes.URL())
+	c.attack(nodes.URL(), pdp) // even who has stolen what a PDP has
 	c.converge(t, "from the start on", begun)
 
 	rounds := 1
@@ -136,7 +163,7 @@ func (c *clustered) losePDP(t *testing.T) {
 func (c *clustered) losePublisher(t *testing.T) {
 	n := policy.Namespace(fmt.Sprintf("shop.audit-%d", c.epoch))
 	way := cluster.NewWay(t, c.URL())
-	publisher, err := startServing(t.TempDir(), "--trust", c.TrustFile, "--data-dir", t.TempDir(), "--nats", way.URL())
+	publisher, err := startServing(t.TempDir(), "--trust", c.TrustFile, "--data-dir", t.TempDir(), "--nats", way.URL(), "--nats-creds", c.pdpKey)
 	must(t, err)
 	defer publisher.kill()
 	_, err = publisher.waitFor(`"msg":"ready"`)
@@ -151,7 +178,7 @@ func (c *clustered) losePublisher(t *testing.T) {
 	if policy.KindOf(err) != policy.Unavailable {
 		t.Errorf("the author is told %v", err)
 	}
-	store := storeAt(t, c.URL())
+	store := storeAt(t, c.URL(), c.pdp1)
 	_, err = store.Head(t.Context(), n)
 	if policy.KindOf(err) != policy.NotFound {
 		t.Errorf("the head is there already: %v", err)
@@ -220,23 +247,23 @@ func (c *clustered) loseStreams(t *testing.T) {
 // api is JetStream as an operator has it.
 func (c *clustered) api(t *testing.T) natsjetstream.JetStream {
 	t.Helper()
-	api, err := natsjetstream.New(connectTo(t, c.URL()))
+	api, err := natsjetstream.New(connectTo(t, c.URL(), c.pdp1))
 	must(t, err)
 	return api
 }
 
 // storeAt is where releases are.
-func storeAt(t *testing.T, natsURL string) *jetstream.Store {
+func storeAt(t *testing.T, natsURL string, as jetstream.Credentials) *jetstream.Store {
 	t.Helper()
-	store, err := jetstream.OpenStore(t.Context(), jetstream.StoreConfig{Conn: connectTo(t, natsURL), Domain: "shop"})
+	store, err := jetstream.OpenStore(t.Context(), jetstream.StoreConfig{Conn: connectTo(t, natsURL, as), Domain: "shop"})
 	must(t, err)
 	return store
 }
 
 // connectTo returns a connection that ends with t.
-func connectTo(t *testing.T, natsURL string) *nats.Conn {
+func connectTo(t *testing.T, natsURL string, as jetstream.Credentials) *nats.Conn {
 	t.Helper()
-	conn, err := jetstream.Connect(t.Context(), natsURL, jetstream.ConnectOptions{})
+	conn, err := jetstream.Connect(t.Context(), natsURL, jetstream.ConnectOptions{Credentials: as})
 	must(t, err)
 	t.Cleanup(conn.Close)
 	return conn

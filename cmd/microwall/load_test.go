@@ -40,6 +40,8 @@ type load struct {
 	ctx  context.Context
 	work sync.WaitGroup
 	pdps []*loadPDP
+	// nkey is the file by which NATS knows the clients; "" is nobody in particular.
+	nkey string
 	// clients decide in this process.
 	clients map[string]*embedded.Client
 
@@ -171,7 +173,7 @@ func (p *loadPDP) close() {
 func (l *load) client(name, natsURL string) {
 	l.t.Helper()
 	c, err := embedded.New(l.ctx, embedded.Config{
-		NATS: natsURL, TrustFile: l.TrustFile, Namespaces: slices.Sorted(maps.Keys(teams)), Dir: filepath.Join(l.t.TempDir(), name),
+		NATS: natsURL, Credentials: l.nkey, TrustFile: l.TrustFile, Namespaces: slices.Sorted(maps.Keys(teams)), Dir: filepath.Join(l.t.TempDir(), name),
 	})
 	must(l.t, err)
 	l.clients[name] = c
@@ -319,9 +321,9 @@ func (l *load) run() {
 
 // attack lets a stranger, who may publish everything, push what looks like
 // releases of the future.
-func (l *load) attack(natsURL string) {
+func (l *load) attack(natsURL string, as jetstream.Credentials) {
 	l.t.Helper()
-	conn, err := jetstream.Connect(l.ctx, natsURL, jetstream.ConnectOptions{})
+	conn, err := jetstream.Connect(l.ctx, natsURL, jetstream.ConnectOptions{Credentials: as})
 	must(l.t, err)
 	var forged []*nats.Msg
 	for n := range teams {
