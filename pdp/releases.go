@@ -195,6 +195,9 @@ func (r *Releases) push(ctx context.Context, note []byte, fetch live.Fetch) (*bu
 		if _, err := signed.Unpack(bytes.NewReader(packed), r.config.Live.Limits()); !next.Retired() && err != nil {
 			return signed, err
 		}
+	case err != nil && after == 0 && policy.KindOf(err) == policy.Conflict:
+		// Whoever would take it here would be taken back elsewhere.
+		return signed, policy.Errorf(policy.Conflict, "%w; the store has no release of %s any more: raise the epoch in the trust file, and push again", err, next.Namespace)
 	case err != nil:
 		return signed, err
 	default:

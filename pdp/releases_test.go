@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/mod/sumdb/note"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -216,6 +217,27 @@ func TestANewEpochBeginsAgainAfterADisaster(t *testing.T) {
 	}
 	if got := ask(t, p.Service, "shop.cart", "Add"); got != "allow" {
 		t.Errorf("after the push: %s", got)
+	}
+}
+
+func TestAStoreThatWasEmptiedTakesANewEpochOnly(t *testing.T) {
+	d, p := startPDP(t)
+	d.Push(p, "center", "shop", guardrail)
+	d.Push(p, "cart", "shop.cart", `allow := false`)
+	d.Push(p, "cart", "shop.cart", allowsAdd)
+	api, err := jetstream.New(p.NATSConn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := api.DeleteStream(t.Context(), "KV_policy"); err != nil {
+		t.Fatal(err)
+	}
+	_, err = d.PAP(p).Push(t.Context(), d.Draft("cart", "shop.cart", `allow := true`))
+	if policy.KindOf(err) != policy.Conflict || !strings.Contains(err.Error(), "the store has no release of shop.cart any more: raise the epoch in the trust file, and push again") {
+		t.Errorf("the author is told %v", err)
+	}
+	if got := ask(t, p.Service, "shop.cart", "Add"); got != "allow" {
+		t.Errorf("what decided before: %s", got)
 	}
 }
 
