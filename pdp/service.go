@@ -23,8 +23,8 @@ type Config struct {
 	// Queue is how many requests may wait for their turn; more are refused at
 	// once. Zero is 4,096.
 	Queue int
-	// Watches is how many watches there are at once; more are refused at once.
-	// Zero is 10,000.
+	// Watches is how many namespaces are watched at once, by all who watch; more
+	// are refused at once. Zero is 10,000.
 	Watches int
 	// Events is told of every decision; nil tells nobody.
 	Events func(Event)

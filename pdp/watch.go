@@ -29,14 +29,14 @@ func (s State) same(as State) bool {
 
 // Watch tells what decides in each of some namespaces: at once, and again when
 // that has changed, until ctx ends or tell fails, and returns that error. While
-// tell runs, changes wait, and of several only the last is told. Too many
-// watches at once are policy.Exhausted.
+// tell runs, changes wait, and of several only the last is told. More namespaces
+// than may be watched at once are policy.Exhausted.
 func (s *Service) Watch(ctx context.Context, namespaces []policy.Namespace, tell func(State) error) error {
-	if s.watches.Add(1) > int64(s.config.Watches) {
-		s.watches.Add(-1)
-		return policy.Errorf(policy.Exhausted, "%d watch already; watch another PDP", s.config.Watches)
+	some := int64(len(namespaces))
+	defer s.watches.Add(-some)
+	if s.watches.Add(some) > int64(s.config.Watches) {
+		return policy.Errorf(policy.Exhausted, "%d namespaces may be watched here at once, which leaves no room for %d more; watch another PDP", s.config.Watches, some)
 	}
-	defer s.watches.Add(-1)
 	beacons := time.NewTicker(beaconLook)
 	defer beacons.Stop()
 	told := make(map[policy.Namespace]State, len(namespaces))

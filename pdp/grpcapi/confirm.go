@@ -11,6 +11,11 @@ import (
 	microwallv1 "github.com/microwall/microwall/proto/microwall/v1"
 )
 
+// maxConfirming is how many namespaces are confirmed at once, for all who ask: as
+// many as an issuer has waiting. Each is a question to it, and waits for seconds
+// where none issues.
+const maxConfirming = 4096
+
 // Confirm asks for all at once, so that they share a tick.
 func (p *policies) Confirm(ctx context.Context, m *microwallv1.ConfirmRequest) (*microwallv1.ConfirmResponse, error) {
 	if p.confirm == nil {
@@ -19,6 +24,11 @@ func (p *policies) Confirm(ctx context.Context, m *microwallv1.ConfirmRequest) (
 	namespaces, err := p.namespaces(m.GetNamespaces())
 	if err != nil {
 		return nil, err
+	}
+	some := int64(len(namespaces))
+	defer p.confirming.Add(-some)
+	if p.confirming.Add(some) > maxConfirming {
+		return nil, policy.Errorf(policy.Exhausted, "%d heads may be confirmed here at once, which leaves no room for %d more; ask again later, or ask another PDP", maxConfirming, some)
 	}
 	answer := &microwallv1.ConfirmResponse{Heads: make([]*microwallv1.ConfirmedHead, len(namespaces))}
 	group, ctx := errgroup.WithContext(ctx)

@@ -3,6 +3,7 @@ package grpcapi_test
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -76,5 +77,54 @@ func TestAServerOfFoldersConfirmsNothing(t *testing.T) {
 	_, err := microwallv1.NewPolicyServiceClient(s.conn).Confirm(t.Context(), &microwallv1.ConfirmRequest{Namespaces: []string{"shop"}})
 	if status.Code(err) != codes.Unavailable {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestWhoAsksForTooManyConfirmedHeadsDoesNotFillTheServer(t *testing.T) {
+	const most = 4096
+	var waiting, worst atomic.Int64
+	full, free := make(chan struct{}), make(chan struct{})
+	s := serve(t, grpcapi.Config{Decide: pdp.New(pdp.Config{Source: snapshot(t)}), Confirm: func(ctx context.Context, _ policy.Namespace) (*bundles.SignedBeacon, error) {
+		n := waiting.Add(1)
+		defer waiting.Add(-1)
+		if worst.Store(max(worst.Load(), n)); n == most {
+			close(full)
+		}
+		select { // no PDP issues
+		case <-free:
+		case <-ctx.Done():
+		}
+		return nil, policy.Errorf(policy.Unavailable, "nobody issues")
+	}})
+	c := microwallv1.NewPolicyServiceClient(s.conn)
+	names := make([]string, most/8)
+	for i := range names {
+		names[i] = "shop.cart"
+	}
+	ask := func() error {
+		_, err := c.Confirm(t.Context(), &microwallv1.ConfirmRequest{Namespaces: names})
+		return err
+	}
+	var work sync.WaitGroup
+	for range 8 {
+		work.Go(func() {
+			if err := ask(); status.Code(err) != codes.Unavailable {
+				t.Errorf("one of those that there is room for: %v", err)
+			}
+		})
+	}
+	<-full
+	for range 20 {
+		if err := ask(); status.Code(err) != codes.ResourceExhausted {
+			t.Errorf("one too many: %v", err)
+		}
+	}
+	close(free)
+	work.Wait()
+	if n := worst.Load(); n > most {
+		t.Errorf("%d were confirmed at once, %d may be", n, most)
+	}
+	if err := ask(); status.Code(err) != codes.Unavailable {
+		t.Errorf("when there is room again: %v", err)
 	}
 }

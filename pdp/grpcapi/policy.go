@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -30,9 +31,10 @@ type policies struct {
 	limits   bundles.Limits
 	requests policy.Limits
 	// confirm is nil where heads cannot be confirmed.
-	confirm  func(context.Context, policy.Namespace) (*bundles.SignedBeacon, error)
-	handOuts chan struct{} // one for each bundle that is handed out
-	timeout  time.Duration // of a hand-out
+	confirm    func(context.Context, policy.Namespace) (*bundles.SignedBeacon, error)
+	confirming atomic.Int64  // namespaces that are being confirmed
+	handOuts   chan struct{} // one for each bundle, or list of statuses, that is handed out
+	timeout    time.Duration // of a hand-out
 }
 
 func (p *policies) store() (*pdp.Releases, error) {
@@ -126,7 +128,7 @@ func (p *policies) handOutEnded(ctx, call context.Context, err error) error {
 	if ctx.Err() == nil || call.Err() != nil {
 		return err
 	}
-	return policy.Errorf(policy.Exhausted, "the bundle was not handed out within %s; ask again, and read as it comes", p.timeout)
+	return policy.Errorf(policy.Exhausted, "what was asked for was not handed out within %s; ask again, and read as it comes", p.timeout)
 }
 
 func handOut(stream grpc.ServerStreamingServer[microwallv1.GetBundleResponse], note, packed []byte) error {

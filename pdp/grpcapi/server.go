@@ -49,8 +49,8 @@ type Config struct {
 	// Requests over 64 KiB get half of it. Decoded, a request can be fifty times
 	// as large. Zero is 32 MiB, or four of the largest batches if that is more.
 	IntakeBytes int
-	// HandOuts is how many bundles are handed out at once; more are refused at
-	// once. Zero is 16.
+	// HandOuts is how many bundles and lists of statuses are handed out at once;
+	// more are refused at once. Zero is 16.
 	HandOuts int
 	// HandOutTimeout is how long a bundle is handed out at most, however slowly
 	// the peer reads. Zero is two minutes.

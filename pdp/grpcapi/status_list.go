@@ -1,6 +1,7 @@
 package grpcapi
 
 import (
+	"context"
 	"slices"
 
 	"google.golang.org/grpc"
@@ -25,20 +26,41 @@ func (p *policies) ListStatuses(m *microwallv1.ListStatusesRequest, stream grpc.
 			return err
 		}
 	}
-	all, err := releases.Statuses(stream.Context(), n)
+	// They may be as much as a large bundle, and a peer that reads slowly has
+	// them held.
+	select {
+	case p.handOuts <- struct{}{}:
+		defer func() { <-p.handOuts }()
+	default:
+		return policy.Errorf(policy.Exhausted, "%d bundles or lists are handed out already; ask again later, or ask another PDP", cap(p.handOuts))
+	}
+	ctx, cancel := context.WithTimeout(stream.Context(), p.timeout)
+	defer cancel()
+	all, err := releases.Statuses(ctx, n)
 	if err != nil {
+		return p.handOutEnded(ctx, stream.Context(), err)
+	}
+	send := func() error {
+		for some := range slices.Chunk(all, statusesAtOnce) {
+			answer := &microwallv1.ListStatusesResponse{}
+			for _, s := range some {
+				answer.Statuses = append(answer.Statuses, &microwallv1.InstanceStatus{
+					Namespace: string(s.Namespace), Principal: s.Principal, Instance: s.Instance, Received: timestamppb.New(s.Received), Report: s.Body,
+				})
+			}
+			if err := stream.Send(answer); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	// As in GetBundle, only the end of the call interrupts a send.
+	done := make(chan error, 1)
+	go func() { done <- send() }()
+	select {
+	case err := <-done:
 		return err
+	case <-ctx.Done():
+		return p.handOutEnded(ctx, stream.Context(), ctx.Err())
 	}
-	for some := range slices.Chunk(all, statusesAtOnce) {
-		answer := &microwallv1.ListStatusesResponse{}
-		for _, s := range some {
-			answer.Statuses = append(answer.Statuses, &microwallv1.InstanceStatus{
-				Namespace: string(s.Namespace), Principal: s.Principal, Instance: s.Instance, Received: timestamppb.New(s.Received), Report: s.Body,
-			})
-		}
-		if err := stream.Send(answer); err != nil {
-			return err
-		}
-	}
-	return nil
 }

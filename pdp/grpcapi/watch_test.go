@@ -110,15 +110,19 @@ func TestWatchesThatAreRefused(t *testing.T) {
 	}
 }
 
-func TestMoreWatchesThanThereMayBeAreRefused(t *testing.T) {
-	decide := pdp.New(pdp.Config{Source: snapshot(t), Watches: 1})
+func TestMoreNamespacesThanMayBeWatchedAreRefused(t *testing.T) {
+	decide := pdp.New(pdp.Config{Source: snapshot(t), Watches: 3})
 	s := serve(t, grpcapi.Config{Decide: decide, Watch: decide})
-	one := watch(t, s.conn, "shop.cart")
-	if _, err := one.Recv(); err != nil {
+	// Each costs memory and time, by whatever watch it is watched.
+	two := watch(t, s.conn, "shop.cart", "shop.pay")
+	if _, err := two.Recv(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := watch(t, s.conn, "shop.cart").Recv(); status.Code(err) != codes.ResourceExhausted {
-		t.Errorf("the second: %v", err)
+	if _, err := watch(t, s.conn, "shop.cart", "shop.pay").Recv(); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("four: %v", err)
+	}
+	if _, err := watch(t, s.conn, "shop.cart").Recv(); err != nil {
+		t.Errorf("three: %v", err)
 	}
 }
 
