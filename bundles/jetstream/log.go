@@ -22,6 +22,8 @@ const (
 	logBuffer = 100
 	// logIdle is how long the broker keeps a reading that nobody reads.
 	logIdle = 30 * time.Second
+	// allHeads matches all that the head stream takes.
+	allHeads = "$KV.policy.>"
 )
 
 // errReadAgain says that the reading has ended in which something was to
@@ -242,7 +244,7 @@ func (l *Log) open(ctx context.Context, r *pass) (js.Consumer, error) {
 		consumer, err = stream.CreateConsumer(ctx, js.ConsumerConfig{
 			Description:       "Microwall: the head stream in its order",
 			DeliverPolicy:     js.DeliverLastPerSubjectPolicy,
-			FilterSubject:     "$KV.policy.>",
+			FilterSubject:     allHeads,
 			AckPolicy:         js.AckNonePolicy,
 			MaxDeliver:        1,
 			Replicas:          1,
@@ -259,13 +261,15 @@ func (l *Log) open(ctx context.Context, r *pass) (js.Consumer, error) {
 	return consumer, err
 }
 
-// newestNumber returns the number of the newest message of the stream.
+// newestNumber returns the number of the newest message of the stream, 0 if it
+// has none. The stream's own counter may have gone further: a server counts what
+// it could not write.
 func (l *Log) newestNumber(ctx context.Context) (uint64, error) {
-	stream, err := l.config.Store.api.Stream(ctx, headStream)
-	if err != nil {
-		return 0, err
+	newest, err := l.config.Store.readLast(ctx, headStream, allHeads)
+	if errors.Is(err, errAbsent) {
+		return 0, nil
 	}
-	return stream.CachedInfo().State.LastSeq, nil
+	return newest.seq, err
 }
 
 // close lets the broker forget a consumer now rather than after logIdle.

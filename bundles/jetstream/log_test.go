@@ -252,6 +252,29 @@ func TestAStreamThatWasMadeAnewIsReadFromItsBeginning(t *testing.T) {
 	}
 }
 
+// A server whose disk was full has counted messages that it does not have.
+func TestTicksBeginThoughTheStreamHasCountedFurtherThanItsMessages(t *testing.T) {
+	url := serve(t).URL()
+	openStore(t, url)
+	api := admin(t, url)
+	stream, err := api.Stream(t.Context(), "KV_policy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := stream.CachedInfo().Config
+	if err := api.DeleteStream(t.Context(), "KV_policy"); err != nil {
+		t.Fatal(err)
+	}
+	config.FirstSeq = 1000
+	if _, err := api.CreateStream(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	r := startLog(t, connect(t, url), "one")
+	wantHeads(t, r.headsAt(t, jetstream.IssuerTicks))
+	mustPut(t, r.store, cart, note(cart, 1), nil, 0)
+	wantHeads(t, r.headsAt(t, jetstream.ConfirmTicks), note(cart, 1))
+}
+
 func TestHeadsThatWereDroppedBeforeTheyWereReadAreNoticed(t *testing.T) {
 	url := serve(t).URL()
 	hold := make(chan struct{})
