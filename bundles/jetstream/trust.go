@@ -230,6 +230,9 @@ func (f *TrustFollower) announced(m *nats.Msg) {
 		f.config.Events(Ignored{Subject: m.Subject, Err: policy.Errorf(policy.BadRequest, "this announces no version of the trust file")})
 		return
 	}
+	if version <= f.config.Version() {
+		return // who may not publish can still have it delivered again, without end
+	}
 	f.heard.Store(max(f.heard.Load(), version))
 	f.Ask()
 }

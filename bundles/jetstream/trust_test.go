@@ -169,6 +169,36 @@ func TestATrustFileIsAskedForWhenThereIsReasonTo(t *testing.T) {
 	f.wants(t, trustNote(2))
 }
 
+// A client that may ask for the announcement can have the broker answer to where
+// others hear it.
+func TestAnAnnouncementThatIsDeliveredAgainHasNobodyAsk(t *testing.T) {
+	g := guard(t, jetstream.Accounts{})
+	putTrust(t, g.store, 2)
+	victim, thief := g.connect(t, "cart-1"), g.connect(t, "pay-1")
+	f := followTrust(t, victim.Conn, newClock().after)
+	f.wants(t, trustNote(2))
+	f.hasLooked(t)
+	asked := victim.Stats().OutMsgs
+	const question = "$JS.API.DIRECT.GET.KV_policy.$KV.policy.boutique.-trust.head"
+	for range 500 {
+		if err := thief.PublishRequest(question, "pdp.head.boutique.-trust", nil); err != nil {
+			t.Fatal(err)
+		}
+		thief.answer(t, question, "") // which comes after the other was answered
+	}
+	if err := victim.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if in := victim.Stats().InMsgs; in < 500 {
+		t.Errorf("only %d messages reached the victim", in)
+	}
+	putTrust(t, g.store, 3)
+	f.wants(t, trustNote(3))
+	if n := victim.Stats().OutMsgs - asked; n > 10 {
+		t.Errorf("it asked %d times", n)
+	}
+}
+
 func TestAnnouncementsThatAreForgedLeadNowhere(t *testing.T) {
 	url := serve(t).URL()
 	s, nc, clock := openStore(t, url), connect(t, url), newClock()
