@@ -189,11 +189,25 @@ func (i *Issuer) issue(ctx context.Context) error {
 	return nil
 }
 
-// tick commits a tick, and returns the heads at it and a time before it.
+// tick commits a tick, and returns the heads at it and a time before it. If
+// another trust file came meanwhile, what was read by the one before may have left
+// heads out that were taken by it: then all is read again, and another tick is
+// committed.
 func (i *Issuer) tick(ctx context.Context, kind jetstream.TickKind) (at time.Time, all []policy.Version, err error) {
-	held := i.heads.held()
-	err = i.log.Tick(ctx, kind, func(since time.Time) { at, all = since, i.heads.now(held) })
-	return at, all, err
+	for {
+		held, outdated := i.heads.held(), false
+		err = i.log.Tick(ctx, kind, func(since time.Time) {
+			if outdated = i.heads.outdated(); !outdated {
+				at, all = since, i.heads.now(held)
+			}
+		})
+		if err != nil || !outdated {
+			return at, all, err
+		}
+		if err := i.ready(); err != nil {
+			return at, nil, err
+		}
+	}
 }
 
 func (i *Issuer) sign(at time.Time, head policy.Version) ([]byte, error) {
