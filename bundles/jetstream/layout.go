@@ -47,8 +47,13 @@ const (
 	maxBeats    = 32 << 20
 	maxStatuses = 64 << 20
 	maxStatus   = 16 << 10
+	// mostStatuses are as many as can be listed.
+	mostStatuses = 100_000
 	// statusAge is how long the last word of a client counts.
 	statusAge = 5 * time.Minute
+	// shortest is how long the broker remembers the identities that clients give
+	// to messages, for which nothing bounds the memory: as short as it takes.
+	shortest = 100 * time.Millisecond
 )
 
 // Tokens on the head stream that are ours and no namespace. The stream keeps
@@ -226,9 +231,11 @@ func inMemory(replicas int) []js.StreamConfig {
 	statuses.Description = "Microwall: what each client last said of itself"
 	statuses.Subjects = []string{"pdp.status.*.*.*.*"}
 	statuses.MaxBytes = maxStatuses
+	statuses.MaxMsgs = mostStatuses
 	statuses.MaxMsgSize = maxStatus + headerRoom
 	statuses.MaxAge = statusAge
 	statuses.AllowMsgTTL = true
+	statuses.Duplicates = shortest
 	return []js.StreamConfig{beats, statuses}
 }
 
@@ -269,6 +276,9 @@ func (s *Store) ensureStream(ctx context.Context, want js.StreamConfig) error {
 		next.MaxBytes = max(have.MaxBytes, want.MaxBytes)
 	}
 	next.Replicas = max(have.Replicas, want.Replicas)
+	if want.Name == statusStream {
+		next.Duplicates, next.MaxMsgs = want.Duplicates, want.MaxMsgs
+	}
 	if want.Name == headStream {
 		if to.keep {
 			next.MaxMsgsPerSubject = want.MaxMsgsPerSubject

@@ -3,6 +3,7 @@ package jetstream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -55,7 +56,6 @@ func SendStatus(nc *nats.Conn, domain string, s Status, ttl time.Duration) error
 // namespace, or for "" of all of the domain, in no order. At most 100,000 are
 // returned.
 func (s *Store) Statuses(ctx context.Context, ns policy.Namespace) (all []Status, err error) {
-	const most = 100_000
 	which := "*"
 	if ns != "" {
 		if err := checkNamespace(s.config.Domain, ns); err != nil {
@@ -69,12 +69,13 @@ func (s *Store) Statuses(ctx context.Context, ns policy.Namespace) (all []Status
 	defer s.listing.Unlock()
 	err = persist(ctx, s.nc, "cannot read the statuses", func(ctx context.Context) error {
 		all = nil
-		return s.eachLast(ctx, statusStream, statusSubject(s.config.Domain, which, "*", "*"), func(m js.Msg, stored time.Time) bool {
-			if status, ok := parseStatus(s.config.Domain, m); ok {
+		return s.eachLast(ctx, statusStream, statusSubject(s.config.Domain, which, "*", "*"), func(m *nats.Msg, stored time.Time) bool {
+			// The broker keeps for ever what its author asked it to.
+			if status, ok := parseStatus(s.config.Domain, m); ok && time.Since(stored) < 2*statusAge {
 				status.Received = stored
 				all = append(all, status)
 			}
-			return len(all) < most
+			return len(all) < mostStatuses
 		})
 	})
 	return all, err
@@ -82,40 +83,68 @@ func (s *Store) Statuses(ctx context.Context, ns policy.Namespace) (all []Status
 
 // parseStatus leaves out what is no status, and markers of those that were
 // forgotten.
-func parseStatus(domain string, m js.Msg) (Status, bool) {
-	parts := strings.Split(m.Subject(), ".")
-	if len(parts) != 6 || len(m.Data()) == 0 {
+func parseStatus(domain string, m *nats.Msg) (Status, bool) {
+	parts := strings.Split(m.Subject, ".")
+	if len(parts) != 6 || len(m.Data) == 0 {
 		return Status{}, false
 	}
 	ns, err := parseToken(domain, parts[3])
 	if err := errors.Join(err, checkPrincipal(parts[4]), checkPrincipal(parts[5])); err != nil {
 		return Status{}, false
 	}
-	return Status{Namespace: ns, Principal: parts[4], Instance: parts[5], Body: m.Data()}, true
+	return Status{Namespace: ns, Principal: parts[4], Instance: parts[5], Body: m.Data}, true
 }
 
+// pulled is how many messages are asked for at once.
+const pulled = 1000
+
 // eachLast hands the newest message of each subject to use, until that returns
-// false.
-func (s *Store) eachLast(ctx context.Context, stream, filter string, use func(m js.Msg, stored time.Time) bool) error {
-	consumer, err := s.api.OrderedConsumer(ctx, stream, js.OrderedConsumerConfig{FilterSubjects: []string{filter}, DeliverPolicy: js.DeliverLastPerSubjectPolicy, InactiveThreshold: lastTimeout})
+// false. It pulls by itself: to nats.go a message without a body is the broker's
+// own word if its author has given it the header for that, so one that a client
+// stored would end every reading here.
+func (s *Store) eachLast(ctx context.Context, stream, filter string, use func(m *nats.Msg, stored time.Time) bool) error {
+	consumer, err := s.api.CreateConsumer(ctx, stream, js.ConsumerConfig{
+		Description:       "Microwall: the newest of each subject",
+		DeliverPolicy:     js.DeliverLastPerSubjectPolicy,
+		FilterSubject:     filter,
+		AckPolicy:         js.AckNonePolicy,
+		MaxDeliver:        1,
+		Replicas:          1,
+		MemoryStorage:     true,
+		InactiveThreshold: lastTimeout,
+	})
 	if err != nil {
 		return err
 	}
+	name := consumer.CachedInfo().Name
 	// A stream has room for a thousand consumers, and forgets one only after a
 	// while. If it cannot be asked to, that is what happens.
 	defer func() {
 		forget, cancel := context.WithTimeout(context.WithoutCancel(ctx), attemptTimeout)
 		defer cancel()
-		_ = s.api.DeleteConsumer(forget, stream, consumer.CachedInfo().Name)
+		_ = s.api.DeleteConsumer(forget, stream, name)
 	}()
+	inbox, messages := s.nc.NewInbox(), make(chan *nats.Msg, 2*pulled)
+	sub, err := s.nc.ChanSubscribe(inbox, messages)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = sub.Unsubscribe() }() // it fails only if the connection is closed
 	for left := consumer.CachedInfo().NumPending; left > 0; {
-		batch, err := consumer.Fetch(int(min(left, 1000)), js.FetchContext(ctx))
-		if err != nil {
+		n := min(left, pulled)
+		if err := s.nc.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+stream+"."+name, inbox, fmt.Appendf(nil, `{"batch":%d,"no_wait":true}`, n)); err != nil {
 			return err
 		}
-		got := false
-		for m := range batch.Messages() {
-			got = true
+		for ; n > 0 && left > 0; n-- {
+			var m *nats.Msg
+			select {
+			case m = <-messages:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			if !strings.HasPrefix(m.Reply, "$JS.ACK.") {
+				return ended(m)
+			}
 			info, err := m.Metadata()
 			if err != nil {
 				return err
@@ -125,12 +154,19 @@ func (s *Store) eachLast(ctx context.Context, stream, filter string, use func(m 
 				return nil
 			}
 		}
-		if err := batch.Error(); err != nil {
-			return err
-		}
-		if !got {
-			return nats.ErrTimeout
-		}
 	}
 	return nil
+}
+
+// ended is what the broker means that says of a pull that no more comes: nothing,
+// if what was left is not there any more.
+func ended(m *nats.Msg) error {
+	switch status := m.Header.Get("Status"); status {
+	case "404", "408":
+		return nil
+	case "503":
+		return nats.ErrNoResponders
+	default:
+		return fmt.Errorf("the broker ends a reading: %.50q %.200q", status, m.Header.Get("Description"))
+	}
 }
