@@ -99,6 +99,9 @@ func Connect(ctx context.Context, url string, o ConnectOptions) (*nats.Conn, err
 		options = append(options, nats.Secure(o.TLS.Clone()))
 	case asksForTLS(url):
 		options = append(options, nats.Secure())
+	case !o.Plaintext:
+		// Servers tell of others, on other machines.
+		options = append(options, nats.IgnoreDiscoveredServers())
 	}
 
 	type result struct {

@@ -1,9 +1,11 @@
 package jetstream_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"testing"
@@ -113,6 +115,45 @@ func TestAConnectionLeavesThisMachineByTLSOnly(t *testing.T) {
 			if err := o.Check(url); err != nil {
 				t.Errorf("%s, %s: %v", url, name, err)
 			}
+		}
+	}
+}
+
+// A server tells its clients of others, which they may go on with when it is gone.
+func TestAServerOnThisMachineLeadsNobodyAwayInPlaintext(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				fmt.Fprint(conn, `INFO {"server_id":"a","version":"2.15.0","proto":1,"headers":true,"max_payload":1048576,"connect_urls":["192.0.2.1:4222"]}`+"\r\n")
+				for lines := bufio.NewScanner(conn); lines.Scan(); {
+					if lines.Text() == "PING" {
+						fmt.Fprint(conn, "PONG\r\n")
+					}
+				}
+			}()
+		}
+	}()
+	for _, plaintext := range []bool{false, true} {
+		nc, err := jetstream.Connect(t.Context(), "nats://"+l.Addr().String(), jetstream.ConnectOptions{Plaintext: plaintext})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		if err := nc.FlushTimeout(patience); err != nil {
+			t.Fatal(err)
+		}
+		if led := len(nc.DiscoveredServers()) > 0; led != plaintext {
+			t.Errorf("plaintext allowed: %t; it knows of %v", plaintext, nc.Servers())
 		}
 	}
 }
