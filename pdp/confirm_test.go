@@ -148,6 +148,10 @@ func TestNobodyConfirms(t *testing.T) {
 			t.Errorf("a request with the reply subject %q was not ignored", reply)
 		}
 	}
+	// Everybody else is answered, as the broker keeps in mind who is not.
+	if m, err := client.Request("pdp.confirm.shop.-none", nil, patience); err != nil || m.Header.Get("Microwall-Error") == "" {
+		t.Errorf("%v, %v", m, err)
+	}
 	end()
 	if err := <-served; err != nil {
 		t.Error(err)

@@ -62,11 +62,14 @@ func ServeConfirm(ctx context.Context, c ConfirmConfig) error {
 	}
 	sub, err := c.Conn.QueueSubscribe(confirmSubject(c.Domain, "*"), confirmGroup, func(m *nats.Msg) {
 		ns, err := parseToken(c.Domain, m.Subject[strings.LastIndexByte(m.Subject, '.')+1:])
-		if err == nil && !isInbox(m.Reply) {
-			err = policy.Errorf(policy.Denied, "the answer is to go to %.100q, which is no inbox", m.Reply)
+		if !isInbox(m.Reply) {
+			events(Ignored{Subject: m.Subject, Err: policy.Errorf(policy.Denied, "the answer is to go to %.100q, which is no inbox", m.Reply)})
+			return
 		}
 		if err != nil {
-			events(Ignored{Subject: m.Subject, Err: err})
+			// A question of another account that is not answered takes the broker's
+			// memory for minutes.
+			respond(m, nil, err)
 			return
 		}
 		select {
