@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/microwall/microwall/bundles/jetstream"
 	"github.com/microwall/microwall/bundles/live"
+	"github.com/microwall/microwall/internal/loglimit"
 	"github.com/microwall/microwall/internal/tlsfiles"
 	"github.com/microwall/microwall/pdp"
 	"github.com/microwall/microwall/pdp/grpcapi"
@@ -33,6 +35,7 @@ type observer struct {
 	calls     *prometheus.CounterVec
 	issued    prometheus.Gauge
 	doubted   prometheus.Counter
+	ignored   loglimit.Limiter
 }
 
 func newObserver(log *slog.Logger) *observer {
@@ -180,7 +183,10 @@ func (o *observer) nats(e jetstream.Event) {
 	case jetstream.SweepFailed:
 		o.log.Warn("old chunks of bundles were not swept; trying again", "namespace", e.Namespace, "error", e.Err)
 	case jetstream.Ignored:
-		o.log.Warn("message ignored", "subject", e.Subject, "more", e.More, "error", e.Err)
+		// Whoever may send anything at all can send what is ignored.
+		if ok, unsaid := o.ignored.Allow(time.Now()); ok {
+			o.log.Warn("message ignored", "subject", e.Subject, "more", e.More+unsaid, "error", e.Err)
+		}
 	}
 }
 

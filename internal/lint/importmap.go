@@ -161,10 +161,11 @@ var ImportMap = Map{
 			Never:   []string{nats, prometheus, cobra}},
 
 		{Package: "internal/filewatch"},
+		{Package: "internal/loglimit"},
 
 		// The only home of the NATS server, whose log lines it hands on.
 		{Package: "internal/natsserver",
-			Inside:  []string{"policy"},
+			Inside:  []string{"internal/loglimit", "policy"},
 			Outside: []string{natsServer, natsJWT, natsKeys, xsys, "log/slog"},
 			Never:   []string{opa, grpc, prometheus, cobra}},
 
@@ -204,7 +205,7 @@ var ImportMap = Map{
 		// and owns logging, metrics and signals. It knows no OPA.
 		{Package: "cmd/microwall",
 			Inside: []string{"bundles/...", "clients/...", "examples/boutique", "internal/authzen", "internal/decisions", "internal/dial",
-				"internal/filewatch", "internal/fleet", "internal/natsserver", "internal/pap", "internal/tlsfiles", "internal/wire", "pdp/...",
+				"internal/filewatch", "internal/fleet", "internal/loglimit", "internal/natsserver", "internal/pap", "internal/tlsfiles", "internal/wire", "pdp/...",
 				"policy/...", "proto/microwall/v1"},
 			Outside: []string{cobra, pflag, grpc, protobuf, natsClient, prometheus, note, yaml, xsync, rate, term, lineDiff},
 			Process: true},

@@ -40,11 +40,14 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 
+	"github.com/microwall/microwall/internal/loglimit"
 	"github.com/microwall/microwall/policy"
 )
 
@@ -79,8 +82,9 @@ type Config struct {
 	// space and what is in StoreDir already. A restart with a lower bound loses
 	// nothing; only new writes are refused while the store is above it.
 	MaxBytes int64
-	// Log, if not nil, receives the server's log lines. It is called from many
-	// goroutines and must not block.
+	// Log, if not nil, receives the server's log lines, thinned out where there are
+	// many: whoever connects can cause them. It is called from many goroutines and
+	// must not block.
 	Log func(level slog.Level, text string)
 }
 
@@ -90,6 +94,9 @@ type Server struct {
 	lock     *os.File
 	url      string
 	shutdown sync.Once
+
+	// lines of nats-server's log.
+	lines loglimit.Limiter
 
 	// mu is held while nats-server is started again, or reads other settings.
 	mu sync.Mutex
@@ -187,7 +194,7 @@ func (s *Server) launch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	log := &logger{emit: c.Log, fatal: make(chan string, 1)}
+	log := &logger{emit: c.Log, fatal: make(chan string, 1), limit: &s.lines}
 	ns, err := server.NewServer(settings)
 	if err != nil {
 		return policy.Errorf(policy.Internal, "the NATS server refuses its configuration: %w", err)
@@ -330,14 +337,31 @@ func defaultMaxBytes(dir string) (int64, error) {
 type logger struct {
 	emit  func(slog.Level, string)
 	fatal chan string
+	limit *loglimit.Limiter
 }
+
+// maxLine is how long a line may be, in bytes: a subject that somebody tries to use
+// may have 4 KB.
+const maxLine = 1000
 
 var _ server.Logger = (*logger)(nil)
 
 func (l *logger) log(level slog.Level, format string, args []any) {
-	if l.emit != nil {
-		l.emit(level, fmt.Sprintf(format, args...))
+	if l.emit == nil {
+		return
 	}
+	ok, unsaid := l.limit.Allow(time.Now())
+	if !ok {
+		return
+	}
+	text := fmt.Sprintf(format, args...)
+	if len(text) > maxLine {
+		text = strings.ToValidUTF8(text[:maxLine], "") + "..."
+	}
+	if unsaid > 0 {
+		text += fmt.Sprintf(" (%d lines before were left out)", unsaid)
+	}
+	l.emit(level, text)
 }
 
 // Noticef implements [server.Logger].

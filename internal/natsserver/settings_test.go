@@ -5,9 +5,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/nats-io/nats.go"
@@ -131,5 +133,31 @@ func TestSettingsThatOpenMoreThanAnAccountAreRefused(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Whoever connects can have nats-server write an error for each message.
+func TestNobodyFillsTheLog(t *testing.T) {
+	var lines, bytes atomic.Int64
+	s := start(t, natsserver.Config{
+		StoreDir: t.TempDir(), Settings: []byte(`authorization {users: [{user: a, password: a, permissions: {publish: ok}}]}`),
+		Log: func(_ slog.Level, text string) { lines.Add(1); bytes.Add(int64(len(text))) },
+	})
+	nc, err := nats.Connect(s.URL(), nats.UserInfo("a", "a"), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	subject := "forbidden." + strings.Repeat("a", 3000)
+	for range 5000 {
+		if err := nc.Publish(subject, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if n, size := lines.Load(), bytes.Load(); n < 50 || n > 1000 || size > 1100*n {
+		t.Errorf("%d lines of %d bytes", n, size)
 	}
 }
