@@ -114,6 +114,29 @@ func (c *client) asked(t *testing.T) string {
 	return "deny"
 }
 
+// Beacons of whoever put a trust file into place by hand must say that it was
+// pushed, whoever pushed it, and whichever came first.
+func TestAPDPLearnsThatItsTrustFileWasPushedThroughAnother(t *testing.T) {
+	f := newFleet(t)
+	note := f.SignTrust(twoRoots(2), "ann", "bob")
+	byHand, err := bundles.ParseTrust(f.TrustText(twoRoots(2)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.pdps[1].Live.SetTrust(byHand); err != nil {
+		t.Fatal(err)
+	}
+	f.mustPush(0, note)
+	look, late := time.Tick(time.Millisecond), time.After(patience)
+	for f.pdps[1].Live.PushedTrust() != 2 {
+		select {
+		case <-look:
+		case <-late:
+			t.Fatalf("it still says that version %d was pushed", f.pdps[1].Live.PushedTrust())
+		}
+	}
+}
+
 func TestAKeyThatAPushedTrustFileTakesOutStopsDecidingEverywhereWithinASecond(t *testing.T) {
 	f := newFleet(t)
 	f.Push(f.pdps[0], "cart", "shop.cart", allowsAdd)

@@ -124,6 +124,10 @@ type TrustFollowConfig struct {
 	// Offer takes the version after that: it verifies it and puts it in force, or
 	// returns an error. It is never called twice at once.
 	Offer func(note []byte) error
+	// Pushed returns the newest version that is known to have been pushed; nil does
+	// not ask. While the one in force is newer, which somebody put into place by
+	// hand, Offer is also given what was pushed under its version.
+	Pushed func() uint64
 	// Mode other than [ByPush] only asks, and listens to no announcement.
 	Mode Mode
 	// Poll, After and Events are as in [FollowConfig].
@@ -230,7 +234,7 @@ func (f *TrustFollower) announced(m *nats.Msg) {
 		f.config.Events(Ignored{Subject: m.Subject, Err: policy.Errorf(policy.BadRequest, "this announces no version of the trust file")})
 		return
 	}
-	if version <= f.config.Version() {
+	if version <= f.config.Version() && !f.unconfirmed() {
 		return // who may not publish can still have it delivered again, without end
 	}
 	f.heard.Store(max(f.heard.Load(), version))
@@ -246,9 +250,21 @@ func (f *TrustFollower) Ask() {
 	}
 }
 
+// unconfirmed reports whether it is not known that the version in force was pushed,
+// by somebody who wants to know.
+func (f *TrustFollower) unconfirmed() bool {
+	return f.config.Pushed != nil && f.config.Pushed() < f.config.Version()
+}
+
 // catchUp offers what follows the version in force, as far as it is to be had,
 // and reports whether more was announced.
 func (f *TrustFollower) catchUp(ctx context.Context) (behind bool, err error) {
+	if f.unconfirmed() {
+		m, err := directGet(ctx, f.config.Conn, blobStream, trustSubject(f.config.Domain, f.config.Version()))
+		if err == nil {
+			_ = f.config.Offer(m.data) // it has said why
+		}
+	}
 	for {
 		next := f.config.Version() + 1
 		m, err := directGet(ctx, f.config.Conn, blobStream, trustSubject(f.config.Domain, next))

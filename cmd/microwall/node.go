@@ -190,7 +190,7 @@ func (f *following) run(ctx context.Context) error {
 func (f *following) follow(ctx context.Context) error {
 	trust, err := jetstream.NewTrustFollower(jetstream.TrustFollowConfig{
 		Conn: f.config.Conn, Domain: f.config.Domain, Events: f.observer.nats,
-		Version: func() uint64 { return f.state.Trust().Version() }, Offer: f.state.OfferTrust,
+		Version: func() uint64 { return f.state.Trust().Version() }, Pushed: f.state.PushedTrust, Offer: f.state.OfferTrust,
 	})
 	if err != nil {
 		return err
@@ -216,23 +216,23 @@ func (f *following) follow(ctx context.Context) error {
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	defer end()
-	if f.issuer.Key != nil {
-		if err := f.issue(ctx, &watching); err != nil {
-			return err
-		}
-	}
 	watching.Go(func() { f.sweep(ctx) })
 	ended := make(chan struct{})
 	watching.Go(func() {
 		defer close(ended)
 		_ = trust.Run(ctx) // it fails only with the connection, and then so does the other
 	})
-	// Releases are judged by the newest trust file, or they are refused in vain.
+	// Releases are judged by the newest trust file, or they are refused in vain, and
+	// beacons say which one was pushed.
 	select {
 	case <-trust.Looked():
 	case <-ended:
 	}
-	watching.Go(func() { f.confirmTrust(ctx) })
+	if f.issuer.Key != nil {
+		if err := f.issue(ctx, &watching); err != nil {
+			return err
+		}
+	}
 	watching.Go(func() {
 		synced := follower.Synced()
 		for {
@@ -249,18 +249,6 @@ func (f *following) follow(ctx context.Context) error {
 		}
 	})
 	return follower.Run(ctx)
-}
-
-// confirmTrust finds out whether the trust file in force is one that was pushed, as
-// beacons say. That another one was pushed under its version is reported.
-func (f *following) confirmTrust(ctx context.Context) {
-	inForce := f.state.Trust().Version()
-	if f.state.PushedTrust() >= inForce {
-		return
-	}
-	if note, err := f.store.Load().Trust(ctx, inForce); err == nil {
-		_ = f.state.OfferTrust(note) // an error is an event
-	}
 }
 
 // sweep removes what no release needs any more, every so often until ctx ends.

@@ -87,7 +87,7 @@ func (d *Domain) StartPDP(url, dir string, change ...func(*pdp.ReleasesConfig)) 
 	})
 	d.must(err)
 	trust, err := jetstream.NewTrustFollower(jetstream.TrustFollowConfig{
-		Conn: conn, Domain: "shop", Version: func() uint64 { return state.Trust().Version() }, Offer: state.OfferTrust,
+		Conn: conn, Domain: "shop", Version: func() uint64 { return state.Trust().Version() }, Pushed: state.PushedTrust, Offer: state.OfferTrust,
 	})
 	d.must(err)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
