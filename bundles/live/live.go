@@ -251,12 +251,22 @@ func (l *Live) prepare(ctx context.Context, note []byte, fetch Fetch) (*Candidat
 // follows reports whether a release may replace what is held.
 func (l *Live) follows(next *bundles.Signed) error {
 	n := next.Release().Namespace
-	if wanted := l.Namespaces(); wanted != nil && !slices.Contains(wanted, n) {
-		return policy.Errorf(policy.BadRequest, "namespace %s is not followed here", n)
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if !l.isFollowed(n) {
+		return notFollowed(n)
+	}
 	return l.order(next)
+}
+
+// isFollowed reports whether releases of n are taken. l.mu must be held.
+func (l *Live) isFollowed(n policy.Namespace) bool {
+	wanted := l.followed()
+	return wanted == nil || slices.Contains(wanted, n)
+}
+
+func notFollowed(n policy.Namespace) error {
+	return policy.Errorf(policy.BadRequest, "namespace %s is not followed here", n)
 }
 
 // order reports whether a release may replace what is held, or come back after
@@ -389,6 +399,9 @@ func (l *Live) takes(c *Candidate) error {
 		signed, err := l.trust.Open(c.signed.Note())
 		if err != nil {
 			return err
+		}
+		if n := signed.Release().Namespace; !l.isFollowed(n) {
+			return notFollowed(n)
 		}
 		c.signed, c.trust = signed, l.trust
 	}

@@ -133,6 +133,31 @@ func TestAGuardrailThatIsNotFollowedAnyMoreIsLoadedAnew(t *testing.T) {
 	s.expect("shop.cart", "Forbidden", "deny [shop: never]")
 }
 
+// What was compiled as a guardrail and is none any more when it is to be activated
+// is not kept up to date from then on.
+func TestAGuardrailThatIsNoneAnyMoreIsNotActivated(t *testing.T) {
+	d := testkit.NewDomain(t)
+	s := newState(t, d, func(c *live.Config) { c.Namespaces = []policy.Namespace{"shop.cart"} })
+	s.offer(d.Release("cart", "shop.cart", nil, d.Rego(cartAllowsAdd)))
+	shop := d.Release("center", "shop", nil, d.Rego(openGuardrail))
+	c, err := s.Prepare(t.Context(), shop.Note(), packed(shop.Packed))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for version := uint64(2); version < 4; version++ {
+		d.WriteTrust(testkit.TrustOptions{Version: version, NoGuardrail: version == 2})
+		if err := s.SetTrust(d.Trust()); err != nil {
+			t.Fatal(err)
+		}
+		if version == 2 {
+			if err := s.Activate(c); policy.KindOf(err) != policy.BadRequest {
+				t.Errorf("got %v", err)
+			}
+		}
+	}
+	s.expect("shop.cart", "Add", "unavailable") // it may have changed meanwhile
+}
+
 func TestAFullDiskDoesNotKeepAStolenKeyInForce(t *testing.T) {
 	d := testkit.NewDomain(t)
 	d.WriteTrust(testkit.TrustOptions{NoGuardrail: true})
