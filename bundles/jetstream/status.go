@@ -95,8 +95,9 @@ func parseStatus(domain string, m *nats.Msg) (Status, bool) {
 	return Status{Namespace: ns, Principal: parts[4], Instance: parts[5], Body: m.Data}, true
 }
 
-// pulled is how many messages are asked for at once.
-const pulled = 1000
+// pulled is how many messages are asked for at once: few enough that the broker does
+// not take a slow reader of the largest ones for one that reads nothing.
+const pulled = 250
 
 // eachLast hands the newest message of each subject to use, until that returns
 // false. It pulls by itself: to nats.go a message without a body is the broker's

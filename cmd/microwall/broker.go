@@ -122,5 +122,7 @@ func ownAccounts(domain string) (settings []byte, own jetstream.Credentials, err
 		Domain: domain, Anonymous: nobody.Key(), MaxConnections: localConnections,
 		Users: []jetstream.User{{Principal: jetstream.Principal{Name: name, Kind: jetstream.PDP}, Key: own.Key()}},
 	}.Config()
-	return settings, own, err
+	// Of what clients asked for and do not read, no more than a PDP needs room for
+	// itself: it waits in the memory of this process.
+	return append([]byte("max_pending: 16MB\n"), settings...), own, err
 }
