@@ -340,7 +340,7 @@ func printError(w world, err error) error {
 // writeDecided writes what comes with a decision.
 func writeDecided(b io.Writer, d policy.Decision) {
 	for _, r := range d.Reasons {
-		fmt.Fprintf(b, "  %s\n", r)
+		fmt.Fprintf(b, "  %s\n", visible(r.String()))
 	}
 	if d.Obligations.Len() > 0 {
 		fmt.Fprintf(b, "  obligations %s\n", d.Obligations)

@@ -55,6 +55,6 @@ func run(ctx context.Context, w world, args []string) int {
 	case errors.Is(err, errNo):
 		return exitNo
 	}
-	fmt.Fprintf(w.stderr, "microwall: %v\n", err)
+	fmt.Fprintf(w.stderr, "microwall: %s\n", visible(err.Error())) // servers have a say in it
 	return exitError
 }
