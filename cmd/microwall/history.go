@@ -94,7 +94,7 @@ func printHistory(w world, out output, entries []pap.Entry) error {
 	for _, p := range past {
 		switch {
 		case p.Unverified != "":
-			fmt.Fprintf(t, "?\t?\t-\t-\t-\t-\tdoes not verify: %s\n", p.Unverified)
+			fmt.Fprintf(t, "?\t?\t-\t-\t-\t-\tdoes not verify: %s\n", visible(p.Unverified))
 		default:
 			bundle := p.Bundle.String()
 			if p.Retired {

@@ -38,7 +38,7 @@ func (c *Client) Statuses(ctx context.Context, n policy.Namespace) (all []Status
 		}
 		for _, s := range m.GetStatuses() {
 			said, err := report.Parse(s.GetReport())
-			if err != nil {
+			if err != nil || !areNames(s.GetNamespace(), s.GetPrincipal(), s.GetInstance()) {
 				continue
 			}
 			all = append(all, Status{
@@ -46,4 +46,15 @@ func (c *Client) Statuses(ctx context.Context, n policy.Namespace) (all []Status
 			})
 		}
 	}
+}
+
+// areNames reports whether these are what they should be: the server's word, too,
+// is not believed, and may reach a terminal.
+func areNames(all ...string) bool {
+	for _, name := range all {
+		if _, err := policy.ParseNamespace(name); err != nil {
+			return false
+		}
+	}
+	return true
 }
