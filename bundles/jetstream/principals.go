@@ -65,6 +65,15 @@ func InboxPrefix(principal string) string { return "_INBOX_" + principal }
 // label is what a name may be: one token of a subject, without wildcards.
 var label = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
+// CheckInstance refuses, with an error of kind [policy.BadRequest], what cannot be the
+// name of an instance in a [Status].
+func CheckInstance(name string) error {
+	if !label.MatchString(name) {
+		return policy.Errorf(policy.BadRequest, "%.100q is no name of an instance; it has up to 63 lower-case letters, digits and hyphens, and begins and ends with a letter or a digit", name)
+	}
+	return nil
+}
+
 func checkPrincipal(name string) error {
 	if !label.MatchString(name) {
 		return policy.Errorf(policy.BadRequest, "%.100q is no name of a principal; it has up to 63 lower-case letters, digits and hyphens, and begins and ends with a letter or a digit", name)

@@ -37,7 +37,7 @@ func SendStatus(nc *nats.Conn, domain string, s Status, ttl time.Duration) error
 	if err := checkNamespace(domain, s.Namespace); err != nil {
 		return err
 	}
-	if err := errors.Join(checkPrincipal(s.Principal), checkPrincipal(s.Instance)); err != nil {
+	if err := errors.Join(checkPrincipal(s.Principal), CheckInstance(s.Instance)); err != nil {
 		return err
 	}
 	if len(s.Body) > MaxStatus {

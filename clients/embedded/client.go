@@ -108,6 +108,9 @@ func New(ctx context.Context, config Config) (*Client, error) {
 	if config.Instance == "" {
 		config.Instance = strings.ToLower(rand.Text()[:12])
 	}
+	if err := jetstream.CheckInstance(config.Instance); err != nil {
+		return nil, err
+	}
 	broker := jetstream.ConnectOptions{Name: "microwall-embedded", TLS: config.TLS, Plaintext: config.Plaintext, Events: config.OnNATS}
 	if config.Mode.dir == "" {
 		if err := broker.Check(config.NATS); err != nil {

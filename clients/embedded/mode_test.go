@@ -255,6 +255,7 @@ func TestModesThatContradictThemselvesAreRefused(t *testing.T) {
 		"a directory that is its own":  {func(c *embedded.Config) { c.Mode, c.Dir = embedded.Directory(dir+"/."), dir }, "belongs to this client alone"},
 		"no such directory":            {func(c *embedded.Config) { c.Mode = embedded.Directory(dir + "/nowhere") }, "directory of releases"},
 		"a file":                       {func(c *embedded.Config) { c.Mode = embedded.Directory(d.TrustFile) }, "is none"},
+		"a name with capitals":         {func(c *embedded.Config) { c.NATS, c.Instance = nats, "Cart 1" }, "no name of an instance"},
 		"polling before it has asked":  {func(c *embedded.Config) { c.NATS, c.Mode = nats, embedded.Poll(-1) }, "negative"},
 	} {
 		_, err := tryClient(t.Context(), t, d, "", tt.change)

@@ -141,6 +141,8 @@ func (f *serveFlags) check(given func(flag string) bool) error {
 		return policy.Errorf(policy.BadRequest, "--watch goes with --dir: without it releases come by push")
 	case given("nats") && given("nats-config"):
 		return policy.Errorf(policy.BadRequest, "--nats uses servers that run elsewhere, --nats-config is for one inside this process; drop one of them, and run nats-server by that file elsewhere")
+	case f.dir == "" && jetstream.CheckInstance(f.instance) != nil:
+		return policy.Errorf(policy.BadRequest, "--instance: %w", jetstream.CheckInstance(f.instance))
 	case f.natsConfig != "" && f.broker.creds == "":
 		return policy.Errorf(policy.BadRequest, "--nats-config lets in nobody without credentials; pass those of a principal of kind pdp with --nats-creds")
 	case f.broker.creds != "" && f.natsConfig == "" && f.natsURL == "":
