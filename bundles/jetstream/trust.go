@@ -61,7 +61,7 @@ func (s *Store) PutTrust(ctx context.Context, version uint64, note []byte) (held
 }
 
 // AnnounceTrust tells all who follow the trust file that a version is stored,
-// unless a newer one was announced already.
+// unless a newer one was announced already and is stored.
 func (s *Store) AnnounceTrust(ctx context.Context, version uint64) error {
 	ctx, cancel := bounded(ctx, putTimeout)
 	defer cancel()
@@ -72,7 +72,12 @@ func (s *Store) AnnounceTrust(ctx context.Context, version uint64) error {
 			return err
 		}
 		if newest, ok := parseAnnouncement(last.data); ok && newest >= version {
-			return nil
+			if newest == version {
+				return nil
+			}
+			if _, err := s.Trust(ctx, newest); err == nil || policy.KindOf(err) != policy.NotFound {
+				return err
+			}
 		}
 		_, err = s.publish(ctx, headStream, &nats.Msg{Subject: subject, Data: announcement(version)}, js.WithExpectLastSequencePerSubject(last.seq))
 		switch {

@@ -245,3 +245,25 @@ func TestAFollowerOfTheTrustFileNeedsWhatItNeeds(t *testing.T) {
 		wantKind(t, err, policy.BadRequest)
 	}
 }
+
+// Whoever could write once into the stream must not keep later versions from being
+// announced.
+func TestAnAnnouncementOfWhatIsNotStoredIsReplaced(t *testing.T) {
+	url := serve(t).URL()
+	s := openStore(t, url)
+	announce := func(version, want uint64) {
+		t.Helper()
+		if err := s.AnnounceTrust(t.Context(), version); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.NewestTrust(t.Context()); err != nil || got != want {
+			t.Errorf("version %d is announced, %v; want %d", got, err, want)
+		}
+	}
+	announce(9, 9) // it is not there
+	storeTrust(t, s, 2, trustNote(2))
+	announce(2, 2)
+	storeTrust(t, s, 3, trustNote(3))
+	announce(3, 3)
+	announce(2, 3)
+}
