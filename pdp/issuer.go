@@ -59,7 +59,8 @@ type IssuerConfig struct {
 // stream. What the trust file does not open, or what does not follow the head
 // before it, is no head and an alarm; the one before stays the head. Of a
 // namespace whose head in the store is older or another than what this process
-// held before the tick it says nothing: then the store is not to be believed.
+// held before the tick it says nothing: then the store is not to be believed. It
+// says nothing at all while a newer trust file was pushed than the one in force.
 type Issuer struct {
 	config IssuerConfig
 	heads  *heads
@@ -190,14 +191,14 @@ func (i *Issuer) issue(ctx context.Context) error {
 }
 
 // tick commits a tick, and returns the heads at it and a time before it. If
-// another trust file came meanwhile, what was read by the one before may have left
+// another trust file came meanwhile, or was pushed, what was read by the one before may have left
 // heads out that were taken by it: then all is read again, and another tick is
 // committed.
 func (i *Issuer) tick(ctx context.Context, kind jetstream.TickKind) (at time.Time, all []policy.Version, err error) {
 	for {
 		held, outdated := i.heads.held(), false
 		err = i.log.Tick(ctx, kind, func(since time.Time) {
-			if outdated = i.heads.outdated(); !outdated {
+			if outdated = i.heads.outdated() || i.behind() != nil; !outdated {
 				at, all = since, i.heads.now(held)
 			}
 		})
@@ -216,9 +217,24 @@ func (i *Issuer) sign(at time.Time, head policy.Version) ([]byte, error) {
 	return bundles.SignBeacon(bundles.Beacon{Domain: head.Namespace.Domain(), Time: at, Trust: i.config.Live.PushedTrust(), Heads: []policy.Version{head}}, i.config.Key)
 }
 
-// ready returns an error if the trust file in force does not list the key, and
-// has everything opened again that was opened by another one.
+// behind returns an error if a newer trust file was pushed than the one in force:
+// what that one opens would be left out here, and an older head vouched for. Where
+// the one in force lists no roots, none can follow it.
+func (i *Issuer) behind() error {
+	trust := i.config.Live.Trust()
+	roots, _ := trust.Roots()
+	if pushed, have := i.log.AnnouncedTrust(), trust.Version(); pushed > have && len(roots) > 0 {
+		return policy.Errorf(policy.Unavailable, "version %d of the trust file was pushed, version %d is in force here: what is the head is not known until it arrives; if it does not, put it into place by hand (microwall trust pull), or, if there is none, push the newest there is again (microwall trust push)", pushed, have)
+	}
+	return nil
+}
+
+// ready returns an error if the trust file in force does not list the key, or is
+// not the newest, and has everything opened again that was opened by another one.
 func (i *Issuer) ready() error {
+	if err := i.behind(); err != nil {
+		return err
+	}
 	trust := i.config.Live.Trust()
 	i.mu.Lock()
 	listed := i.checked == trust

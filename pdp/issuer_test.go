@@ -373,3 +373,95 @@ func TestABeaconKeyThatIsTakenOutIssuesNoMore(t *testing.T) {
 		t.Errorf("no beacon since the key is back")
 	}
 }
+
+// Whoever has an older trust file than the one that was pushed may not open what
+// is the head, and does not say that the one before is.
+func TestAnIssuerSaysNothingWhileItsTrustFileIsNotTheNewest(t *testing.T) {
+	d := testkit.NewDomain(t)
+	trust := func(version uint64) testkit.TrustOptions {
+		return testkit.TrustOptions{Version: version, Beacons: []string{"beat"}, Roots: []string{"ann"}}
+	}
+	d.WriteTrust(trust(1))
+	p := d.StartPDP(testkit.NATS(t, t.TempDir()).URL(), t.TempDir())
+	d.Push(p, "cart", "shop.cart", allowsAdd)
+	i := startIssuer(t, d, p, "beat", "one")
+	wantIssuer[pdp.Issued](i)
+	// It was pushed through another PDP, and does not arrive.
+	if err := p.Store.AnnounceTrust(t.Context(), 3); err != nil {
+		t.Fatal(err)
+	}
+	if e := roundsUntil[pdp.IssueFailed](i); policy.KindOf(e.Err) != policy.Unavailable || !strings.Contains(e.Err.Error(), "version 3 of the trust file was pushed") {
+		t.Errorf("%+v", e)
+	}
+	if _, err := i.Confirm(t.Context(), "shop.cart"); policy.KindOf(err) != policy.Unavailable {
+		t.Errorf("confirmed: %v", err)
+	}
+	before := newest(t, d, p.NATSConn, "shop_cart")
+	i.round()
+	if b := newest(t, d, p.NATSConn, "shop_cart"); !b.Time().Equal(before.Time()) {
+		t.Errorf("a beacon of %v", b.Time())
+	}
+	// It was forged: what is pushed then takes its place.
+	if _, err := d.PAP(p).PushTrust(t.Context(), d.SignTrust(trust(2), "ann")); err != nil {
+		t.Fatal(err)
+	}
+	roundsUntil[pdp.Issued](i)
+	if b := newest(t, d, p.NATSConn, "shop_cart"); !b.Time().After(before.Time()) || b.Trust() != 2 {
+		t.Errorf("no beacon since another was pushed: the newest is of %v, by version %d", b.Time(), b.Trust())
+	}
+}
+
+// A trust file comes, and a release by a key that only it lists, while a tick
+// waits to be committed.
+func TestABeaconNamesNoHeadThatWasReadByAnOlderTrustFile(t *testing.T) {
+	d, p, _ := startBeacons(t)
+	first := d.Push(p, "cart", "shop.cart", "allow := false").Release
+	var looks atomic.Int64 // until the last look at the clock before the tick is committed
+	var released time.Time
+	var second policy.Version
+	issued := make(chan pdp.Event, 100)
+	i, err := pdp.NewIssuer(pdp.IssuerConfig{
+		Live: p.Live, Store: p.Store, Key: d.Signer("beat"), Name: "one",
+		Now: func() time.Time {
+			if looks.Add(-1) == 0 {
+				d.WriteTrust(testkit.TrustOptions{Version: 2, Beacons: []string{"beat", "beat2"}, CartSigners: []string{"cart", "pay"}})
+				if err := p.Live.SetTrust(d.Trust()); err != nil {
+					t.Error(err)
+				}
+				second = d.Push(p, "pay", "shop.cart", "allow := true").Release.Version()
+				released = time.Now()
+			}
+			return time.Now()
+		},
+		After:  func(time.Duration) <-chan time.Time { return nil },
+		Events: func(e pdp.Event) { issued <- e },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var work sync.WaitGroup
+	work.Go(func() { _ = i.Run(ctx) }) // ends with ctx
+	defer work.Wait()
+	defer cancel()
+	for done := false; !done; { // it looks at the clock no more
+		select {
+		case e := <-issued:
+			_, done = e.(pdp.Issued)
+		case <-time.After(patience):
+			t.Fatal("nothing was issued")
+		}
+	}
+	looks.Store(1)
+	note, err := i.Confirm(t.Context(), "shop.cart")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := d.Trust().OpenBeacon(note)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if head, _ := b.Head("shop.cart"); head != second {
+		t.Errorf("a beacon of %s names %v (the first was %v), but %v was released at %s", b.Time(), head, first.Version(), second, released)
+	}
+}

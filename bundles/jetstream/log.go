@@ -72,6 +72,9 @@ type Log struct {
 	newest  IssuerTick
 	after   uint64 // the number of the newest tick of issuers, 0 if none
 	own     string // what the last one of this process held
+	// announced is the version of the trust file that was announced last, 0 if none
+	// was.
+	announced uint64
 }
 
 // pass is one reading of the stream. All but cancel are of its goroutine.
@@ -210,7 +213,7 @@ func (l *Log) read(ctx context.Context) (caughtUp bool, err error) {
 	l.config.Begin()
 	l.mu.Lock()
 	l.reading = r
-	l.newest, l.after = IssuerTick{}, 0
+	l.newest, l.after, l.announced = IssuerTick{}, 0, 0
 	l.mu.Unlock()
 	defer l.end(r, errReadAgain)
 	for {
@@ -316,6 +319,9 @@ func (l *Log) take(ctx context.Context, r *pass, m js.Msg) error {
 	case tickToken, confirmToken:
 		l.takeTick(ctx, r, token, m.Data(), meta)
 		return nil
+	case trustToken:
+		l.takeAnnouncement(m)
+		return nil
 	}
 	if isReserved(token) {
 		return nil
@@ -330,6 +336,27 @@ func (l *Log) take(ctx context.Context, r *pass, m js.Msg) error {
 	}
 	l.config.Events(Ignored{Subject: m.Subject(), Err: err})
 	return nil
+}
+
+// takeAnnouncement takes what is said of the newest trust file.
+func (l *Log) takeAnnouncement(m js.Msg) {
+	version, ok := parseAnnouncement(m.Data())
+	if !ok {
+		l.config.Events(Ignored{Subject: m.Subject(), Err: policy.Errorf(policy.BadRequest, "this announces no version of the trust file")})
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.announced = version
+}
+
+// AnnouncedTrust returns the version of the trust file that was announced last, as
+// far as the log has read: 0 if none was. Whoever has an older one in force may not
+// know whose releases are heads.
+func (l *Log) AnnouncedTrust() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.announced
 }
 
 // missed has ticks wait because messages made room for newer ones before they
