@@ -123,6 +123,8 @@ func checkReach(host string, o *server.Options) error {
 		lacks = "it speaks plaintext"
 	case len(o.Nkeys)+len(o.Users) == 0:
 		lacks = "it lets everybody in"
+	case !o.TLSMap && slices.ContainsFunc(o.Users, func(u *server.User) bool { return u.Password == "" }):
+		lacks = "it has a user without a password"
 	case o.NoAuthUser != "":
 		lacks = "it lets in whoever shows no credentials (no_auth_user)"
 	default:

@@ -115,6 +115,7 @@ func TestSettingsThatOpenMoreThanAnAccountAreRefused(t *testing.T) {
 		"other machines without users":      {secure + "listen: 192.0.2.1:4222", []string{"lets everybody in"}},
 		"other machines, anonymous":         {users + secure + "no_auth_user: client\nlisten: 192.0.2.1:4222", []string{"no_auth_user"}},
 		"all addresses, anonymous":          {users + secure + "no_auth_user: client\nlisten: 0.0.0.0:4222", []string{"0.0.0.0"}},
+		"other machines, no password":       {secure + "authorization {users: [{user: a}]}\nlisten: 192.0.2.1:4222", []string{"without a password"}},
 		"a name that may be anybody's":      {users + "listen: nats.example.com:4222", []string{"nats.example.com"}},
 		"other machines, TLS and all users": {users + secure + "listen: 192.0.2.1:4222", []string{"cannot listen on 192.0.2.1"}}, // taken, but no address of this machine
 	} {
