@@ -5,7 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -134,10 +134,10 @@ func TestAServerOnThisMachineLeadsNobodyAwayInPlaintext(t *testing.T) {
 			}
 			go func() {
 				defer conn.Close()
-				fmt.Fprint(conn, `INFO {"server_id":"a","version":"2.15.0","proto":1,"headers":true,"max_payload":1048576,"connect_urls":["192.0.2.1:4222"]}`+"\r\n")
+				_, _ = io.WriteString(conn, `INFO {"server_id":"a","version":"2.15.0","proto":1,"headers":true,"max_payload":1048576,"connect_urls":["192.0.2.1:4222"]}`+"\r\n")
 				for lines := bufio.NewScanner(conn); lines.Scan(); {
 					if lines.Text() == "PING" {
-						fmt.Fprint(conn, "PONG\r\n")
+						_, _ = io.WriteString(conn, "PONG\r\n") // who has gone needs none
 					}
 				}
 			}()

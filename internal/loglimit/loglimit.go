@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
+// Most is how many lines go through in each Span.
 const (
-	// Most is how many lines go through in each Span.
 	Most = 100
 	Span = 10 * time.Second
 )
