@@ -164,27 +164,14 @@ func (e *UnverifiedError) Unwrap() error {
 // A release that is not trusted is an [*UnverifiedError]. A note that is none,
 // or no release, is a BadRequest error.
 func (t *Trust) Open(signed []byte) (*Signed, error) {
-	text, err := readNote(signed, "release", MaxNote)
+	p, err := t.Propose(signed)
 	if err != nil {
 		return nil, err
 	}
-	r, err := ParseRelease([]byte(text))
-	if err != nil {
-		return nil, err
+	if p.tally.missing > 0 {
+		return nil, &UnverifiedError{Release: p.release, Reason: p.tally.want("those that may sign " + string(p.release.Namespace))}
 	}
-	tally, reason := t.verify(signed, text, r)
-	if reason == "" && tally.missing > 0 {
-		reason = tally.want("those that may sign " + string(r.Namespace))
-	}
-	if reason != "" {
-		return nil, &UnverifiedError{Release: r, Reason: reason}
-	}
-	return &Signed{
-		release: r,
-		note:    slices.Clone(signed),
-		digest:  policy.DigestOf([]byte(text)),
-		signers: tally.signed,
-	}, nil
+	return &Signed{release: p.release, note: p.note, digest: p.digest, signers: p.tally.signed}, nil
 }
 
 // verify returns who signed, or the reason why that is of no account.
