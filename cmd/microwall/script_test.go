@@ -67,6 +67,12 @@ func TestScript(t *testing.T) {
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
+		Condition: func(name string) (bool, error) {
+			if name == "racing" {
+				return underRace, nil
+			}
+			return false, fmt.Errorf("there is no condition %q", name)
+		},
 		Setup: func(env *testscript.Env) error {
 			// The race detector sleeps for a second before a process exits.
 			env.Setenv("GORACE", "atexit_sleep_ms=0")
