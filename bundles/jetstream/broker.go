@@ -84,17 +84,8 @@ func attempt(ctx context.Context, nc *nats.Conn, request func(context.Context) e
 func attemptAgain(ctx context.Context, nc *nats.Conn, tooShort int, request func(context.Context) error) error {
 	bound, cancel := context.WithTimeoutCause(ctx, min(attemptTimeout<<min(tooShort, 8), lastTimeout), nats.ErrTimeout)
 	defer cancel()
-	lose, lost := context.WithCancelCause(bound)
-	status := nc.StatusChanged(nats.RECONNECTING, nats.DISCONNECTED, nats.CLOSED)
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		select {
-		case <-status:
-			lost(errLost)
-		case <-lose.Done():
-		}
-	}()
+	lose, done := untilLost(bound, nc)
+	defer done(nil)
 	err := request(lose)
 	if err != nil && lose.Err() != nil {
 		err = context.Cause(lose)
@@ -103,10 +94,28 @@ func attemptAgain(ctx context.Context, nc *nats.Conn, tooShort int, request func
 	if last := nc.LastError(); errors.Is(err, nats.ErrTimeout) && errors.Is(last, nats.ErrPermissionViolation) {
 		err = fmt.Errorf("%w; %w", err, last)
 	}
-	lost(nil)
-	<-watched
-	nc.RemoveStatusListener(status)
 	return err
+}
+
+// untilLost returns a context that also ends when the connection is lost, by
+// errLost. end ends it, and must be called.
+func untilLost(ctx context.Context, nc *nats.Conn) (_ context.Context, end context.CancelCauseFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	status := nc.StatusChanged(nats.RECONNECTING, nats.DISCONNECTED, nats.CLOSED)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		select {
+		case <-status:
+			cancel(errLost)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func(cause error) {
+		cancel(cause)
+		<-watched
+		nc.RemoveStatusListener(status)
+	}
 }
 
 // transient reports whether another attempt may do better.

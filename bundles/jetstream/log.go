@@ -178,24 +178,14 @@ func (l *Log) unready() {
 // read does one reading, and says whether it had caught up before it ended.
 func (l *Log) read(ctx context.Context) (caughtUp bool, err error) {
 	nc := l.config.Store.nc
+	ctx, end := untilLost(ctx, nc)
 	ctx, cancel := context.WithCancelCause(ctx)
-	status := nc.StatusChanged(nats.RECONNECTING, nats.DISCONNECTED, nats.CLOSED)
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		select {
-		case <-status:
-			cancel(errLost)
-		case <-ctx.Done():
-		}
-	}()
 	defer func() {
 		if errors.Is(err, context.Canceled) {
 			err = context.Cause(ctx)
 		}
 		cancel(nil)
-		<-watched
-		nc.RemoveStatusListener(status)
+		end(nil)
 	}()
 
 	r := &pass{cancel: cancel}
