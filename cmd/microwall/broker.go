@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"time"
 
@@ -34,8 +36,8 @@ func startNATS(ctx context.Context, f serveFlags, domain string, connect *jetstr
 	if f.natsConfig == "" {
 		f.natsAddr = orDefault(f.natsAddr, defaultNATS)
 		config.Settings, connect.Credentials, err = ownAccounts(domain)
-	} else if config.Settings, err = os.ReadFile(f.natsConfig); err != nil {
-		err = policy.Errorf(policy.BadRequest, "--nats-config: %w; `microwall nats-config` writes such a file", err)
+	} else {
+		config.Settings, err = readNATSConfig(f.natsConfig)
 	}
 	if err != nil {
 		return nil, err
@@ -64,6 +66,36 @@ func startNATS(ctx context.Context, f serveFlags, domain string, connect *jetstr
 	return server, nil
 }
 
+// maxNATSConfig is how large the file may be, in bytes: as it is with a hundred
+// thousand principals.
+const maxNATSConfig = 256 << 20
+
+// readNATSConfig reads a --nats-config. Whoever may write it says who does
+// everything on NATS, so a file that others than its owner may write is refused.
+func readNATSConfig(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, policy.Errorf(policy.BadRequest, "--nats-config: %w; `microwall nats-config` writes such a file", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, policy.Errorf(policy.BadRequest, "--nats-config: %w", err)
+	case !info.Mode().IsRegular():
+		return nil, policy.Errorf(policy.BadRequest, "--nats-config: %s is no regular file; `microwall nats-config` writes one", path)
+	case runtime.GOOS != "windows" && info.Mode().Perm()&0o022 != 0:
+		return nil, policy.Errorf(policy.BadRequest, "--nats-config: others may write to %s (permissions are %04o), and so say who may do what on NATS; look through it, then say: chmod go-w %s", path, info.Mode().Perm(), path)
+	case info.Size() > maxNATSConfig:
+		return nil, policy.Errorf(policy.Exhausted, "--nats-config: %s is larger than %d bytes", path, maxNATSConfig)
+	}
+	raw, err := io.ReadAll(io.LimitReader(f, maxNATSConfig))
+	if err != nil {
+		return nil, policy.Errorf(policy.BadRequest, "--nats-config: cannot read: %w", err)
+	}
+	return raw, nil
+}
+
 // lookAtNATSConfig returns a text that differs when the file does, or a
 // certificate that it names. What is read afterwards is at least as new.
 func lookAtNATSConfig(path string) string {
@@ -90,7 +122,7 @@ func watchNATSConfig(ctx context.Context, path, seen string, server *natsserver.
 			continue
 		}
 		seen = now
-		settings, err := os.ReadFile(path)
+		settings, err := readNATSConfig(path)
 		if err == nil {
 			err = server.Reload(settings)
 		}
