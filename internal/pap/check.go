@@ -8,9 +8,7 @@ import (
 	"strings"
 
 	"github.com/microwall/microwall/bundles"
-	"github.com/microwall/microwall/internal/wire"
 	"github.com/microwall/microwall/policy"
-	microwallv1 "github.com/microwall/microwall/proto/microwall/v1"
 )
 
 // Finding is something that changes when a trust file takes the place of another.
@@ -102,18 +100,11 @@ func (f *findings) addSigners(n policy.Namespace, before, after *bundles.Trust) 
 // file is followed by after. The server is asked what there is, and may keep
 // quiet about it.
 func (c *Client) CheckTrust(ctx context.Context, after *bundles.Trust) ([]Finding, error) {
-	answer, err := c.policies.ListNamespaces(ctx, &microwallv1.ListNamespacesRequest{})
+	all, err := c.Namespaces(ctx)
 	if err != nil {
-		return nil, wire.Error(c.server, err)
+		return nil, err
 	}
-	all := append([]policy.Namespace(nil), after.Namespaces()...)
-	for _, name := range answer.GetNamespaces() {
-		n, err := policy.ParseNamespace(name)
-		if err != nil {
-			return nil, fmt.Errorf("%s names a namespace that is none: %w", c.server, err)
-		}
-		all = append(all, n)
-	}
+	all = append(all, after.Namespaces()...)
 	slices.Sort(all)
 	var found findings
 	for _, n := range slices.Compact(all) {

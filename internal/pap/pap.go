@@ -267,6 +267,22 @@ func (c *Client) Head(ctx context.Context, n policy.Namespace) (*bundles.Signed,
 	return nil, fmt.Errorf("%w (if its key was taken out of the trust file: raise the epoch there too, and push again)", err)
 }
 
+// Namespaces returns the namespaces that have a release, as the server says, who
+// may keep quiet about some.
+func (c *Client) Namespaces(ctx context.Context) ([]policy.Namespace, error) {
+	answer, err := c.policies.ListNamespaces(ctx, &microwallv1.ListNamespacesRequest{})
+	if err != nil {
+		return nil, wire.Error(c.server, err)
+	}
+	all := make([]policy.Namespace, len(answer.GetNamespaces()))
+	for i, name := range answer.GetNamespaces() {
+		if all[i], err = policy.ParseNamespace(name); err != nil {
+			return nil, fmt.Errorf("%s names a namespace that is none: %w", c.server, err)
+		}
+	}
+	return all, nil
+}
+
 // open verifies what the server says is a release of n.
 func (c *Client) open(n policy.Namespace, signedNote []byte) (*bundles.Signed, error) {
 	signed, err := c.trust.Open(signedNote)
