@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -35,7 +36,7 @@ func startNATS(ctx context.Context, f serveFlags, domain string, connect *jetstr
 	var err error
 	if f.natsConfig == "" {
 		f.natsAddr = orDefault(f.natsAddr, defaultNATS)
-		config.Settings, connect.Credentials, err = ownAccounts(domain)
+		config.Settings, connect.Credentials, err = ownAccounts(domain, f.natsConnections)
 	} else {
 		config.Settings, err = readNATSConfig(f.natsConfig)
 	}
@@ -134,14 +135,21 @@ func watchNATSConfig(ctx context.Context, path, seen string, server *natsserver.
 	}
 }
 
-// localConnections is how many connections clients on this machine may hold: fewer
-// than nats-server takes by default (65,536), so that there is room for the PDP.
-const localConnections = 50_000
+const (
+	// localConnections is how many connections clients on this machine may hold
+	// together unless configured. What one asked for and does not read waits in the
+	// memory of this process, up to maxPending for each; nobody there shows
+	// credentials.
+	localConnections = 1000
+	// maxPending is how many bytes wait for one connection before it is cut: no more
+	// than a PDP needs room for itself.
+	maxPending = 16 << 20
+)
 
 // ownAccounts are those of a NATS server that only this machine reaches: this
 // PDP has a key that is known to nobody else and gone when it ends, and everybody
 // else may read.
-func ownAccounts(domain string) (settings []byte, own jetstream.Credentials, err error) {
+func ownAccounts(domain string, connections int) (settings []byte, own jetstream.Credentials, err error) {
 	const name = "pdp"
 	if own, err = jetstream.NewCredentials(name); err != nil {
 		return nil, own, err
@@ -151,10 +159,8 @@ func ownAccounts(domain string) (settings []byte, own jetstream.Credentials, err
 		return nil, own, err
 	}
 	settings, err = jetstream.Accounts{
-		Domain: domain, Anonymous: nobody.Key(), MaxConnections: localConnections,
+		Domain: domain, Anonymous: nobody.Key(), MaxConnections: cmp.Or(connections, localConnections),
 		Users: []jetstream.User{{Principal: jetstream.Principal{Name: name, Kind: jetstream.PDP}, Key: own.Key()}},
 	}.Config()
-	// Of what clients asked for and do not read, no more than a PDP needs room for
-	// itself: it waits in the memory of this process.
-	return append([]byte("max_pending: 16MB\n"), settings...), own, err
+	return fmt.Appendf(nil, "max_pending: %d\n%s", maxPending, settings), own, err
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -267,12 +268,17 @@ func (f *natsConfigFlags) config(accounts []byte) []byte {
 	var b bytes.Buffer
 	b.WriteString(firstLine)
 	fmt.Fprintf(&b, "listen: %s\n", strconv.Quote(f.listen))
-	connections := f.connections
-	if connections == 0 {
-		connections = jetstream.DefaultMaxConnections
-	}
 	// Room for PDPs, whatever clients do.
-	fmt.Fprintf(&b, "max_connections: %d\nmax_payload: %d\nmax_pending: %d\n", connections+1000, 1<<20, 16<<20)
+	connections := cmp.Or(f.connections, jetstream.DefaultMaxConnections) + 1000
+	fmt.Fprintf(&b, `
+# What somebody asked for and does not read waits in the memory of the server, up
+# to max_pending for each connection, which is cut then: at worst %d GiB if
+# everybody does so at once (max_connections times max_pending). Whoever has
+# credentials can. Choose --max-connections by it.
+max_connections: %d
+max_payload: %d
+max_pending: %d
+`, (connections*maxPending)>>30, connections, 1<<20, maxPending)
 	if f.cert != "" {
 		fmt.Fprintf(&b, "tls {\n  cert_file: %s\n  key_file: %s\n", strconv.Quote(f.cert), strconv.Quote(f.key))
 		if f.caFile != "" {

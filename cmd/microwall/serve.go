@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -32,6 +33,7 @@ type serveFlags struct {
 	natsAddr, natsURL         string
 	natsConfig                string
 	natsReplicas              int
+	natsConnections           int
 	broker                    natsFlags
 	dataDir, trust            string
 	instance                  string
@@ -93,6 +95,7 @@ without NATS, keys or signatures: for development only.`,
 	fs.StringVar(&f.natsAddr, "nats-addr", "", "address of the NATS server inside this process (default that of --nats-config, or "+defaultNATS+")")
 	fs.StringVar(&f.natsURL, "nats", "", "URL of NATS servers that run elsewhere, instead of one inside this process; a comma separates those of a cluster")
 	fs.StringVar(&f.natsConfig, "nats-config", "", "who may connect to the NATS server inside this process, and how: a file as `microwall nats-config` writes it (default: whoever is on this machine may read)")
+	fs.IntVar(&f.natsConnections, "max-nats-connections", 0, fmt.Sprintf("connections that clients may hold to the NATS server inside this process, all together, where there is no --nats-config; each may take %d MiB of memory at worst (default %d)", maxPending>>20, localConnections))
 	f.broker.add(fs, "with --nats or --nats-config: ")
 	fs.IntVar(&f.natsReplicas, "nats-replicas", 0, "with --nats: how many servers of a cluster hold each release, 1, 3 or 5; raises what is there, never lowers it (default 3 if --nats names three servers or more, else 1)")
 	fs.StringVar(&f.dataDir, "data-dir", defaultDataDir, "folder of releases and of the NATS server's streams")
@@ -131,7 +134,7 @@ func (f *serveFlags) check(given func(flag string) bool) error {
 			return err
 		}
 	}
-	for _, flag := range []string{"nats", "nats-addr", "nats-config", "nats-creds", "nats-ca", "nats-cert", "nats-cert-key", "nats-replicas", "trust", "data-dir", "beacon-key", "max-bundle-packed", "max-bundle-unpacked", "max-store", "keep"} {
+	for _, flag := range []string{"nats", "nats-addr", "nats-config", "nats-creds", "nats-ca", "nats-cert", "nats-cert-key", "nats-replicas", "max-nats-connections", "trust", "data-dir", "beacon-key", "max-bundle-packed", "max-bundle-unpacked", "max-store", "keep"} {
 		if f.dir != "" && given(flag) {
 			return policy.Errorf(policy.BadRequest, "--dir decides by unsigned folders, without NATS, trust and releases; drop one of --dir and --%s", flag)
 		}
@@ -151,6 +154,8 @@ func (f *serveFlags) check(given func(flag string) bool) error {
 		return policy.Errorf(policy.BadRequest, "--nats-ca, --nats-cert and --nats-cert-key go with --nats: the NATS server inside this process is not reached over a network")
 	case given("nats") && given("nats-addr"):
 		return policy.Errorf(policy.BadRequest, "--nats uses servers that run elsewhere, --nats-addr is for one inside this process; drop one of them")
+	case given("max-nats-connections") && (f.natsURL != "" || f.natsConfig != ""):
+		return policy.Errorf(policy.BadRequest, "--max-nats-connections is for the NATS server inside this process that only this machine reaches; drop it, and say it with `microwall nats-config --max-connections`")
 	case given("keep") && (f.keep < jetstream.MinKeep || f.keep > jetstream.MaxKeep):
 		return policy.Errorf(policy.BadRequest, "--keep is %d; it is %d to %d", f.keep, jetstream.MinKeep, jetstream.MaxKeep)
 	case given("nats-replicas") && f.natsURL == "":
@@ -170,7 +175,7 @@ func (f *serveFlags) check(given func(flag string) bool) error {
 	}
 	for flag, value := range map[string]int64{
 		"--max-request-bytes": int64(f.limits.RequestBytes), "--max-batch": int64(f.limits.BatchItems), "--max-call-path": int64(f.limits.CallPath),
-		"--max-bundle-packed": f.bundles.Packed, "--max-bundle-unpacked": f.bundles.Unpacked, "--decision-budget": int64(f.policy.Budget), "--decision-steps": f.policy.Steps, "--decision-bytes": f.policy.Bytes, "--max-queue": int64(f.queue), "--max-store": f.store,
+		"--max-bundle-packed": f.bundles.Packed, "--max-bundle-unpacked": f.bundles.Unpacked, "--decision-budget": int64(f.policy.Budget), "--decision-steps": f.policy.Steps, "--decision-bytes": f.policy.Bytes, "--max-queue": int64(f.queue), "--max-store": f.store, "--max-nats-connections": int64(f.natsConnections),
 	} {
 		if value < 0 {
 			return policy.Errorf(policy.BadRequest, "%s is negative; 0 is the default", flag)
