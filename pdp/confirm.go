@@ -2,6 +2,7 @@ package pdp
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/microwall/microwall/bundles/jetstream"
@@ -72,25 +73,27 @@ func (i *Issuer) confirm(ctx context.Context, waiting []*confirmation) {
 	answers := map[policy.Namespace]answer{}
 	err := i.ready()
 	if err == nil {
-		var at time.Time
-		var all []policy.Version
-		at, all, err = i.tick(ctx, jetstream.ConfirmTicks)
-		wanted := map[policy.Namespace]bool{}
+		some := make([]policy.Namespace, 0, len(waiting))
 		for _, c := range waiting {
-			wanted[c.ns] = true
+			some = append(some, c.ns)
 		}
-		for _, v := range all {
-			if wanted[v.Namespace] {
-				signed, err := i.sign(at, v)
-				answers[v.Namespace] = answer{signed, err}
-			}
+		slices.Sort(some)
+		var at time.Time
+		var now found
+		at, now, err = i.tick(ctx, jetstream.ConfirmTicks, slices.Compact(some))
+		for _, v := range now.heads {
+			signed, err := i.sign(at, v)
+			answers[v.Namespace] = answer{signed, err}
+		}
+		for ns, doubt := range now.doubts {
+			answers[ns] = answer{err: cannotConfirm(ns, doubt)}
 		}
 	}
 	for _, c := range waiting {
 		a, ok := answers[c.ns]
 		switch {
 		case err != nil:
-			c.err = policy.Errorf(policy.Unavailable, "this PDP cannot confirm the head of %s: %w; ask another one", c.ns, err)
+			c.err = cannotConfirm(c.ns, err)
 		case !ok:
 			c.err = policy.Errorf(policy.NotFound, "namespace %s has no head that this PDP can confirm; see its log, or push one: microwall push DIR --namespace %s", c.ns, c.ns)
 		default:
@@ -98,4 +101,8 @@ func (i *Issuer) confirm(ctx context.Context, waiting []*confirmation) {
 		}
 		close(c.done)
 	}
+}
+
+func cannotConfirm(ns policy.Namespace, why error) error {
+	return policy.Errorf(policy.Unavailable, "this PDP cannot confirm the head of %s; ask another one: %w", ns, why)
 }

@@ -67,7 +67,8 @@ type Issued struct {
 type IssueFailed struct{ Err error }
 
 // HeadDoubted is an alarm: what the store has as the head of a namespace cannot
-// be it. Beacons name the head before it, or say nothing of the namespace.
+// be it, or cannot be known to be it. Beacons name the head before it if that must
+// be the head, or say nothing of the namespace.
 // errors.As finds a fork's evidence in Err.
 type HeadDoubted struct {
 	Namespace policy.Namespace

@@ -56,11 +56,13 @@ type IssuerConfig struct {
 // intervals, or the one has said that it stops.
 //
 // It believes signatures, and the order in which its own log delivers the head
-// stream. What the trust file does not open, or what does not follow the head
-// before it, is no head and an alarm; the one before stays the head. Of a
-// namespace whose head in the store is older or another than what this process
-// held before the tick it says nothing: then the store is not to be believed. It
-// says nothing at all while a newer trust file was pushed than the one in force.
+// stream. What does not follow the head before it is no head and an alarm; the one
+// before stays the head. Of a namespace where something was stored that does not
+// open, and that may come after what does, it says nothing: the trust file in
+// force here may not be the newest. Nor of one whose head in the store is older or
+// another than what this process knew before the tick, as it held it or heard it
+// from another issuer: then the store is not to be believed. It says nothing at all
+// while a newer trust file was pushed than the one in force.
 type Issuer struct {
 	config IssuerConfig
 	heads  *heads
@@ -167,15 +169,15 @@ func (i *Issuer) issue(ctx context.Context) error {
 		i.tell("stands by "+last.Issuer, StandingBy{Issuer: last.Issuer})
 		return nil
 	}
-	at, all, err := i.tick(ctx, jetstream.IssuerTicks)
+	at, now, err := i.tick(ctx, jetstream.IssuerTicks, nil)
 	if policy.KindOf(err) == policy.Conflict {
 		return nil // the winner's tick is in the log in a moment
 	}
 	if err != nil {
 		return err
 	}
-	beacons := make([]jetstream.Beacon, 0, len(all))
-	for _, v := range all {
+	beacons := make([]jetstream.Beacon, 0, len(now.heads))
+	for _, v := range now.heads {
 		signed, err := i.sign(at, v)
 		if err != nil {
 			return err
@@ -186,27 +188,30 @@ func (i *Issuer) issue(ctx context.Context) error {
 		return err
 	}
 	i.tell("issues", Issuing{})
-	i.config.Events(Issued{Time: at, Namespaces: len(all), Took: i.config.Now().Sub(begun)})
+	i.config.Events(Issued{Time: at, Namespaces: len(beacons), Took: i.config.Now().Sub(begun)})
 	return nil
 }
 
-// tick commits a tick, and returns the heads at it and a time before it. If
+// tick commits a tick, and returns the heads at it of some namespaces, nil for
+// all, and a time before it. If
 // another trust file came meanwhile, or was pushed, what was read by the one before may have left
 // heads out that were taken by it: then all is read again, and another tick is
 // committed.
-func (i *Issuer) tick(ctx context.Context, kind jetstream.TickKind) (at time.Time, all []policy.Version, err error) {
+func (i *Issuer) tick(ctx context.Context, kind jetstream.TickKind, some []policy.Namespace) (at time.Time, f found, err error) {
 	for {
-		held, outdated := i.heads.held(), false
+		// What is known here came from the store: whatever is committed to the log
+		// later comes after it.
+		known, outdated := i.config.Live.Heads(some), false
 		err = i.log.Tick(ctx, kind, func(since time.Time) {
 			if outdated = i.heads.outdated() || i.behind() != nil; !outdated {
-				at, all = since, i.heads.now(held)
+				at, f = since, i.heads.now(some, known)
 			}
 		})
 		if err != nil || !outdated {
-			return at, all, err
+			return at, f, err
 		}
 		if err := i.ready(); err != nil {
-			return at, nil, err
+			return at, found{}, err
 		}
 	}
 }

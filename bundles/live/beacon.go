@@ -50,7 +50,8 @@ func (e *BeaconForkError) Unwrap() error {
 // says that a newer release is the head than the one that is held: ask for the
 // head. The beacon is remembered, and proves that release when it comes. One
 // of kind Conflict is a beacon that is older than the last one or names an older
-// release than the one that is held, or a [*BeaconForkError]; Denied is one
+// release than the one that is held or that the last one named, or a
+// [*BeaconForkError]; Denied is one
 // that is not trusted; BadRequest is anything else.
 func (l *Live) Prove(note []byte) error {
 	now := l.config.Now() // when it came
@@ -159,10 +160,10 @@ func (l *Live) takeHead(events []Event, b *bundles.SignedBeacon, head policy.Ver
 	if h != nil {
 		order = head.Compare(h.signed.Version())
 	}
-	switch {
-	case order < 0:
-		r := h.signed.Release()
-		beat.err = policy.Errorf(policy.Conflict, "beacon of %s names revision %d of epoch %d as the head of %s, which is older than revision %d of epoch %d, which is held", b.Time().Format(time.RFC3339), head.Revision, head.Epoch, n, r.Revision, r.Epoch)
+	switch before := l.knownHead(n); {
+	case head.Compare(before) < 0:
+		// Whoever signed it does not know what was the head already.
+		beat.err = policy.Errorf(policy.Conflict, "beacon of %s names revision %d of epoch %d as the head of %s, which is older than revision %d of epoch %d, which was the head before", b.Time().Format(time.RFC3339), head.Revision, head.Epoch, n, before.Revision, before.Epoch)
 		l.beats[n] = beat
 		l.beacons.Ignored++
 		return events, beat.err
@@ -198,6 +199,19 @@ func (l *Live) takeHead(events []Event, b *bundles.SignedBeacon, head policy.Ver
 	l.beats[n] = beat
 	h.proof.Store(beat.proof)
 	return events, nil
+}
+
+// knownHead returns the newest release of n that is known to have been the head:
+// the one that is held, or the one that the last beacon named. Its Revision is 0
+// if there is none. l.mu must be held.
+func (l *Live) knownHead(n policy.Namespace) (v policy.Version) {
+	if h := l.held[n]; h != nil {
+		v = h.signed.Version()
+	}
+	if t := l.beats[n].last; t != nil && t.head.Compare(v) > 0 {
+		v = t.head
+	}
+	return v
 }
 
 // muted says when an event told last that beacons were refused, and how many

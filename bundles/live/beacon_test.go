@@ -303,6 +303,52 @@ func TestABeaconThatSaysThatWeAreBehind(t *testing.T) {
 	}
 }
 
+// Whoever has an older trust file, or an older store, than the one who signed the
+// beacon before, may name what was the head once.
+func TestABeaconDoesNotProveWhatAnotherHasOvertaken(t *testing.T) {
+	d := newProven(t, testkit.TrustOptions{Beacons: []string{"beat", "beat2"}})
+	dir := t.TempDir()
+	s := d.state(t, func(c *live.Config) { c.Dir = dir })
+	one := d.cart.Version()
+	s.prove(d.Beacon("beat", d.clock.now(), one))
+	d.clock.pass(5 * time.Second)
+	next := d.next(cartAllowsNone)
+	if err := s.Prove(d.Beacon("beat", d.clock.now(), next.Version())); policy.KindOf(err) != policy.Unavailable {
+		t.Fatalf("got %v", err)
+	}
+	overtaken := func() {
+		t.Helper()
+		d.clock.pass(5 * time.Second)
+		if err := s.Prove(d.Beacon("beat2", d.clock.now(), one)); policy.KindOf(err) != policy.Conflict {
+			t.Errorf("got %v", err)
+		}
+		if err := s.status("shop.cart").Unproven; err == nil || !strings.Contains(err.Error(), "revision 2") {
+			t.Errorf("the status says %v", err)
+		}
+	}
+	overtaken()
+	s.expectAge(10 * time.Second)
+	s.Close()
+	s = newState(t, d.Domain, func(c *live.Config) { c.Dir, c.Now = dir, d.clock.now })
+	overtaken() // after a restart as well
+	s.expectAge(15 * time.Second)
+	s.offer(next)
+	s.expectAge(10 * time.Second)
+	// It counts no longer than the key that vouched for it.
+	d.clock.pass(5 * time.Second)
+	made := next.Version()
+	made.Revision = 99
+	if err := s.Prove(d.Beacon("beat", d.clock.now(), made)); policy.KindOf(err) != policy.Unavailable {
+		t.Fatalf("got %v", err)
+	}
+	d.WriteTrust(testkit.TrustOptions{Version: 2, Beacons: []string{"beat2"}})
+	if err := s.SetTrust(d.Trust()); err != nil {
+		t.Fatal(err)
+	}
+	s.prove(d.Beacon("beat2", d.clock.now(), next.Version()))
+	s.expectAge(0)
+}
+
 func TestAReleaseIsAsProvenAsTheOneBeforeIt(t *testing.T) {
 	d := newProven(t, testkit.TrustOptions{})
 	s := d.state(t)

@@ -90,6 +90,32 @@ func (l *Live) Status() []Status {
 	return all
 }
 
+// Heads returns the newest release of each of some namespaces that is known here to
+// have been the head: the one that is held, or one that a beacon named. Nil asks
+// for all; of which nothing is known, there is none.
+func (l *Live) Heads(some []policy.Namespace) map[policy.Namespace]policy.Version {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	heads := make(map[policy.Namespace]policy.Version)
+	look := func(n policy.Namespace) {
+		if v := l.knownHead(n); v.Revision > 0 {
+			heads[n] = v
+		}
+	}
+	for _, n := range some {
+		look(n)
+	}
+	if some == nil {
+		for n := range l.held {
+			look(n)
+		}
+		for n := range l.beats {
+			look(n)
+		}
+	}
+	return heads
+}
+
 // enforced reports whether releases can become stale: somebody could prove that
 // they are not. l.mu must be held.
 func (l *Live) enforced() bool { return len(l.trust.Beacons()) > 0 }
