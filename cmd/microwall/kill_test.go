@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,6 +20,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/microwall/microwall/bundles"
 	"github.com/microwall/microwall/bundles/jetstream"
@@ -247,30 +249,41 @@ func TestAServerThatIsAskedToEndAnswersEveryCallThatItTook(t *testing.T) {
 		}
 	}
 
-	// Callers who never stop asking. In the end nobody listens any more; a call
-	// that reached the server may not fail.
+	// Callers who never stop asking, for one decision and for batches in turn. In
+	// the end nobody listens any more, and they are told so at once; a call that
+	// reached the server may not fail.
 	var work sync.WaitGroup
 	var answered atomic.Int64
 	asking := make(chan struct{}, 4)
+	ask := func(client microwallv1.AuthorizationServiceClient, batched bool) (allowed bool, err error) {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		if !batched {
+			a, err := client.Authorize(ctx, request("Quick"))
+			return a.GetDecision().GetAllowed(), err
+		}
+		a, err := client.AuthorizeBatch(ctx, &microwallv1.AuthorizeBatchRequest{Items: []*microwallv1.AuthorizeRequest{request("Quick"), request("Quick")}})
+		return len(a.GetResults()) == 2 && a.GetResults()[0].GetDecision().GetAllowed() && a.GetResults()[1].GetDecision().GetAllowed(), err
+	}
 	for range cap(asking) {
 		conn, err := grpc.NewClient(k.server.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
 		k.must(err)
 		defer conn.Close()
 		client := microwallv1.NewAuthorizationServiceClient(conn)
 		work.Go(func() {
-			for first := true; ; first = false {
-				a, err := client.Authorize(t.Context(), request("Quick"))
+			for n := 0; ; n++ {
+				allowed, err := ask(client, n%2 == 1)
 				if err != nil {
 					if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "connection error") {
 						t.Errorf("a call was lost: %v", err)
 					}
 					return
 				}
-				if !a.GetDecision().GetAllowed() {
-					t.Errorf("answered %v", a)
+				if !allowed {
+					t.Errorf("call %d is not allowed", n)
 				}
 				answered.Add(1)
-				if first {
+				if n == 1 {
 					asking <- struct{}{}
 				}
 			}
@@ -280,17 +293,24 @@ func TestAServerThatIsAskedToEndAnswersEveryCallThatItTook(t *testing.T) {
 		arrived(t, asking)
 	}
 
-	// Calls that the server has taken when it is asked to end: it has answered
-	// one that came behind them on the same connection. Of half of them it knows
-	// only that there is a request to come, so that nothing can have answered
-	// them by then.
+	// Calls that the server has taken when it is asked to end, one request and
+	// batches of them, all on one connection: it has answered one that came behind
+	// them there. Of half of them it knows only that there is a request to come, so
+	// that nothing can have answered them by then.
 	const slow = 16
+	batch := &microwallv1.AuthorizeBatchRequest{Items: []*microwallv1.AuthorizeRequest{request("Quick"), request("Slow"), request("None")}}
 	ending := make(chan struct{})
 	var after atomic.Int64
 	for i := range slow {
-		stream, err := k.conn.NewStream(t.Context(), &grpc.StreamDesc{}, microwallv1.AuthorizationService_Authorize_FullMethodName)
+		method, message, one, many := microwallv1.AuthorizationService_Authorize_FullMethodName, proto.Message(request("Slow")), &microwallv1.AuthorizeResponse{}, &microwallv1.AuthorizeBatchResponse{}
+		answer := proto.Message(one)
+		batched := i/2%2 == 1
+		if batched {
+			method, message, answer = microwallv1.AuthorizationService_AuthorizeBatch_FullMethodName, batch, many
+		}
+		stream, err := k.conn.NewStream(t.Context(), &grpc.StreamDesc{}, method)
 		k.must(err)
-		say := func() error { return errors.Join(stream.SendMsg(request("Slow")), stream.CloseSend()) }
+		say := func() error { return errors.Join(stream.SendMsg(message), stream.CloseSend()) }
 		held := i%2 == 1
 		if !held {
 			k.must(say())
@@ -301,9 +321,16 @@ func TestAServerThatIsAskedToEndAnswersEveryCallThatItTook(t *testing.T) {
 				// How the call went, its answer says.
 				_ = say()
 			}
-			var a microwallv1.AuthorizeResponse
-			if err := stream.RecvMsg(&a); err != nil || !a.GetDecision().GetAllowed() {
-				t.Errorf("a call that was taken is answered %v, %v", &a, err)
+			if err := stream.RecvMsg(answer); err != nil {
+				t.Errorf("a call that was taken is answered %v", err)
+				return
+			}
+			var allowed []bool
+			for _, r := range many.GetResults() {
+				allowed = append(allowed, r.GetDecision().GetAllowed())
+			}
+			if batched && !slices.Equal(allowed, []bool{true, true, false}) || !batched && !one.GetDecision().GetAllowed() {
+				t.Errorf("a call that was taken is answered %v", answer)
 				return
 			}
 			select {
