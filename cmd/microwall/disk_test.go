@@ -19,10 +19,12 @@ func TestADiskThatIsFullUnderLoadLosesNothingAndTakesNobodyBack(t *testing.T) {
 	volume := t.TempDir()
 	t.Cleanup(mountSmall(t, volume, "48m"))
 	l := newLoad(t, testkit.NewDomain(t))
-	p := l.pdp("pdp", filepath.Join(volume, "data"))
+	args, thief := insider(t)
+	p := l.pdp("pdp", filepath.Join(volume, "data"), args...)
 	l.begin()
 	l.client("client", p.server.NATS)
 	l.run()
+	l.attack(p.server.NATS, thief)
 	l.converge(t, "from the start on", time.Now())
 
 	for range 2 {

@@ -46,6 +46,10 @@ type load struct {
 	clients map[string]*embedded.Client
 
 	decisions atomic.Int64
+	// attacked is true once somebody pushes forgeries, of which so many were
+	// refused by those who decide in this process.
+	attacked atomic.Bool
+	refused  atomic.Int64
 	// rebuilding is true while the domain is: authors may be refused then.
 	rebuilding atomic.Bool
 
@@ -90,7 +94,10 @@ func newLoad(t *testing.T, d *testkit.Domain) *load {
 				p.server.kill()
 			}
 		}
-		t.Logf("%d decisions were watched", l.decisions.Load())
+		t.Logf("%d decisions were watched, %d forgeries refused", l.decisions.Load(), l.refused.Load())
+		if l.attacked.Load() && l.refused.Load() == 0 {
+			t.Error("no forgery ever reached anybody")
+		}
 	})
 	return l
 }
@@ -174,6 +181,11 @@ func (l *load) client(name, natsURL string) {
 	l.t.Helper()
 	c, err := embedded.New(l.ctx, embedded.Config{
 		NATS: natsURL, Credentials: l.nkey, TrustFile: l.TrustFile, Namespaces: slices.Sorted(maps.Keys(teams)), Dir: filepath.Join(l.t.TempDir(), name),
+		OnRelease: func(e live.Event) {
+			if r, ok := e.(live.Refused); ok && policy.KindOf(r.Err) == policy.Denied {
+				l.refused.Add(1)
+			}
+		},
 	})
 	must(l.t, err)
 	l.clients[name] = c
@@ -337,6 +349,7 @@ func (l *load) attack(natsURL string, as jetstream.Credentials) {
 			Header: nats.Header{"Nats-Subject": {"$KV.policy.shop." + name + ".head"}}, // as if it were stored
 		})
 	}
+	l.attacked.Store(true)
 	l.work.Go(func() {
 		defer conn.Close()
 		ticker := time.NewTicker(2 * pace)
