@@ -55,6 +55,13 @@ func TestAShortRunDecidesBesideActivations(t *testing.T) {
 	}
 }
 
+func TestAShortRunStartsFromDisk(t *testing.T) {
+	b, err := startFromDisk(t.Context(), func(string, int, int) {}, 3)
+	if err != nil || len(b.start) != 3 || len(b.compile) != 3 || b.compile.quantile(0) <= 0 {
+		t.Fatalf("%+v, %v", b, err)
+	}
+}
+
 func TestAFleetThatIsInterruptedEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	_, err := restart(ctx, func(string, int, int) { cancel() }, 4)

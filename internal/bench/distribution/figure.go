@@ -24,6 +24,7 @@ func figures(p progress) []figure {
 	push := &shared[samples]{take: func(ctx context.Context) (samples, error) { return push16k(ctx, p, pushes) }}
 	quantile := func(q float64) func(samples) float64 { return func(s samples) float64 { return s.quantile(q) } }
 	beside := &shared[latencies]{take: func(ctx context.Context) (latencies, error) { return activate10m(ctx, p, tenMB, activations, quiet) }}
+	begin := &shared[beginnings]{take: func(ctx context.Context) (beginnings, error) { return startFromDisk(ctx, p, starts) }}
 	return []figure{
 		{"push16k", "ms", 25, fmt.Sprintf("median of %d pushes of 1 KB of Rego and 16 KB of data, from the call of Push to the first decision by the release in an embedded client", pushes), push.value(quantile(0.5))},
 		{"push16k_p99", "ms", 100, "99th percentile of the same pushes", push.value(quantile(0.99))},
@@ -35,6 +36,10 @@ func figures(p progress) []figure {
 			func(ctx context.Context) (float64, error) { return idle(ctx, 1000) }},
 		{"restart", "ms", 6000, fmt.Sprintf("1,000 embedded clients, the broker is restarted, and a release pushed: from the restart on to the last one that decides by it, the slowest of %d", rounds),
 			func(ctx context.Context) (float64, error) { return restart(ctx, p, 1000) }},
+		{"start", "ms", 50, fmt.Sprintf("a client with releases of 5 rules and 16 KB of data on disk, and no broker: from its start to its first decision, the slowest of %d", starts),
+			begin.value(func(b beginnings) float64 { return b.start.quantile(1) })},
+		{"start_compile", "ms", 0, "the same releases compiled, and decided by, without a client, the slowest of as many: what of that is not its own",
+			begin.value(func(b beginnings) float64 { return b.compile.quantile(1) })},
 		{"activate10m", "x", 2, "decisions that are due at fixed times, 5,000 a second: their latency at the 99.9th percentile while bundles of 10 MB are activated, as a multiple of that when nothing else happens",
 			beside.value(func(l latencies) float64 { return l.activating / l.quiet })},
 		{"activate10m_spin", "x", 0, "the same while a loop does nothing: what the machine adds by itself",
