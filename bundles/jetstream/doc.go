@@ -62,7 +62,8 @@
 // holds because the imports are wildcards, and is tested. What a client can do is
 // to have a genuine message delivered to others in the wrong place. Such a
 // message says where it was stored, so a [Follower] ignores it before it can take
-// the place of another, and counts it. Of its own a client stores its status
+// the place of another, counts it, and says so every few seconds at most ([Ignored]).
+// Of its own a client stores its status
 // reports, under its own name.
 //
 // The forms of a direct get that name what they want in their body (by number,

@@ -62,8 +62,10 @@ type SlowConsumer struct {
 	Dropped int
 }
 
-// Ignored says that a message was not looked at: it is malformed, or of a
-// namespace that nobody here follows.
+// Ignored says that a message was not looked at: it is malformed, of a namespace
+// that nobody here follows, or delivered in the wrong place. Of what others than
+// the broker can cause, all are counted: the first is told of at once, and then
+// those of five seconds together.
 type Ignored struct {
 	Subject string
 	Err     error

@@ -89,6 +89,7 @@ type Follower struct {
 	again   chan struct{} // ask for everything, soon
 	synced  chan struct{}
 	asked   chan struct{} // see checkAsked
+	ignored *ignoring
 	// tasks are all goroutines and the callbacks of nats.go that are running.
 	tasks sync.WaitGroup
 
@@ -147,6 +148,7 @@ func NewFollower(c FollowConfig) (*Follower, error) {
 		again:    make(chan struct{}, 1),
 		synced:   make(chan struct{}),
 		asked:    make(chan struct{}, 1),
+		ignored:  newIgnoring(),
 		slots:    map[policy.Namespace]*slot{},
 		unlisted: unlisted{names: map[policy.Namespace]bool{}, look: make(chan struct{}, 1)},
 	}
@@ -200,6 +202,7 @@ func (f *Follower) Run(ctx context.Context) error {
 		f.tasks.Go(func() { f.workLoop(ctx) })
 	}
 	f.tasks.Go(func() { f.lookLoop(ctx) })
+	f.tasks.Go(func() { f.ignored.run(ctx, f.config.After, f.config.Events) })
 
 	failures := 0
 	for fresh := true; ; {

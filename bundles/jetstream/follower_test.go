@@ -332,7 +332,7 @@ func TestWhatIsDroppedIsAskedFor(t *testing.T) {
 	nc := connect(t, url)
 	flood := func(n int) {
 		for range n {
-			if err := nc.Publish("pdp.head.boutique.NOBODY", nil); err != nil {
+			if err := nc.PublishMsg(pushed("pdp.head.boutique.NOBODY", nil)); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -332,7 +332,7 @@ func (l *Log) take(ctx context.Context, r *pass, m js.Msg) error {
 func (l *Log) takeAnnouncement(m js.Msg) {
 	version, ok := parseAnnouncement(m.Data())
 	if !ok {
-		l.config.Events(Ignored{Subject: m.Subject(), Err: policy.Errorf(policy.BadRequest, "this announces no version of the trust file")})
+		l.config.Events(Ignored{Subject: m.Subject(), Err: errNoAnnouncement})
 		return
 	}
 	l.mu.Lock()

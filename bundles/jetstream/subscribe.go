@@ -77,9 +77,11 @@ func (f *Follower) genuine(p pushKind, m *nats.Msg) bool {
 	if m.Header.Get(js.SubjectHeader) == p.stored(f.config.Domain, name) {
 		return true
 	}
-	f.config.Events(Ignored{Subject: m.Subject, Err: policy.Errorf(policy.Denied, "a message was delivered here that the broker has not stored as this; see who may use NATS")})
+	f.ignored.add(m.Subject, errMisdelivered)
 	return false
 }
+
+var errMisdelivered = policy.Errorf(policy.Denied, "a message was delivered here that the broker has not stored as this; see who may use NATS")
 
 // listen calls take for every message of a subject until the follower stops, and
 // dropped when some were dropped.

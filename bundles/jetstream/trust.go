@@ -32,6 +32,8 @@ func announcement(version uint64) []byte {
 	return []byte("version: " + strconv.FormatUint(version, 10) + "\n")
 }
 
+var errNoAnnouncement = policy.Errorf(policy.BadRequest, "this announces no version of the trust file")
+
 func parseAnnouncement(data []byte) (version uint64, ok bool) {
 	if len(data) > maxAnnouncement {
 		return 0, false
@@ -150,6 +152,8 @@ type TrustFollower struct {
 	news   chan struct{} // has room for one: something was announced
 	heard  atomic.Uint64 // the highest version that was announced
 	looked chan struct{}
+	// ignored are what was announced and cannot be.
+	ignored *ignoring
 }
 
 // NewTrustFollower returns a follower that does nothing before Run.
@@ -169,7 +173,7 @@ func NewTrustFollower(c TrustFollowConfig) (*TrustFollower, error) {
 	if c.Events == nil {
 		c.Events = func(Event) {}
 	}
-	return &TrustFollower{config: c, news: make(chan struct{}, 1), looked: make(chan struct{})}, nil
+	return &TrustFollower{config: c, news: make(chan struct{}, 1), looked: make(chan struct{}), ignored: newIgnoring()}, nil
 }
 
 // Looked is closed once the broker was asked for what follows the version that was
@@ -180,6 +184,11 @@ func (f *TrustFollower) Looked() <-chan struct{} { return f.looked }
 // Run follows until ctx ends, which is no error, or the connection is closed. It
 // may be called once.
 func (f *TrustFollower) Run(ctx context.Context) error {
+	var telling sync.WaitGroup
+	defer telling.Wait()
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	telling.Go(func() { f.ignored.run(ctx, f.config.After, f.config.Events) })
 	status := f.config.Conn.StatusChanged(nats.CONNECTED, nats.CLOSED)
 	defer f.config.Conn.RemoveStatusListener(status)
 	if f.config.Mode == ByPush {
@@ -236,7 +245,7 @@ func (f *TrustFollower) Run(ctx context.Context) error {
 func (f *TrustFollower) announced(m *nats.Msg) {
 	version, ok := parseAnnouncement(m.Data)
 	if !ok {
-		f.config.Events(Ignored{Subject: m.Subject, Err: policy.Errorf(policy.BadRequest, "this announces no version of the trust file")})
+		f.ignored.add(m.Subject, errNoAnnouncement)
 		return
 	}
 	if version <= f.config.Version() && !f.unconfirmed() {

@@ -209,6 +209,7 @@ func TestAnnouncementsThatAreForgedLeadNowhere(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantEvent(t, f.events, func(e jetstream.Ignored) bool { return strings.Contains(e.Err.Error(), "announces no version") })
+		clock.fire(t, func(d time.Duration) bool { return d == 5*time.Second })
 	}
 	// One that is not there is looked for a few times, said, and forgotten.
 	if err := nc.Publish("pdp.head."+domain+".-trust", []byte("version: 9\n")); err != nil {

@@ -26,7 +26,7 @@ func flood(t *testing.T, f *follow, nc *nats.Conn, n int) {
 		if i%500 < 499 && i < n-1 {
 			continue
 		}
-		if err := nc.Publish(marker, nil); err != nil {
+		if err := nc.PublishMsg(pushed(marker, nil)); err != nil {
 			t.Fatal(err)
 		}
 		wantEvent(t, f.events, func(e jetstream.Ignored) bool { return e.Subject == marker })

@@ -1,0 +1,71 @@
+package jetstream_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/microwall/microwall/bundles/jetstream"
+	"github.com/microwall/microwall/policy"
+)
+
+// Whoever may ask one question can have its answer delivered to every client, as
+// often as it likes.
+func TestAFloodOfMisdeliveredAnswersIsCountedAndFillsNoLog(t *testing.T) {
+	const flood = 900
+	g := guard(t, jetstream.Accounts{})
+	mustPut(t, g.store, pay, note(pay, 1), []byte("of pay"), 0)
+	seq := mustPut(t, g.store, cart, note(cart, 1), []byte("a"), 0)
+	victim, thief := g.connect(t, "cart-1"), g.connect(t, "pay-1")
+	clock := newClock()
+	f := startFollower(t, "", jetstream.FollowConfig{Conn: victim.Conn, Namespaces: cartOnly, After: clock.after}, nil)
+	f.wantOffer(t, note(cart, 1), []byte("a"))
+	f.wantSynced(t)
+
+	const question = "$JS.API.DIRECT.GET.KV_policy.$KV.policy.boutique.boutique_pay.head"
+	misdeliver := func(n int) {
+		t.Helper()
+		for range n {
+			if err := thief.PublishRequest(question, "pdp.head.boutique.boutique_cart", nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		thief.answer(t, question, "") // which comes after the others were answered
+	}
+	misdeliver(1)
+	// The first one is told of at once, and none of the others before the pause is over.
+	if e := wantEvent[jetstream.Ignored](t, f.events, nil); e.More != 0 || e.Subject != "pdp.head.boutique.boutique_cart" || policy.KindOf(e.Err) != policy.Denied {
+		t.Errorf("ignored %+v", e)
+	}
+	misdeliver(flood)
+	// They came before this one, over the same connection.
+	mustPut(t, g.store, cart, note(cart, 2), []byte("b"), seq)
+	f.wantOffer(t, note(cart, 2), []byte("b"))
+	for _, e := range drain(f.events) {
+		if e, ok := e.(jetstream.Ignored); ok {
+			t.Errorf("told at once of %+v", e)
+		}
+	}
+	for told := 0; told < flood; {
+		clock.fire(t, func(d time.Duration) bool { return d == 5*time.Second })
+		e := wantEvent[jetstream.Ignored](t, f.events, nil)
+		if told += 1 + e.More; told > flood {
+			t.Errorf("%d of %d were counted", told, flood)
+		}
+	}
+	// What is not told of yet is told when the follower ends.
+	misdeliver(3)
+	mustPut(t, g.store, cart, note(cart, 3), []byte("c"), headSeq(t, g.store, cart))
+	f.wantOffer(t, note(cart, 3), []byte("c"))
+	if err := f.stop(); err != nil {
+		t.Error(err)
+	}
+	last := 0
+	for _, e := range drain(f.events) {
+		if e, ok := e.(jetstream.Ignored); ok {
+			last += 1 + e.More
+		}
+	}
+	if last != 3 {
+		t.Errorf("%d of the last 3 were told of", last)
+	}
+}
