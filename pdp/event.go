@@ -8,7 +8,7 @@ import (
 
 // Event is something that a [Service], [Releases] or an [Issuer] did: one of
 // [*Decided], [Pushed], [PushRefused], [TrustPushed], [Issuing], [StandingBy],
-// [Issued], [IssueFailed] and [HeadDoubted]. Events come from many goroutines at
+// [Issued], [IssueFailed], [ClockOff] and [HeadDoubted]. Events come from many goroutines at
 // once and must not block.
 type Event interface{ event() }
 
@@ -53,10 +53,12 @@ type StandingBy struct {
 	Issuer string
 }
 
-// Issued says that a beacon of each namespace was issued.
+// Issued says that beacons were issued.
 type Issued struct {
 	// Time that the beacons name.
-	Time       time.Time
+	Time time.Time
+	// Namespaces is of how many: all of which the head is known, or those that
+	// were new.
 	Namespaces int
 	// Took is the time from then on, until the broker had them all.
 	Took time.Duration
@@ -65,6 +67,13 @@ type Issued struct {
 // IssueFailed says that no beacons were issued, and why. It is told once as long
 // as that does not change; it is tried again all the time.
 type IssueFailed struct{ Err error }
+
+// ClockOff says that the clock here, by which beacons are issued, is far from that
+// of the broker. It is told once as long as it is so.
+type ClockOff struct {
+	// Ahead is how far ahead, less than 0 if it is behind.
+	Ahead time.Duration
+}
 
 // HeadDoubted is an alarm: what the store has as the head of a namespace cannot
 // be it, or cannot be known to be it. Beacons name the head before it if that must
@@ -83,4 +92,5 @@ func (Issuing) event()     {}
 func (StandingBy) event()  {}
 func (Issued) event()      {}
 func (IssueFailed) event() {}
+func (ClockOff) event()    {}
 func (HeadDoubted) event() {}

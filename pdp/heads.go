@@ -16,11 +16,14 @@ import (
 type heads struct {
 	live  *live.Live
 	alarm func(HeadDoubted)
+	came  chan struct{} // has room for one: a namespace is new
 
 	mu    sync.Mutex
 	trust *bundles.Trust // by which they were opened
 	all   map[policy.Namespace]*head
 	told  map[policy.Namespace]string // the last alarm of those that are doubted
+	// fresh are the namespaces that got their first head since all were looked at.
+	fresh []policy.Namespace
 }
 
 // head is what is known of one namespace.
@@ -38,7 +41,7 @@ type head struct {
 }
 
 func newHeads(state *live.Live, alarm func(HeadDoubted)) *heads {
-	return &heads{live: state, alarm: alarm, all: map[policy.Namespace]*head{}, told: map[policy.Namespace]string{}}
+	return &heads{live: state, alarm: alarm, came: make(chan struct{}, 1), all: map[policy.Namespace]*head{}, told: map[policy.Namespace]string{}}
 }
 
 // begin begins a reading, in which everything is opened by the trust file that
@@ -65,7 +68,15 @@ func (h *heads) take(ns policy.Namespace, note []byte) {
 		one = &head{}
 		h.all[ns] = one
 	}
+	first := one.signed == nil
 	err := one.order(h.trust, ns, note)
+	if first && one.signed != nil {
+		h.fresh = append(h.fresh, ns)
+		select {
+		case h.came <- struct{}{}:
+		default: // it will be looked at already
+		}
+	}
 	h.mu.Unlock()
 	h.tell(ns, err)
 }
@@ -182,6 +193,7 @@ func (h *heads) now(some []policy.Namespace, known map[policy.Namespace]policy.V
 		look(ns)
 	}
 	if some == nil {
+		h.fresh = nil
 		for ns := range h.all {
 			look(ns)
 		}
@@ -200,6 +212,16 @@ func (h *heads) now(some []policy.Namespace, known map[policy.Namespace]policy.V
 	}
 	slices.SortFunc(f.heads, func(a, b policy.Version) int { return cmp.Compare(a.Namespace, b.Namespace) })
 	return f
+}
+
+// takeNew returns the namespaces that got their first head since all were looked
+// at, or since it was called last.
+func (h *heads) takeNew() []policy.Namespace {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	fresh := h.fresh
+	h.fresh = nil
+	return fresh
 }
 
 // tell raises an alarm, once as long as it stays the same.

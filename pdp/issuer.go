@@ -19,6 +19,11 @@ const (
 	// silence is for how many intervals there is no tick before an issuer that
 	// stands by takes over.
 	silence = 3
+	// newIn is how many parts of an interval lie between two rounds for what is
+	// new, at least.
+	newIn = 20
+	// maxAhead is how far from the broker's clock an issuer's may be.
+	maxAhead = 30 * time.Second
 	// leaveTimeout bounds the word that this issuer stops.
 	leaveTimeout = time.Second
 )
@@ -53,7 +58,12 @@ type IssuerConfig struct {
 // Issuer signs beacons: the statements that at a time these releases were the
 // heads of their namespaces, one beacon a namespace. Of several issuers in a
 // domain one issues; the others stand by until there was no tick for three
-// intervals, or the one has said that it stops.
+// intervals, by their own clocks, or the one has said that it stops. One whose
+// clock is more than 30 seconds from the broker's says so after every round, so
+// that it goes on only if there is no other.
+//
+// Every interval there is a beacon of each namespace, and of one that is new
+// without waiting for that.
 //
 // It believes signatures, and the order in which its own log delivers the head
 // stream. What does not follow the head before it is no head and an alarm; the one
@@ -69,6 +79,7 @@ type Issuer struct {
 	log    *jetstream.Log
 	wake   chan struct{} // has room for one: somebody waits to be confirmed
 	ended  chan struct{} // closed when Run has returned
+	off    bool          // the clock is; of the loop that issues
 
 	mu      sync.Mutex
 	checked *bundles.Trust // lists the key
@@ -138,58 +149,105 @@ func (i *Issuer) Run(ctx context.Context) error {
 // issueLoop issues until ctx ends, and says then that it stops.
 func (i *Issuer) issueLoop(ctx context.Context) {
 	for {
-		next := i.config.Interval
-		err := i.issue(ctx)
+		next, err := i.issue(ctx, nil)
 		if err != nil && ctx.Err() == nil {
 			i.tell(err.Error(), IssueFailed{Err: err})
-			next /= 5
 		}
-		select {
-		case <-i.config.After(next):
-		case <-ctx.Done():
-			leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
-			defer cancel()
-			_ = i.log.Leave(leaving) // or the others notice by themselves
+		if i.issueNew(ctx, i.config.After(next)) != nil {
+			_ = i.leave(ctx) // or the others notice by themselves
 			return
 		}
 	}
 }
 
-// issue does one round.
-func (i *Issuer) issue(ctx context.Context) error {
+// leave says that this process issues no more.
+func (i *Issuer) leave(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
+	defer cancel()
+	return i.log.Leave(ctx)
+}
+
+// issueNew waits until the next round is due, or ctx ends. A namespace that gets
+// its first release meanwhile is not left without proof until then: it may deny
+// all that time.
+func (i *Issuer) issueNew(ctx context.Context, due <-chan time.Time) error {
+	came := i.heads.came
+	var pause <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-due:
+			return nil
+		case <-pause:
+			came = i.heads.came
+		case <-came:
+			some := i.heads.takeNew()
+			if len(some) == 0 {
+				continue
+			}
+			// If it fails, so does the next round, which says so.
+			_, _ = i.issue(ctx, some)
+			came, pause = nil, i.config.After(i.config.Interval/newIn)
+		}
+	}
+}
+
+// issue does one round for some namespaces, nil for all, and returns when the next
+// one for all is due.
+func (i *Issuer) issue(ctx context.Context, some []policy.Namespace) (next time.Duration, err error) {
 	begun := i.config.Now()
 	if err := i.ready(); err != nil {
-		return err
+		return i.config.Interval / 5, err
 	}
 	last, err := i.log.LastTick(ctx)
 	if err != nil {
-		return err
+		return i.config.Interval / 5, err
 	}
-	if last.Issuer != "" && !last.Own && i.config.Now().Sub(last.At) < silence*i.config.Interval {
+	if left := silence*i.config.Interval - i.config.Now().Sub(last.At); last.Issuer != "" && !last.Own && left > 0 {
 		i.tell("stands by "+last.Issuer, StandingBy{Issuer: last.Issuer})
-		return nil
+		return min(left, i.config.Interval), nil
 	}
-	at, now, err := i.tick(ctx, jetstream.IssuerTicks, nil)
+	at, now, err := i.tick(ctx, jetstream.IssuerTicks, some)
 	if policy.KindOf(err) == policy.Conflict {
-		return nil // the winner's tick is in the log in a moment
+		return i.config.Interval, nil // the winner's tick is in the log in a moment
 	}
 	if err != nil {
-		return err
+		return i.config.Interval / 5, err
 	}
 	beacons := make([]jetstream.Beacon, 0, len(now.heads))
 	for _, v := range now.heads {
 		signed, err := i.sign(at, v)
 		if err != nil {
-			return err
+			return i.config.Interval / 5, err
 		}
 		beacons = append(beacons, jetstream.Beacon{Namespace: v.Namespace, Note: signed})
 	}
 	if err := i.config.Store.PutBeacons(ctx, beacons); err != nil {
-		return err
+		return i.config.Interval / 5, err
 	}
 	i.tell("issues", Issuing{})
 	i.config.Events(Issued{Time: at, Namespaces: len(beacons), Took: i.config.Now().Sub(begun)})
-	return nil
+	return i.config.Interval, i.yield(ctx)
+}
+
+// yield leaves the next round to another issuer, if there is one, when the clock
+// here is far from the broker's: nobody may believe what is signed by it, and all
+// would wait for those who have the right time, and stand by. If it is the
+// broker's clock that is wrong, all yield, and each is there for the others.
+func (i *Issuer) yield(ctx context.Context) error {
+	ahead := i.log.Ahead()
+	off := ahead.Abs() > maxAhead
+	if off != i.off {
+		i.off = off
+		if off {
+			i.config.Events(ClockOff{Ahead: ahead})
+		}
+	}
+	if !off {
+		return nil
+	}
+	return i.leave(ctx)
 }
 
 // tick commits a tick, and returns the heads at it of some namespaces, nil for

@@ -2,6 +2,8 @@ package pdp_test
 
 import (
 	"context"
+	"errors"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,6 +31,7 @@ type issuing struct {
 	p      *testkit.PDP
 	events chan pdp.Event
 	rounds chan chan time.Time // of an issuer that waits for its next round
+	waits  atomic.Int64        // how long it would
 	ahead  atomic.Int64        // of its clock
 	stop   func()
 }
@@ -37,14 +40,25 @@ type issuing struct {
 // done.
 func startIssuer(t *testing.T, d *testkit.Domain, p *testkit.PDP, key, name string) *issuing {
 	t.Helper()
+	return startIssuerAt(t, d, p, key, name, 0)
+}
+
+// startIssuerAt starts one whose clock is ahead.
+func startIssuerAt(t *testing.T, d *testkit.Domain, p *testkit.PDP, key, name string, ahead time.Duration) *issuing {
+	t.Helper()
 	i := &issuing{t: t, d: d, p: p, events: make(chan pdp.Event, 10_000), rounds: make(chan chan time.Time, 1)}
+	i.ahead.Store(int64(ahead))
 	var err error
 	i.Issuer, err = pdp.NewIssuer(pdp.IssuerConfig{
 		Live: p.Live, Store: p.Store, Key: d.Signer(key), Name: name,
 		Events: func(e pdp.Event) { i.events <- e },
 		Now:    func() time.Time { return time.Now().Add(time.Duration(i.ahead.Load())) },
-		After: func(time.Duration) <-chan time.Time {
+		After: func(d time.Duration) <-chan time.Time {
+			if d < pdp.DefaultInterval/10 { // after a round for what is new
+				return time.After(d)
+			}
 			c := make(chan time.Time, 1)
+			i.waits.Store(int64(d))
 			i.rounds <- c
 			return c
 		},
@@ -489,11 +503,15 @@ func TestOfTwoIssuersOneStandsByAndTakesOver(t *testing.T) {
 	}
 	none[pdp.Issued](two)
 
-	// One is killed: it cannot say so.
+	// One is killed: it cannot say so. The other takes over when three intervals
+	// are over, not at the end of the round after.
 	p.NATSConn.Close()
-	two.ahead.Store(int64(2 * pdp.DefaultInterval))
+	two.ahead.Store(int64(5 * pdp.DefaultInterval / 2))
 	two.round()
 	none[pdp.Issued](two)
+	if wait := time.Duration(two.waits.Load()); wait > pdp.DefaultInterval/2 {
+		t.Errorf("after two intervals and a half without a tick it waits for another %s", wait)
+	}
 	two.ahead.Store(int64(3 * pdp.DefaultInterval))
 	begun := time.Now()
 	roundsUntil[pdp.Issuing](two)
@@ -509,6 +527,246 @@ func TestOfTwoIssuersOneStandsByAndTakesOver(t *testing.T) {
 	again := startIssuer(t, d, q, "beat", "three")
 	wantIssuer[pdp.Issuing](again)
 	roundsUntil[pdp.StandingBy](three)
+}
+
+// Who issues does not depend on what anybody's clock says, but who has the wrong
+// time leaves it to who has the right one: his beacons prove nothing.
+func TestIssuersWhoseClocksAreFiveMinutesOff(t *testing.T) {
+	for name, off := range map[string]time.Duration{"ahead": 5 * time.Minute, "behind": -5 * time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			d, p, url := startBeacons(t)
+			q := d.StartPDP(url, t.TempDir())
+			d.Push(p, "cart", "shop.cart", allowsAdd)
+			right := startIssuer(t, d, p, "beat", "right")
+			wantIssuer[pdp.Issuing](right)
+			// It does not take the last tick for an old one.
+			wrong := startIssuerAt(t, d, q, "beat2", "wrong", off)
+			if e := wantIssuer[pdp.StandingBy](wrong); e.Issuer != "right" {
+				t.Errorf("%+v", e)
+			}
+			for range 3 {
+				right.round()
+				wrong.round()
+			}
+			none[pdp.Issued](wrong)
+			none[pdp.StandingBy](right)
+			// It issues when there is no other, and says what is wrong.
+			right.stop()
+			roundsUntil[pdp.Issued](wrong)
+			if e := roundsUntil[pdp.ClockOff](wrong); (e.Ahead - off).Abs() > 5*time.Second {
+				t.Errorf("%+v", e)
+			}
+			roundsUntil[pdp.Issued](wrong)
+			none[pdp.ClockOff](wrong)
+			// It does not keep the other from it for three intervals.
+			again := startIssuer(t, d, p, "beat", "right")
+			roundsUntil[pdp.Issued](again)
+			roundsUntil[pdp.StandingBy](wrong)
+			for range 3 {
+				wrong.round()
+				again.round()
+			}
+			none[pdp.Issued](wrong)
+			// That one is killed: three intervals later it is there again, by a
+			// clock that is as wrong as before.
+			p.NATSConn.Close()
+			wrong.round()
+			none[pdp.Issued](wrong)
+			wrong.ahead.Store(int64(off + 3*pdp.DefaultInterval))
+			roundsUntil[pdp.Issued](wrong)
+		})
+	}
+}
+
+// Both would issue: whichever commits its tick on the last one does.
+func TestOfTwoIssuersWithTheWrongTimeOneAtATimeIssues(t *testing.T) {
+	d, p, url := startBeacons(t)
+	q := d.StartPDP(url, t.TempDir())
+	d.Push(p, "cart", "shop.cart", allowsAdd)
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	heard, err := nc.SubscribeSync("pdp.head.shop.-tick")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	both := []*issuing{
+		startIssuerAt(t, d, p, "beat", "fast", 5*time.Minute),
+		startIssuerAt(t, d, q, "beat2", "slow", -5*time.Minute),
+	}
+	for range 20 {
+		var work sync.WaitGroup
+		for _, i := range both { // each knows what came before
+			if _, err := i.Confirm(t.Context(), "shop.cart"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, i := range both {
+			work.Go(i.round)
+		}
+		work.Wait()
+	}
+	rounds := 0
+	for _, i := range both {
+		i.stop()
+		for len(i.events) > 0 {
+			switch e := (<-i.events).(type) {
+			case pdp.Issued:
+				rounds++
+			case pdp.IssueFailed:
+				t.Error(e.Err)
+			}
+		}
+	}
+	// Each round has a tick of its own, and has ended when the next one begins.
+	issuer, ticks := "", 0
+	for {
+		m, err := heard.NextMsg(time.Second)
+		if err != nil {
+			break
+		}
+		tick := string(m.Data)
+		switch {
+		case strings.Contains(tick, `"issuer":""`):
+			issuer = ""
+			continue
+		case issuer != "" && issuer != tick[:20]:
+			t.Errorf("%s came after %s, who had not said that the round was over", tick, issuer)
+		}
+		issuer, ticks = tick[:20], ticks+1
+	}
+	if rounds < 20 || ticks != rounds {
+		t.Errorf("%d rounds by %d ticks", rounds, ticks)
+	}
+}
+
+// Its owner may deny what is not proven: nobody is to wait for the next round.
+func TestTheFirstReleaseOfANamespaceIsProvenAtOnce(t *testing.T) {
+	d := testkit.NewDomain(t)
+	d.WriteTrust(testkit.TrustOptions{Beacons: []string{"beat"}, More: map[policy.Namespace]string{"shop.cart": "when-stale: deny"}})
+	p := d.StartPDP(testkit.NATS(t, t.TempDir()).URL(), t.TempDir())
+	d.Push(p, "center", "shop", guardrail)
+	i := startIssuer(t, d, p, "beat", "one") // and no round after the first
+	if e := wantIssuer[pdp.Issued](i); e.Namespaces != 1 {
+		t.Errorf("%+v", e)
+	}
+	d.Push(p, "cart", "shop.cart", allowsAdd)
+	if e := wantIssuer[pdp.Issued](i); e.Namespaces != 1 {
+		t.Errorf("%+v", e)
+	}
+	proven := errors.New("it is proven")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := p.Service.Watch(ctx, []policy.Namespace{"shop.cart"}, func(s pdp.State) error {
+		for _, proof := range s.Path {
+			if proof.Version.Namespace == "shop.cart" && !proof.Time.IsZero() {
+				return proven
+			}
+		}
+		return nil
+	}); !errors.Is(err, proven) {
+		t.Fatal(err)
+	}
+	if decision, err := p.Service.Authorize(t.Context(), testkit.Request("shop.cart", "Add")); err != nil || !decision.Allowed || len(decision.Stale) > 0 {
+		t.Errorf("%+v, %v", decision, err)
+	}
+	// Another release of it is as proven as the one before.
+	d.Push(p, "cart", "shop.cart", allowsAdd+" ")
+	if _, err := i.Confirm(t.Context(), "shop.cart"); err != nil { // the log has come that far
+		t.Fatal(err)
+	}
+	// Many that come at once do not bring as many rounds.
+	begun := time.Now()
+	const many = 100
+	for n := range many {
+		ns := policy.Namespace("shop.team-" + strconv.Itoa(n))
+		r := d.Release("center", ns, nil, d.Rego(allowsAdd))
+		if _, err := p.Store.Put(t.Context(), ns, r.Note(), r.Packed, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rounds := 0
+	for namespaces := 0; namespaces < many; rounds++ {
+		namespaces += wantIssuer[pdp.Issued](i).Namespaces
+	}
+	if most := 2 + int(time.Since(begun)/(pdp.DefaultInterval/20)); rounds > most {
+		t.Errorf("%d rounds for %d namespaces, %d at most", rounds, many, most)
+	}
+	none[pdp.Issued](i)
+}
+
+// A PDP that does not issue hears the beacons of the one that does, and says that
+// it is behind.
+func TestAPDPThatIsBehindTheIssuerBecomesStale(t *testing.T) {
+	d := testkit.NewDomain(t)
+	trust := testkit.TrustOptions{Beacons: []string{"beat"}, NoGuardrail: true, More: map[policy.Namespace]string{"shop.cart": "when-stale: deny, max-staleness: 15s"}}
+	d.WriteTrust(trust)
+	url := testkit.NATS(t, t.TempDir()).URL()
+	p := d.StartPDP(url, t.TempDir())
+	d.Push(p, "cart", "shop.cart", allowsAdd)
+	i := startIssuer(t, d, p, "beat", "one")
+	wantIssuer[pdp.Issued](i)
+	behind := d.StartPDP(url, t.TempDir())
+	decide := func(q *testkit.PDP, after time.Duration) policy.Decision {
+		t.Helper()
+		service := pdp.New(pdp.Config{Source: q.Live, Now: func() time.Time { return time.Now().Add(after) }})
+		decision, err := service.Authorize(t.Context(), testkit.Request("shop.cart", "Add"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return decision
+	}
+	if decision := decide(behind, 0); !decision.Allowed {
+		t.Errorf("as it starts: %+v", decision)
+	}
+	// It does not get the new trust file, and so not the release.
+	trust.Version, trust.CartSigners = 2, []string{"pay"}
+	d.WriteTrust(trust)
+	if err := p.Live.SetTrust(d.Trust()); err != nil {
+		t.Fatal(err)
+	}
+	trust.CartSigners = []string{"pay", "cart"}
+	trust.Version = 3
+	d.WriteTrust(trust)
+	if err := p.Live.SetTrust(d.Trust()); err != nil {
+		t.Fatal(err)
+	}
+	second := d.Push(p, "pay", "shop.cart", "allow := false").Release
+	i.round()
+	waitStatus(t, behind, "shop.cart", func(s live.Status) bool {
+		return s.Unproven != nil && strings.Contains(s.Unproven.Error(), "revision 2")
+	})
+	if decision := decide(behind, 16*time.Second); decision.Allowed || len(decision.Stale) != 1 {
+		t.Errorf("by %v, after %v was the head for 16 s: %+v", decision.Versions, second.Version(), decision)
+	}
+	if decision := decide(p, 0); decision.Allowed || decision.Versions[0] != second.Version() {
+		t.Errorf("%+v", decision)
+	}
+}
+
+// waitStatus waits until the status of a namespace is as it shall be, which
+// beacons change.
+func waitStatus(t *testing.T, p *testkit.PDP, n policy.Namespace, is func(live.Status) bool) {
+	t.Helper()
+	beats, err := p.NATSConn.SubscribeSync("pdp.beat.shop.*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = beats.Unsubscribe() }()
+	for begun := time.Now(); time.Since(begun) < patience; {
+		for _, s := range p.Live.Status() {
+			if s.Namespace == n && is(s) {
+				return
+			}
+		}
+		_, _ = beats.NextMsg(50 * time.Millisecond)
+	}
+	t.Fatalf("the status of %s stays %+v", n, p.Live.Status())
 }
 
 func TestABeaconKeyThatIsTakenOutIssuesNoMore(t *testing.T) {

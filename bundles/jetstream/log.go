@@ -70,8 +70,12 @@ type Log struct {
 	ready   chan struct{} // closed while the reading has caught up
 	waiting map[string]*tickWaiter
 	newest  IssuerTick
-	after   uint64 // the number of the newest tick of issuers, 0 if none
-	own     string // what the last one of this process held
+	// stored is when the newest was, by the broker's clock, until it is known how
+	// long ago that is.
+	stored time.Time
+	ahead  time.Duration // see Ahead
+	after  uint64        // the number of the newest tick of issuers, 0 if none
+	own    string        // what the last one of this process held
 	// announced is the version of the trust file that was announced last, 0 if none
 	// was.
 	announced uint64
@@ -203,7 +207,7 @@ func (l *Log) read(ctx context.Context) (caughtUp bool, err error) {
 	l.config.Begin()
 	l.mu.Lock()
 	l.reading = r
-	l.newest, l.after, l.announced = IssuerTick{}, 0, 0
+	l.newest, l.stored, l.after, l.announced = IssuerTick{}, time.Time{}, 0, 0
 	l.mu.Unlock()
 	defer l.end(r, errReadAgain)
 	for {

@@ -207,6 +207,34 @@ func TestOfTwoTicksAtOnceOneGetsThrough(t *testing.T) {
 	}
 }
 
+// Whoever reads a tick from before knows how long ago it was, whatever the clocks
+// of all of them say.
+func TestClocksThatAreOffDoNotMakeATickOlderOrYounger(t *testing.T) {
+	url := serve(t).URL()
+	one := startLog(t, connect(t, url), "one")
+	one.headsAt(t, jetstream.IssuerTicks)
+	ticked := time.Now()
+	for _, off := range []time.Duration{5 * time.Minute, -5 * time.Minute, 0} {
+		now := func() time.Time { return time.Now().Add(off) }
+		r := startLog(t, connect(t, url), "two", func(_ *reader, c *jetstream.LogConfig) { c.Now = now })
+		for range 2 { // the first time it asks the broker
+			last, err := r.LastTick(t.Context())
+			if age, most := now().Sub(last.At), time.Since(ticked)+time.Second; err != nil || last.Issuer != "one" || age < 0 || age > most {
+				t.Errorf("a clock that is %s off: %+v is from %s ago, it was %s at most, %v", off, last, age, most, err)
+			}
+			if err := r.Tick(t.Context(), jetstream.ConfirmTicks, func(time.Time) {}); err != nil {
+				t.Fatal(err)
+			}
+			if d := r.Ahead() - off; d.Abs() > 5*time.Second || off == 0 && d != 0 {
+				t.Errorf("a clock that is %s off: it is %s ahead", off, r.Ahead())
+			}
+		}
+		if err := r.stop(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestTheLogIsReadAgainAfterTheBrokerWasAway(t *testing.T) {
 	dir := t.TempDir()
 	server := serveAt(t, dir, natsserver.AnyPort)

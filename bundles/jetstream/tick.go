@@ -68,7 +68,8 @@ type IssuerTick struct {
 	// Own is true if this process committed it, or one before it under the same
 	// name.
 	Own bool
-	// At is when, by this process's clock.
+	// At is when, by this process's clock. It is not compared with the clock of
+	// whoever committed it, nor with the broker's.
 	At time.Time
 }
 
@@ -82,15 +83,35 @@ type tickWaiter struct {
 // LastTick returns the newest of the [IssuerTicks], as far as the log has read.
 // It waits until the log has caught up; if that takes longer than ctx (10 s if it
 // has no deadline), the error is of kind [policy.Unavailable].
+//
+// How long ago another's was that is from before this reading, only the broker
+// can tell: then a tick is committed to ask it.
 func (l *Log) LastTick(ctx context.Context) (IssuerTick, error) {
 	ctx, cancel := bounded(ctx, tickTimeout)
 	defer cancel()
-	if err := l.catchUp(ctx); err != nil {
-		return IssuerTick{}, err
+	for {
+		if err := l.catchUp(ctx); err != nil {
+			return IssuerTick{}, err
+		}
+		l.mu.Lock()
+		last, dated := l.newest, l.stored.IsZero()
+		l.mu.Unlock()
+		if dated || last.Own || last.Issuer == "" {
+			return last, nil
+		}
+		if err := l.Tick(ctx, ConfirmTicks, func(time.Time) {}); err != nil {
+			return IssuerTick{}, err
+		}
 	}
+}
+
+// Ahead returns how far ahead of the broker's clock the one here was when the last
+// tick of this log was delivered, less than 0 if it was behind. What may be the
+// time that the tick took is no difference.
+func (l *Log) Ahead() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.newest, nil
+	return l.ahead
 }
 
 // catchUp waits for a reading that has come as far as the stream had when it
@@ -192,21 +213,40 @@ func (l *Log) takeTick(ctx context.Context, r *pass, token string, data []byte, 
 	if token == tickToken {
 		l.after = meta.Sequence.Stream
 		l.newest = IssuerTick{Issuer: t.Issuer, Own: t.Nonce != "" && t.Nonce == l.own, At: now}
+		l.stored = time.Time{}
 		if meta.Sequence.Stream <= r.last {
 			// It is from before this reading: when, only the broker's clock
 			// knows, and whose, only the name.
 			l.newest.Own = l.newest.Own || t.Issuer == l.config.Issuer
-			if meta.Timestamp.Before(now) {
-				l.newest.At = meta.Timestamp
-			}
+			l.stored = meta.Timestamp
 		}
 	}
 	w := l.waiting[t.Nonce]
 	delete(l.waiting, t.Nonce)
+	if w != nil {
+		l.hearClock(meta.Timestamp, w.since, now)
+	}
 	l.mu.Unlock()
 	if w != nil {
 		w.at(w.since)
 		w.done <- nil
+	}
+}
+
+// hearClock takes the time at which the broker stored a tick of this log, which was
+// between two others here. l.mu must be held.
+func (l *Log) hearClock(broker, since, now time.Time) {
+	switch {
+	case broker.Before(since):
+		l.ahead = since.Sub(broker)
+	case broker.After(now):
+		l.ahead = now.Sub(broker)
+	default:
+		l.ahead = 0
+	}
+	if !l.stored.IsZero() {
+		l.newest.At = now.Add(-max(0, broker.Sub(l.stored)))
+		l.stored = time.Time{}
 	}
 }
 

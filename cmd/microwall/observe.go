@@ -115,6 +115,8 @@ func (o *observer) pdp(e pdp.Event) {
 		o.issued.Set(float64(e.Time.Unix()))
 	case pdp.IssueFailed:
 		o.log.Warn("no beacons are issued; what clients hold grows older unless another PDP issues; trying again", "error", e.Err)
+	case pdp.ClockOff:
+		o.log.Error("the clock here differs from that of NATS by more than clients bear; beacons are left to other PDPs, if there are any; set the clock right", "ahead", e.Ahead.String())
 	case pdp.HeadDoubted:
 		o.doubted.Inc()
 		o.log.Error("what the store has as the head of this namespace cannot be it", "namespace", e.Namespace, "error", e.Err)
