@@ -1,6 +1,7 @@
 package embedded_test
 
 import (
+	"context"
 	"net"
 	"runtime/debug"
 	"slices"
@@ -52,8 +53,13 @@ func TestAClientStartsFromDiskWithoutWaitingForABroker(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var all []time.Duration
 			for range 5 {
+				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+				defer cancel()
 				begin := time.Now()
-				c := newClient(t, d, "nats://"+l.Addr().String(), func(c *embedded.Config) { c.Dir = dir })
+				c, err := tryClient(ctx, t, d, "nats://"+l.Addr().String(), func(c *embedded.Config) { c.Dir = dir })
+				if err != nil {
+					t.Fatal(err)
+				}
 				got := c.expect("shop.cart", "Add", "allow")
 				all = append(all, time.Since(begin))
 				if c.Status().Connected || len(got.Stale) > 0 {
