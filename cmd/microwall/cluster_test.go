@@ -3,6 +3,8 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -18,6 +20,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/microwall/microwall/bundles"
 	"github.com/microwall/microwall/bundles/jetstream"
 	"github.com/microwall/microwall/internal/pap"
 	"github.com/microwall/microwall/internal/testkit"
@@ -25,7 +28,7 @@ import (
 	"github.com/microwall/microwall/policy"
 )
 
-var faultsLong = flag.Bool("faults.long", false, "let faults of the cluster last as long as they do outside: a pause takes 15 s, and each comes three times")
+var faultsLong = flag.Bool("faults.long", false, "let faults of the cluster last as long as they do outside: a pause takes 15 s at least, and each comes three times")
 
 const headStream, blobStream = "KV_policy", "BLOBS"
 
@@ -134,20 +137,54 @@ func (c *clustered) loseServer(t *testing.T, n *cluster.Node) {
 	n.Launch()
 }
 
-// pauseServer pauses the leader. When it goes on, it does not know yet that
-// others have gone on without it, and hands out old heads.
+// pauseServer pauses the leader until the others have taken a release without it,
+// at least. When it goes on, it does not know that yet, and hands out old heads.
 func (c *clustered) pauseServer(t *testing.T) {
-	n := c.Nodes[0]
+	n, others := c.Nodes[0], c.Nodes[1].URL()+","+c.Nodes[2].URL()
+	ns := policy.Namespace(fmt.Sprintf("shop.paused-%d", c.epoch))
+	store := storeAt(t, others, c.pdp1)
+	first := c.Release("center", ns, nil, nil, func(r *bundles.Release) { r.Epoch = c.epoch })
+	seq, err := store.Put(t.Context(), ns, first.Note(), nil, 0)
+	must(t, err)
+	c.Settle(headStream)
 	c.Lead(headStream, n)
-	paused := time.NewTimer(2 * time.Second)
+	conn := connectTo(t, n.URL(), c.pdp1)
+	inbox := conn.NewInbox()
+	answers, err := conn.SubscribeSync(inbox)
+	must(t, errors.Join(err, conn.Flush()))
+	ask := func() {
+		t.Helper()
+		must(t, conn.PublishRequest("$JS.API.DIRECT.GET."+headStream+".$KV.policy.shop."+strings.ReplaceAll(string(ns), ".", "_")+".head", inbox, nil))
+	}
+	atLeast := time.NewTimer(0)
 	if *faultsLong {
-		paused.Reset(15 * time.Second)
+		atLeast.Reset(15 * time.Second)
 	}
 	begun := time.Now()
 	n.Pause()
-	<-paused.C
+	second := c.Release("center", ns, first.Signed, nil)
+	_, err = store.Put(t.Context(), ns, second.Note(), nil, seq) // it tries until another one leads
+	must(t, err)
+	<-atLeast.C
+	ask() // it is the first thing that it finds when it goes on
 	n.Resume()
 	t.Logf("%s leads, and was paused for %s", n.Name(), time.Since(begun).Round(time.Millisecond))
+
+	// What it says itself, until it says the truth.
+	resumed, old := time.Now(), 0
+	for time.Since(resumed) < loadPatience {
+		m, err := answers.NextMsg(time.Second)
+		switch {
+		case err != nil: // it does not answer yet
+		case bytes.HasPrefix(m.Data, second.Note()):
+			t.Logf("it handed out the head from before the pause %d times, for %s", old, time.Since(resumed).Round(time.Millisecond))
+			return
+		default:
+			old++
+		}
+		ask()
+	}
+	t.Errorf("%s still hands out the head from before its pause", n.Name())
 }
 
 func (c *clustered) losePDP(t *testing.T) {
@@ -231,7 +268,7 @@ func (c *clustered) loseAll(*testing.T) {
 func (c *clustered) loseStreams(t *testing.T) {
 	c.rebuilding.Store(true)
 	for _, name := range []string{headStream, blobStream, "BEAT"} {
-		must(t, c.api(t).DeleteStream(t.Context(), name))
+		c.removeStream(t, name)
 	}
 	c.mu.Lock()
 	clear(c.acked)
@@ -242,6 +279,25 @@ func (c *clustered) loseStreams(t *testing.T) {
 	c.converge(t, "in the new epoch", removed)
 	c.guard(t)
 	c.client(fmt.Sprintf("late-%d", c.epoch), c.URL()) // knows nothing of the old one
+}
+
+// removeStream removes a stream, as soon as the servers agree on who of them may.
+func (c *clustered) removeStream(t *testing.T, name string) {
+	t.Helper()
+	api := c.api(t)
+	ctx, cancel := context.WithTimeout(t.Context(), loadPatience)
+	defer cancel()
+	for {
+		attempt, end := context.WithTimeout(ctx, time.Second)
+		err := api.DeleteStream(attempt, name)
+		end()
+		switch {
+		case err == nil, errors.Is(err, natsjetstream.ErrStreamNotFound): // by an attempt whose answer was lost
+			return
+		case !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil:
+			t.Fatal(err)
+		}
+	}
 }
 
 // api is JetStream as an operator has it.

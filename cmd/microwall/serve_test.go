@@ -206,3 +206,46 @@ func TestAServerEndsWhoseStoreIsNotSafeToUse(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A server sweeps what nobody needs any more, from its start on. Here that cannot
+// be done, which it finds out and says.
+func TestAServerSweepsFromItsStartOn(t *testing.T) {
+	broker, d := testkit.NATS(t, t.TempDir()), testkit.NewDomain(t)
+	start := func() *serving {
+		t.Helper()
+		p, err := startServing(t.TempDir(), "--trust", d.TrustFile, "--nats", broker.URL(), "--max-store", "100000000")
+		if err == nil {
+			t.Cleanup(p.kill)
+			_, err = p.waitFor(`"msg":"ready"`)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.taken = 0
+		return p
+	}
+	if err := start().end(); err != nil { // the streams are there
+		t.Fatal(err)
+	}
+	conn, err := nats.Connect(broker.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	api, err := natsjetstream.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := api.Stream(t.Context(), "BLOBS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := stream.CachedInfo().Config
+	config.DenyPurge = true
+	if _, err := api.UpdateStream(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := start().waitFor(`"level":"WARN","msg":"old chunks of bundles were not swept; trying again","error":".*denies purging`); err != nil {
+		t.Error(err)
+	}
+}
