@@ -91,7 +91,8 @@
 // chunks that nobody refers to, never a head without its bundle; the same Put
 // again finds them and goes on. Whether a Put whose acknowledgement was lost
 // has happened is read from the stream's leader: the first message behind the
-// one that it was to follow is its own, another author's, or not there yet.
+// one that it was to follow is its own, another author's, or not there yet. Each
+// says which one it follows, so that it is noticed if what came first has made room.
 //
 // # Sweeping
 //

@@ -26,7 +26,8 @@ const (
 	// only; a bucket made by it is taken as well.
 	MaxKeep = 100
 	// MinKeep is how many heads of a namespace must be kept: a put whose
-	// acknowledgement was lost is looked for among them.
+	// acknowledgement was lost is looked for among them. If it has left them by
+	// then, its author is told that nobody knows.
 	MinKeep = 2
 
 	// ChunkSize is how many bytes each chunk of a packed bundle has, but the

@@ -77,8 +77,12 @@ type tip struct {
 	seq, head, mark uint64 // 0 if there is none
 }
 
-// markHeader is the header by which a head names the newest mark.
-const markHeader = "Microwall-Mark"
+// Headers by which heads and marks name, by their numbers, the newest mark and the
+// newest head before them.
+const (
+	markHeader  = "Microwall-Mark"
+	afterHeader = "Microwall-After"
+)
 
 // tip reads the tip of a namespace.
 func (s *Store) tip(ctx context.Context, ns policy.Namespace) (tip, error) {
@@ -140,7 +144,10 @@ func (s *Store) newestMark(ctx context.Context, ns policy.Namespace, t tip) (mar
 
 // putTip stores the message that follows a tip: a head or a mark.
 func (s *Store) putTip(ctx context.Context, ns policy.Namespace, subject string, data []byte, t tip) (uint64, error) {
-	m := &nats.Msg{Subject: subject, Data: data, Header: nats.Header{markHeader: {strconv.FormatUint(t.mark, 10)}}}
+	m := &nats.Msg{Subject: subject, Data: data, Header: nats.Header{
+		markHeader:  {strconv.FormatUint(t.mark, 10)},
+		afterHeader: {strconv.FormatUint(t.head, 10)},
+	}}
 	return s.publish(ctx, headStream, m, js.WithExpectLastSequenceForSubject(t.seq, fenceSubject(s.config.Domain, ns)))
 }
 

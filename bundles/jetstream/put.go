@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"strconv"
 
 	"github.com/nats-io/nats.go"
 	js "github.com/nats-io/nats.go/jetstream"
@@ -20,9 +21,10 @@ import (
 // If somebody else was first the error is of kind [policy.Conflict]; if
 // something is too large or the broker full, [policy.Exhausted]. In both cases
 // nothing was released. An error of kind [policy.Unavailable] says that the
-// broker did not answer before ctx ended (after 30 s if it has no deadline):
-// then it may or may not have been, and the message says so. The same Put may
-// always be made again, and releases nothing twice.
+// broker did not answer before ctx ended (after 30 s if it has no deadline), or
+// that what followed the head with the number after is not kept any more: then it
+// may or may not have been, and the message says so. The same Put may always be
+// made again, and releases nothing twice.
 func (s *Store) Put(ctx context.Context, ns policy.Namespace, note, packed []byte, after uint64) (seq uint64, err error) {
 	if err := checkNamespace(s.config.Domain, ns); err != nil {
 		return 0, err
@@ -85,6 +87,8 @@ func (p *put) run(ctx context.Context) (uint64, error) {
 			return seq, nil
 		case found == theirs:
 			return 0, lostRace(p.ns)
+		case found == forgotten:
+			return 0, policy.Errorf(policy.Unavailable, "so many have released %s since that it is not known any more whether this was released before them: look at it (microwall history %s), and push again what it lacks; to know, keep more releases (microwall serve --keep)", p.ns, p.ns)
 		case found == nowhere && conflict(err):
 			if unknown++; unknown == looks {
 				return 0, lostRace(p.ns)
@@ -244,15 +248,17 @@ func conflict(err error) bool {
 type place int
 
 const (
-	free    place = iota // nothing: that head is still the head
-	mine                 // the release itself
-	theirs               // another release
-	nowhere              // that head is not there
+	free      place = iota // nothing: that head is still the head
+	mine                   // the release itself
+	theirs                 // another release
+	forgotten              // other releases, of which the first are not kept any more
+	nowhere                // that head is not there
 )
 
 // behind looks for the first head behind the one with the number after. As
 // nothing goes in there but by compare-and-swap, that is the release itself if
-// it was stored, even if others have followed it since.
+// it was stored, even if others have followed it since: unless there were so many
+// that it made room for them. So each head says which one it follows.
 func (p *put) behind(ctx context.Context) (uint64, place, error) {
 	subject := headSubject(p.store.config.Domain, p.ns)
 	m, err := p.store.readNext(ctx, headStream, subject, p.after+1)
@@ -260,6 +266,10 @@ func (p *put) behind(ctx context.Context) (uint64, place, error) {
 	case err == nil && bytes.Equal(m.data, p.data):
 		return m.seq, mine, nil
 	case err == nil:
+		// One that does not say was not stored by this code.
+		if follows := m.header.Get(afterHeader); follows != "" && follows != strconv.FormatUint(p.after, 10) {
+			return 0, forgotten, nil
+		}
 		return 0, theirs, nil
 	case !errors.Is(err, errAbsent):
 		return 0, free, err

@@ -213,6 +213,69 @@ func TestALostAcknowledgementIsNoSecondRelease(t *testing.T) {
 	}
 }
 
+// So many follow before the first one asks that its release is not kept any more.
+func TestALostAcknowledgementOfWhatIsNotKeptAnyMoreIsNoConflict(t *testing.T) {
+	for _, tt := range []struct {
+		name      string
+		before    int // releases that were there
+		followers int
+		kind      policy.Kind
+	}{
+		{"the first release", 0, 2, policy.Unavailable},
+		{"a later release", 3, 2, policy.Unavailable},
+		{"it is just kept", 1, 1, policy.Internal},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			url := serve(t).URL()
+			direct := openKeeping(t, url, nil) // two
+			var after uint64
+			for i := range tt.before {
+				after = mustPut(t, direct, cart, fmt.Sprint("before ", i), nil, after)
+			}
+			watch := connect(t, url)
+			stored, err := watch.SubscribeSync("pdp.head.>")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := watch.Flush(); err != nil {
+				t.Fatal(err)
+			}
+			var p *proxy
+			var once sync.Once
+			p = newProxy(t, url, aHead, func() bool {
+				once.Do(func() { p.muted.Store(true) }) // from here on no answer arrives
+				return true
+			})
+			s := openStore(t, p.url())
+			var wg sync.WaitGroup
+			var putErr error
+			wg.Go(func() { _, putErr = s.Put(t.Context(), cart, []byte("mine"), []byte("bundle"), after) })
+			if _, err := stored.NextMsg(patience); err != nil {
+				t.Fatal(err)
+			}
+			for i := range tt.followers {
+				mustPut(t, direct, cart, fmt.Sprint("theirs ", i), nil, headSeq(t, direct, cart))
+			}
+			p.muted.Store(false)
+			p.cut()
+			wg.Wait()
+			if tt.kind == policy.Internal {
+				if putErr != nil {
+					t.Error("a release that was stored counts as failed:", putErr)
+				}
+				return
+			}
+			wantKind(t, putErr, tt.kind, "not known any more whether this was released", "microwall history boutique.cart", "--keep")
+			// The same again, by whoever is told so, changes nothing.
+			_, err = direct.Put(t.Context(), cart, []byte("mine"), []byte("bundle"), after)
+			wantKind(t, err, tt.kind, "not known any more")
+			if h, err := direct.Head(t.Context(), cart); err != nil || string(h.Note) != fmt.Sprint("theirs ", tt.followers-1) {
+				t.Errorf("head is %q, %v", h.Note, err)
+			}
+		})
+	}
+}
+
 func TestARequestThatNeverArrivedIsMadeAgain(t *testing.T) {
 	url := serve(t).URL()
 	first := true

@@ -139,10 +139,12 @@ func TestAMarkIsNoHeadToReleaseAfter(t *testing.T) {
 		t.Fatalf("history is %v, %v", h, err)
 	}
 	mustSweep(t, s, time.Now().Add(2*day)) // the mark has the highest number now
-	for _, after := range []uint64{0, h[1].Seq, third + 1, third + 2} {
+	for _, after := range []uint64{h[1].Seq, third + 1, third + 2} {
 		_, err := s.Put(t.Context(), cart, []byte("note"), nil, after)
 		wantKind(t, err, policy.Conflict)
 	}
+	_, err = s.Put(t.Context(), cart, []byte("note"), nil, 0) // it may be the first one, which is not kept
+	wantKind(t, err, policy.Unavailable, "not known")
 	fourth := mustPut(t, s, cart, "fourth", packed[1], third)
 	if again := mustPut(t, s, cart, "fourth", packed[1], third); again != fourth {
 		t.Errorf("released again as %d", again)

@@ -63,7 +63,8 @@ type Result struct {
 	// nothing to release.
 	Unchanged bool
 	// Warnings are what the server says will keep a later push from being
-	// taken. They come with an answer; one that got lost has none.
+	// taken. They come with an answer; one that got lost has none. Or they say
+	// that another release has followed already.
 	Warnings []string
 }
 
@@ -181,10 +182,34 @@ func (c *Client) deliver(ctx context.Context, base, next *bundles.Signed, packed
 		case head != nil && head.Digest() == next.Digest():
 			return Result{Release: next}, nil
 		case digest(head) != digest(base):
-			return Result{}, policy.Errorf(policy.Conflict, "somebody else released first: the head of %s is now %s; look at it (`microwall history %s`), then push again", next.Release().Namespace, describe(head), next.Release().Namespace)
+			return c.overtaken(ctx, next, head)
 		}
 	}
 	return Result{}, err
+}
+
+// overtaken says what became of a release whose answer was lost, and which is not
+// the head: it may have been, until others followed.
+func (c *Client) overtaken(ctx context.Context, next, head *bundles.Signed) (Result, error) {
+	n := next.Release().Namespace
+	kept, err := c.History(ctx, n)
+	if err != nil && policy.KindOf(err) != policy.NotFound {
+		return Result{}, fmt.Errorf("whether release %d of %s was taken is not known, as its history cannot be read: %w; look at it when the server is back (`microwall history %s`)", next.Release().Revision, n, err, n)
+	}
+	reaches := len(kept) == 0
+	for _, e := range kept {
+		switch {
+		case e.Signed == nil:
+		case e.Signed.Digest() == next.Digest():
+			return Result{Release: next, Warnings: []string{fmt.Sprintf("%s has followed already, and decides", describe(head))}}, nil
+		case e.Signed.Version().Compare(next.Version()) <= 0:
+			reaches = true
+		}
+	}
+	if !reaches {
+		return Result{}, policy.Errorf(policy.Unavailable, "whether release %d of %s was taken is not known: its answer was lost, others have followed, and so few releases are kept (`microwall serve --keep`) that it is not among them; the head is now %s; look at it (`microwall history %s`), and push again what it lacks", next.Release().Revision, n, describe(head), n)
+	}
+	return Result{}, policy.Errorf(policy.Conflict, "somebody else released first: the head of %s is now %s; look at it (`microwall history %s`), then push again", n, describe(head), n)
 }
 
 func digest(s *bundles.Signed) policy.Digest {

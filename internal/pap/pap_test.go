@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/microwall/microwall/bundles"
+	"github.com/microwall/microwall/bundles/jetstream"
 	"github.com/microwall/microwall/internal/pap"
 	"github.com/microwall/microwall/internal/testkit"
 	"github.com/microwall/microwall/policy"
@@ -92,6 +93,49 @@ func TestAnAnswerThatIsLostIsASuccessAndNotASecondRelease(t *testing.T) {
 	}
 	if got := history(t, d, p); !slices.Equal(got, []uint64{1}) {
 		t.Errorf("history is %v", got)
+	}
+}
+
+// Others build upon a release before its author, whose answer was lost, looks.
+func TestAnAnswerThatIsLostIsASuccessEvenIfOthersHaveFollowed(t *testing.T) {
+	for _, tt := range []struct {
+		name      string
+		followers int
+		kind      policy.Kind
+		says      string
+	}{
+		{"and it is kept", 1, policy.Internal, "release 3 by cart has followed already"},
+		{"and it is not kept any more", 2, policy.Unavailable, "whether release 2 of shop.cart was taken is not known"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d, p := start(t)
+			if _, err := jetstream.OpenStore(t.Context(), jetstream.StoreConfig{Conn: p.NATSConn, Domain: "shop", Keep: 2}); err != nil {
+				t.Fatal(err)
+			}
+			d.Push(p, "cart", "shop.cart", allows)
+			lost := false
+			conn := &between{ClientConnInterface: p.Conn, receive: func(method string, _ any, err error) error {
+				if !strings.HasSuffix(method, "/Push") || err != nil || lost {
+					return err
+				}
+				lost = true
+				for i := range tt.followers {
+					d.Push(p, "cart", "shop.cart", fmt.Sprint(allows, "\n# follower ", i))
+				}
+				return status.Error(codes.Unavailable, "the connection broke")
+			}}
+			result, err := pap.New(conn, "pdp", d.Trust()).Push(t.Context(), d.Draft("cart", "shop.cart", allows+"\n# mine"))
+			switch {
+			case !lost:
+				t.Error("no answer was lost")
+			case tt.kind != policy.Internal:
+				if policy.KindOf(err) != tt.kind || !strings.Contains(err.Error(), tt.says) || !strings.Contains(err.Error(), "microwall history shop.cart") {
+					t.Errorf("got %+v, %v", result, err)
+				}
+			case err != nil || result.Release.Release().Revision != 2 || len(result.Warnings) != 1 || !strings.Contains(result.Warnings[0], tt.says):
+				t.Errorf("got %+v, %v", result, err)
+			}
+		})
 	}
 }
 
