@@ -130,12 +130,17 @@ func parsePublic(s string) (publicKey, error) {
 	if err := checkKeyName(verifier.Name()); err != nil {
 		return publicKey{}, err
 	}
-	name, hash := verifier.Name(), verifier.KeyHash()
-	public, err := base64.StdEncoding.DecodeString(s[len(name)+len("+01234567+"):])
-	if err != nil || s != fmt.Sprintf("%s+%08x+%s", name, hash, base64.StdEncoding.EncodeToString(public)) {
+	public, err := base64.StdEncoding.DecodeString(s[len(verifier.Name())+len("+01234567+"):])
+	key := publicKey{verifier, string(public)}
+	if err != nil || s != key.String() {
 		return publicKey{}, policy.Errorf(policy.BadRequest, "%.200q is not a public key as \"microwall keygen\" prints it: copy it again", s)
 	}
-	return publicKey{verifier, string(public)}, nil
+	return key, nil
+}
+
+// String returns the one spelling of the key.
+func (k publicKey) String() string {
+	return fmt.Sprintf("%s+%08x+%s", k.verifier.Name(), k.verifier.KeyHash(), base64.StdEncoding.EncodeToString([]byte(k.public)))
 }
 
 // permissionError is a file that more people may use than should.

@@ -22,8 +22,12 @@ type tally struct {
 
 // want says who of those that what names must still sign.
 func (t tally) want(what string) string {
-	return fmt.Sprintf("%d different keys of %s have signed it (%s), %d must; still may: %s (microwall cosign)",
-		len(t.signed), what, cmp.Or(strings.Join(t.signed, ", "), "none"), len(t.signed)+t.missing, strings.Join(t.able, ", "))
+	have := fmt.Sprintf("%d different keys of %s have", len(t.signed), what)
+	if len(t.signed) == 1 {
+		have = fmt.Sprintf("1 key of %s has", what)
+	}
+	return fmt.Sprintf("%s signed it (%s), %d must; still may: %s (microwall cosign)",
+		have, cmp.Or(strings.Join(t.signed, ", "), "none"), len(t.signed)+t.missing, strings.Join(t.able, ", "))
 }
 
 // count returns which of the keys of q have signed a note. Who signed besides is

@@ -92,6 +92,18 @@ func (t *Trust) Guardrails(ns policy.Namespace) []policy.Namespace {
 	return slices.DeleteFunc(ns.Ancestors(), func(a policy.Namespace) bool { return !t.IsGuardrail(a) })
 }
 
+// Keys returns the names of the keys that the file lists, sorted.
+func (t *Trust) Keys() []string { return slices.Sorted(maps.Keys(t.keys)) }
+
+// Key returns the public key of that name as the file lists it, "" if it does
+// not.
+func (t *Trust) Key(name string) string {
+	if _, ok := t.keys[name]; !ok {
+		return ""
+	}
+	return t.keys[name].String()
+}
+
 // Beacons returns the names of the keys that sign beacons.
 func (t *Trust) Beacons() []string { return slices.Clone(t.beacons) }
 

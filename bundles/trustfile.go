@@ -191,7 +191,7 @@ func (r *trustReader) quorum(at, list, threshold *yaml.Node, what, field string)
 		different[r.t.keys[name].public] = true
 	}
 	if r.err == nil && q.threshold > len(different) {
-		r.fail(at, "%s: threshold is %d, and the keys listed are %d different ones; nothing could ever be signed", what, q.threshold, len(different))
+		r.fail(at, "%s: threshold is %d, and the number of different keys listed is %d; nothing could ever be signed", what, q.threshold, len(different))
 	}
 	return q
 }

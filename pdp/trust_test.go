@@ -202,7 +202,7 @@ func TestTrustFilesThatAreNotBelieved(t *testing.T) {
 		code   string
 		says   string
 	}{
-		{"one stolen root of two", f.SignTrust(twoRoots(3, withoutPay), "ann"), "PermissionDenied", "1 different keys of the roots that the one before lists have signed it (ann), 2 must; still may: bob"},
+		{"one stolen root of two", f.SignTrust(twoRoots(3, withoutPay), "ann"), "PermissionDenied", "1 key of the roots that the one before lists has signed it (ann), 2 must; still may: bob"},
 		{"one stolen root of two, and a stranger", f.SignTrust(twoRoots(3, withoutPay), "ann", "stranger"), "PermissionDenied", "2 must"},
 		{"one stolen root makes itself the only one", f.SignTrust(testkit.TrustOptions{Version: 3, Roots: []string{"ann"}}, "ann"), "PermissionDenied", "2 must"},
 		{"an author signs", f.SignTrust(twoRoots(3), "cart", "center"), "PermissionDenied", "2 must"},

@@ -28,7 +28,18 @@ also asks what is released, and says which namespaces would stop deciding becaus
 their heads stand on keys that go, and to which releases there is no rolling back.
 The server may keep quiet about some; it cannot make any up.
 
-Exit code 1 if something stops deciding or is guarded less, 0 if nothing does.`,
+It is a PROBLEM, and the exit code is 1, if
+  - no process takes the file: its domain is another, its version is not higher, or
+    its epoch is lower;
+  - something stops deciding: a head does not open, nobody may sign a namespace any
+    more, a guardrail has no release, or no beacon key stays;
+  - something is guarded less: a guardrail is none any more, fewer keys must sign a
+    namespace, max-staleness is longer or gone, when-stale: deny is gone, no key
+    signs beacons any more, fewer roots must sign, or there are no roots any more.
+
+Who may sign is a note, since keys change in peace, and so are what is guarded
+more and to what there is no rolling back. Read the notes, too: a signer or a root
+that nobody knows is a stranger who signs. Exit code 0 if there are only notes.`,
 		Example: `  microwall check-trust trust.yaml new.yaml --server pdp.example:7070 --ca ca.crt
   git show main:trust.yaml > old.yaml && microwall check-trust old.yaml trust.yaml --format json`,
 		Args: func(_ *cobra.Command, args []string) error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/microwall/microwall/bundles"
 	"github.com/microwall/microwall/policy"
@@ -29,7 +30,8 @@ func (f *findings) add(n policy.Namespace, problem bool, format string, args ...
 }
 
 // CompareTrust says what changes when the trust file before is followed by after,
-// as far as the two files tell.
+// as far as the two files tell. Whatever guards less than before is a problem. Who
+// may sign is none, as keys change in peace: it is told, and has to be looked at.
 func CompareTrust(before, after *bundles.Trust) []Finding {
 	var all findings
 	if before.Domain() != after.Domain() {
@@ -44,10 +46,10 @@ func CompareTrust(before, after *bundles.Trust) []Finding {
 	case after.Epoch() > before.Epoch():
 		all.add("", false, "the epoch is raised to %d: every namespace is pushed again, and until then decides by what it has", after.Epoch())
 	}
+	all.addKeys(before, after)
 	all.addTravel(before, after)
-	if len(before.Beacons()) > 0 && len(after.Beacons()) == 0 {
-		all.add("", true, "no key signs beacons any more: nobody can tell how far behind a process is, and max-staleness is not enforced")
-	}
+	all.addRoots(before, after)
+	all.addBeacons(before, after)
 	listed := slices.Concat(before.Namespaces(), after.Namespaces())
 	slices.Sort(listed)
 	for _, n := range slices.Compact(listed) {
@@ -58,8 +60,18 @@ func CompareTrust(before, after *bundles.Trust) []Finding {
 			all.add(n, false, "it becomes a guardrail: what it denies is denied in everything below it, and without a release of it nothing there is decided")
 		}
 		all.addSigners(n, before, after)
+		all.addStaleness(n, before, after)
 	}
 	return all
+}
+
+// addKeys says which names have another key behind them.
+func (f *findings) addKeys(before, after *bundles.Trust) {
+	for _, name := range before.Keys() {
+		if was, is := before.Key(name), after.Key(name); is != "" && is != was {
+			f.add("", false, "another key is called %s now: it signs in the place of the one before", name)
+		}
+	}
 }
 
 // addTravel says who must sign the file so that it can be pushed.
@@ -76,24 +88,120 @@ func (f *findings) addTravel(before, after *bundles.Trust) {
 	}
 }
 
+// addRoots says who signs later trust files, if that changes.
+func (f *findings) addRoots(before, after *bundles.Trust) {
+	old, most := before.Roots()
+	now, least := after.Roots()
+	if len(old) > 0 && len(now) == 0 {
+		f.add("", true, "it lists no roots any more: nobody has to sign the next trust file, and none can be pushed; whoever may write the files on disk says whom to believe")
+		return
+	}
+	f.addChange("", "sign the next trust file", keysOf(before, old), keysOf(after, now))
+	if least < most {
+		f.add("", true, "%s must sign the next trust file, and %d had to", someKeys(least), most)
+	}
+	if least > most && most > 0 {
+		f.add("", false, "%s must sign the next trust file, and %d had to", someKeys(least), most)
+	}
+}
+
+// addBeacons says who proves what is the newest, if that changes.
+func (f *findings) addBeacons(before, after *bundles.Trust) {
+	old, now := before.Beacons(), after.Beacons()
+	if len(old) > 0 && len(now) == 0 {
+		f.add("", true, "no key signs beacons any more: nobody can tell how far behind a process is, and max-staleness is not enforced")
+		return
+	}
+	f.addChange("", "sign beacons", keysOf(before, old), keysOf(after, now))
+	if len(old) == 0 && len(now) > 0 {
+		f.add("", false, "max-staleness is enforced from now on: see that a PDP issues beacons (microwall serve --beacon-key)")
+	} else if len(old) > 0 && len(only(keysOf(before, old), keysOf(after, now))) == len(old) {
+		f.add("", true, "no beacon key stays: until a PDP issues beacons by the new one nothing is proven, and what is `when-stale: deny` denies; list the new key beside the old one first")
+	}
+}
+
 // addSigners says who may sign what they could not sign before, and the reverse.
-// Keys are compared by their names; that another key is behind a name is noticed
-// where releases do not open.
 func (f *findings) addSigners(n policy.Namespace, before, after *bundles.Trust) {
 	old, most := before.Signers(n)
 	now, least := after.Signers(n)
-	only := func(a, b []string) []string {
-		return slices.DeleteFunc(slices.Clone(a), func(name string) bool { return slices.Contains(b, name) })
+	if len(now) == 0 {
+		f.add(n, true, "nobody may sign it any more, as neither it nor a namespace above it is listed: nothing in it is decided")
+		return
 	}
-	if gone := only(old, now); len(gone) > 0 {
-		f.add(n, false, "may not sign it any more: %s", strings.Join(gone, ", "))
+	f.addChange(n, "sign it", keysOf(before, old), keysOf(after, now))
+	if least != most && most > 0 {
+		f.add(n, least < most, "%s must sign it, and %d had to", someKeys(least), most)
 	}
-	if come := only(now, old); len(come) > 0 {
-		f.add(n, false, "may sign it now: %s", strings.Join(come, ", "))
+}
+
+// key is one that a trust file names. The same name may mean another key in
+// another file.
+type key struct{ name, public string }
+
+func keysOf(t *bundles.Trust, names []string) []key {
+	all := make([]key, len(names))
+	for i, name := range names {
+		all[i] = key{name, t.Key(name)}
 	}
-	if most != least {
-		f.add(n, false, "%d different keys must sign it, and %d had to", least, most)
+	return all
+}
+
+// addChange says who may do what they could not do before, and the reverse.
+func (f *findings) addChange(n policy.Namespace, what string, before, after []key) {
+	if gone := only(before, after); len(gone) > 0 {
+		f.add(n, false, "may not %s any more: %s", what, strings.Join(gone, ", "))
 	}
+	if come := only(after, before); len(come) > 0 {
+		f.add(n, false, "may %s now: %s", what, strings.Join(come, ", "))
+	}
+}
+
+// only returns the names of those of a that are not in b.
+func only(a, b []key) (names []string) {
+	for _, k := range a {
+		if !slices.Contains(b, k) {
+			names = append(names, k.name)
+		}
+	}
+	return names
+}
+
+// someKeys says how many keys, in words.
+func someKeys(n int) string {
+	if n == 1 {
+		return "1 key"
+	}
+	return fmt.Sprintf("%d different keys", n)
+}
+
+// addStaleness says what the file tightens less than before, or more, where it is
+// not only that the namespace above does.
+func (f *findings) addStaleness(n policy.Namespace, before, after *bundles.Trust) {
+	old, was := bound(before, n)
+	now, is := bound(after, n)
+	oldAbove, wasAbove := bound(before, n.Parent())
+	nowAbove, isAbove := bound(after, n.Parent())
+	switch {
+	case now == old || now == nowAbove && old == oldAbove:
+	case now == bundles.MaxMaxStaleness:
+		f.add(n, true, "it has no max-staleness any more: without proof it is believed for as long as its author asks, and was for %v at most", old)
+	case now > old:
+		f.add(n, true, "without proof it is believed for %v, and was for %v at most (max-staleness)", now, old)
+	default:
+		f.add(n, false, "without proof it is believed for %v at most (max-staleness)", now)
+	}
+	switch {
+	case is == was || is == isAbove && was == wasAbove:
+	case is < was:
+		f.add(n, true, "it is not `when-stale: %v` any more: what nobody proves to be the newest decides on, unless its author asks otherwise", was)
+	default:
+		f.add(n, false, "it is `when-stale: %v` now: what nobody proves to be the newest denies", is)
+	}
+}
+
+// bound is how the file tightens the loosest release of a namespace.
+func bound(t *bundles.Trust, n policy.Namespace) (time.Duration, bundles.WhenStale) {
+	return t.Staleness(bundles.Release{Namespace: n, MaxStaleness: bundles.MaxMaxStaleness, WhenStale: bundles.Serve})
 }
 
 // CheckTrust says what of what is released stops opening when the client's trust

@@ -1,6 +1,7 @@
 package pap_test
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 
@@ -165,5 +166,101 @@ func TestWhatATrustFileWouldStop(t *testing.T) {
 	}}
 	if _, err := pap.New(odd, "pdp", d.Trust()).CheckTrust(t.Context(), parse(rooted(2))); policy.KindOf(err) != policy.BadRequest {
 		t.Errorf("a server that makes names up: %v", err)
+	}
+}
+
+// A gate in CI lets nothing pass that guards less, and does not end on what is
+// done every day.
+func TestWhateverGuardsLessIsAProblem(t *testing.T) {
+	d := testkit.NewDomain(t)
+	public := func(name string) string {
+		return string(regexp.MustCompile(`(?m)^  ` + name + `: .*$`).Find(d.TrustText(testkit.TrustOptions{Roots: []string{name}})))
+	}
+	var lines []string
+	for _, name := range []string{"ann", "bob", "cay", "center", "cart", "pay", "beat"} {
+		lines = append(lines, public(name))
+	}
+	base := `domain: shop
+version: 1
+epoch: 2
+keys:
+` + strings.Join(lines, "\n") + `
+namespaces:
+  shop: {signers: [center, ann, bob], threshold: 2, guardrail: true, max-staleness: 10m}
+  shop.cart: {signers: [cart]}
+  shop.pay: {signers: [pay, ann], threshold: 2, when-stale: deny, max-staleness: 15s}
+beacons: [beat]
+roots: {keys: [ann, bob], threshold: 2}
+`
+	before, err := bundles.ParseTrust([]byte(base))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, other, err := bundles.GenerateKey("cart")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		change   []string // old and new, in turn
+		problems []string // how they begin, in order
+		note     string   // that must be there
+	}{
+		"nothing":                         {nil, nil, "to be pushed it must be signed by 2 of the roots"},
+		"max-staleness is longer":         {[]string{"max-staleness: 15s", "max-staleness: 10m"}, []string{"shop.pay: without proof it is believed for 10m0s, and was for 15s at most (max-staleness)"}, ""},
+		"max-staleness is gone":           {[]string{", max-staleness: 15s", ""}, []string{"shop.pay: without proof it is believed for 10m0s, and was for 15s"}, ""},
+		"gone above, and told once":       {[]string{", max-staleness: 10m", ""}, []string{"shop: it has no max-staleness any more"}, ""},
+		"max-staleness is shorter":        {[]string{"max-staleness: 10m", "max-staleness: 1m"}, nil, "shop: without proof it is believed for 1m0s at most"},
+		"when-stale: serve":               {[]string{"when-stale: deny", "when-stale: serve"}, []string{"shop.pay: it is not `when-stale: deny` any more"}, ""},
+		"when-stale is gone":              {[]string{"when-stale: deny, ", ""}, []string{"shop.pay: it is not `when-stale: deny` any more"}, ""},
+		"when-stale: deny":                {[]string{"[cart]", "[cart], when-stale: deny"}, nil, "shop.cart: it is `when-stale: deny` now"},
+		"a threshold is lower":            {[]string{"[pay, ann], threshold: 2", "[pay, ann]"}, []string{"shop.pay: 1 key must sign it, and 2 had to"}, ""},
+		"a threshold is higher":           {[]string{"bob], threshold: 2", "bob], threshold: 3"}, nil, "shop: 3 different keys must sign it, and 2 had to"},
+		"not listed any more":             {[]string{"  shop.pay: {signers: [pay, ann], threshold: 2, when-stale: deny, max-staleness: 15s}\n", ""}, []string{"shop.pay: without proof ", "shop.pay: it is not `when-stale: deny` any more"}, "shop.pay: may sign it now: center, bob"},
+		"a team of its own":               {[]string{"[cart]}", "[cart]}\n  shop.ad: {signers: [cart]}"}, []string{"shop.ad: 1 key must sign it, and 2 had to"}, "shop.ad: may sign it now: cart"},
+		"nobody may sign":                 {[]string{"  shop: {signers: [center, ann, bob], threshold: 2, guardrail: true, max-staleness: 10m}\n", ""}, []string{"shop: it is no guardrail any more", "shop: nobody may sign it any more", "shop: it has no max-staleness any more"}, ""},
+		"no guardrail":                    {[]string{", guardrail: true", ""}, []string{"shop: it is no guardrail any more"}, ""},
+		"a signer more":                   {[]string{"[cart]", "[cart, pay]"}, nil, "shop.cart: may sign it now: pay"},
+		"another signer":                  {[]string{"[cart]", "[pay]"}, nil, "shop.cart: may not sign it any more: cart"},
+		"another key under the same name": {[]string{public("cart"), "  cart: " + other}, nil, "shop.cart: may sign it now: cart"},
+		"no beacons":                      {[]string{"beacons: [beat]\n", ""}, []string{": no key signs beacons any more"}, ""},
+		"another beacon key":              {[]string{"beacons: [beat]", "beacons: [cay]"}, []string{": no beacon key stays"}, ": may sign beacons now: cay"},
+		"a beacon key more":               {[]string{"beacons: [beat]", "beacons: [beat, cay]"}, nil, ": may sign beacons now: cay"},
+		"fewer roots must sign":           {[]string{"[ann, bob], threshold: 2}", "[ann, bob]}"}, []string{": 1 key must sign the next trust file, and 2 had to"}, ""},
+		"a root more":                     {[]string{"[ann, bob], threshold: 2}", "[ann, bob, cay], threshold: 2}"}, nil, ": may sign the next trust file now: cay"},
+		"no roots":                        {[]string{"roots: {keys: [ann, bob], threshold: 2}\n", ""}, []string{": it lists no roots any more"}, ": it cannot be pushed"},
+		"a lower epoch":                   {[]string{"epoch: 2", "epoch: 1"}, []string{": the epoch is 1, and was 2"}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text := strings.Replace(base, "version: 1", "version: 2", 1)
+			for i := 0; i < len(c.change); i += 2 {
+				if !strings.Contains(text, c.change[i]) {
+					t.Fatalf("there is no %q", c.change[i])
+				}
+				text = strings.Replace(text, c.change[i], c.change[i+1], 1)
+			}
+			after, err := bundles.ParseTrust([]byte(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var problems, notes []string
+			for _, f := range pap.CompareTrust(before, after) {
+				if line := string(f.Namespace) + ": " + f.Text; f.Problem {
+					problems = append(problems, line)
+				} else {
+					notes = append(notes, line)
+				}
+			}
+			if len(problems) != len(c.problems) {
+				t.Fatalf("problems are %q, want %q", problems, c.problems)
+			}
+			for i, want := range c.problems {
+				if !strings.HasPrefix(problems[i], want) {
+					t.Errorf("problem is %q, want %q", problems[i], want)
+				}
+			}
+			if got := strings.Join(notes, "\n"); !strings.Contains(got, c.note) {
+				t.Errorf("notes are\n%s\nwant %q", got, c.note)
+			}
+		})
 	}
 }
