@@ -59,3 +59,37 @@ func TestAClientSaysByWhichReleaseItDecidesAndWhatItRefused(t *testing.T) {
 	// The guardrail is reported as well, and "" asks for all.
 	said(t, author, "", func(s pap.Status) bool { return s.Namespace == "shop" && s.Revision == 1 })
 }
+
+// Whoever waits for a release to be everywhere does not wait for who has ended.
+func TestAClientThatEndsSignsOff(t *testing.T) {
+	t.Parallel() // it waits for what others are told
+	for name, mode := range map[string]embedded.Mode{"push": embedded.Push(), "poll": embedded.Poll(20 * time.Millisecond), "once": embedded.Once()} {
+		t.Run(name, func(t *testing.T) {
+			d, p, url := start(t)
+			author := d.PAP(p)
+			d.Push(p, "center", "shop", guardrail)
+			head := d.Push(p, "cart", "shop.cart", allowsNot).Release
+			dir := t.TempDir()
+			c := newClient(t, d, url, in(mode), func(c *embedded.Config) { c.Instance, c.Dir = "cart-1", dir })
+			if name != "once" { // that leaves by itself
+				said(t, author, "shop.cart", func(s pap.Status) bool { return s.Digest == head.Digest() && !s.Left })
+				c.Close()
+			}
+			for _, n := range []policy.Namespace{"shop", "shop.cart"} {
+				said(t, author, n, func(s pap.Status) bool { return s.Instance == "cart-1" && s.Left })
+			}
+			if name != "once" {
+				return
+			}
+			c.Close()
+			// One that has something on disk takes another release before it leaves,
+			// and its last word is of that one.
+			next := d.Push(p, "cart", "shop.cart", allowsAdd).Release
+			newClient(t, d, url, in(mode), func(c *embedded.Config) { c.Instance, c.Dir = "cart-2", dir })
+			s := said(t, author, "shop.cart", func(s pap.Status) bool { return s.Instance == "cart-2" && s.Left })
+			if s.Digest != next.Digest() {
+				t.Errorf("its last word is revision %d, and it decides by %d", s.Revision, next.Release().Revision)
+			}
+		})
+	}
+}

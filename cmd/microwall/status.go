@@ -29,19 +29,27 @@ type instanceStatus struct {
 	Epoch     uint64           `json:"epoch,omitempty"`
 	Revision  uint64           `json:"revision,omitempty"`
 	Head      uint64           `json:"head"`
-	// State is "head", "behind", "refused" or "stale".
+	// State is "head", "behind", "refused", "stale", "silent" or "left".
 	State   string    `json:"state"`
 	Refused string    `json:"refused,omitempty"`
 	Proven  time.Time `json:"proven,omitzero"`
 	Heard   time.Time `json:"heard"`
 }
 
-// The states of an instance. One that is behind and refused the head is refused.
+// silentAfter is by how much what an instance said last may be older than what
+// others did: each reports every 45 s at least. Clocks do not matter, as both times
+// are the broker's.
+const silentAfter = 50 * time.Second
+
+// The states of an instance. One that is behind and refused the head is refused;
+// one that has signed off, or says nothing any more, is that, whatever it said.
 const (
 	stateHead    = "head"
 	stateBehind  = "behind"
 	stateRefused = "refused"
 	stateStale   = "stale"
+	stateSilent  = "silent"
+	stateLeft    = "left"
 )
 
 func newStatus(w world) *cobra.Command {
@@ -58,8 +66,11 @@ behind the newest one or has refused it. It is what they say themselves, at
 most a minute ago: it shows whether a push has arrived, and proves nothing of
 one who lies. Clients without NATS say nothing.
 
-With --wait the command ends as soon as everybody who reports has the newest
-release, and with exit code 1 if that takes longer.`,
+Who ends in peace, or asks only once, signs off and is shown as left for a while.
+Who was killed or is cut off is silent after 50 s, and forgotten after 90.
+
+With --wait the command ends as soon as everybody who reports and has not left
+has the newest release, and with exit code 1 if that takes longer.`,
 		Example: `  microwall status
   microwall status boutique.cart --wait 10s`,
 		Args:              cobra.MaximumNArgs(1),
@@ -96,11 +107,11 @@ release, and with exit code 1 if that takes longer.`,
 			if err := printStatuses(w, out, all); err != nil {
 				return err
 			}
-			switch late := behind(all); {
-			case wait > 0 && len(all) == 0:
+			switch here, late := counted(all); {
+			case wait > 0 && here == 0:
 				return policy.Errorf(policy.Unavailable, "nobody who decides has said anything after %s; see that a PDP or an embedded client is connected to NATS", wait)
-			case wait > 0 && late > 0:
-				return policy.Errorf(policy.Unavailable, "%d of %d do not decide by the newest release after %s; look at their logs", late, len(all), wait)
+			case wait > 0 && len(late) > 0:
+				return policy.Errorf(policy.Unavailable, "%d of %d do not decide by the newest release after %s: %s; look at their logs", len(late), here, wait, names(late))
 			}
 			return nil
 		},
@@ -112,13 +123,38 @@ release, and with exit code 1 if that takes longer.`,
 	return cmd
 }
 
-func behind(all []instanceStatus) (n int) {
+// counted returns how many have not left, and which of those are not known to
+// decide by the newest release.
+func counted(all []instanceStatus) (here int, late []instanceStatus) {
 	for _, s := range all {
+		if s.State == stateLeft {
+			continue
+		}
+		here++
 		if s.State != stateHead {
-			n++
+			late = append(late, s)
 		}
 	}
-	return n
+	return here, late
+}
+
+// mostNamed is how many instances an error names.
+const mostNamed = 5
+
+// names says who some instances are, and what is with them.
+func names(some []instanceStatus) string {
+	var texts []string
+	for _, s := range some[:min(len(some), mostNamed)] {
+		state := s.State
+		if state == stateSilent {
+			state = "silent since " + ago(s.Heard) + ": killed, or cut off from NATS"
+		}
+		texts = append(texts, fmt.Sprintf("%s of %s in %s (%s)", s.Instance, s.Principal, s.Namespace, state))
+	}
+	if more := len(some) - mostNamed; more > 0 {
+		texts = append(texts, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(texts, ", ")
 }
 
 // awaitHeads returns the statuses once somebody reports and nobody is behind, or
@@ -126,7 +162,7 @@ func behind(all []instanceStatus) (n int) {
 func awaitHeads(ctx context.Context, c *pap.Client, n policy.Namespace, wait time.Duration) ([]instanceStatus, error) {
 	for end := time.Now().Add(wait); ; {
 		all, err := statuses(ctx, c, n)
-		if err != nil || len(all) > 0 && behind(all) == 0 || time.Until(end) < 0 {
+		if here, late := counted(all); err != nil || here > 0 && len(late) == 0 || time.Until(end) < 0 {
 			return all, err
 		}
 		select {
@@ -151,6 +187,7 @@ func statuses(ctx context.Context, c *pap.Client, n policy.Namespace) ([]instanc
 	}
 	slices.Sort(released)
 	heads := map[policy.Namespace]*bundles.Signed{}
+	newest := slices.MaxFunc(said, func(a, b pap.Status) int { return a.Received.Compare(b.Received) }).Received
 	all := make([]instanceStatus, len(said))
 	for i, s := range said {
 		head, asked := heads[s.Namespace]
@@ -162,21 +199,32 @@ func statuses(ctx context.Context, c *pap.Client, n policy.Namespace) ([]instanc
 		}
 		all[i] = instanceStatus{
 			Namespace: s.Namespace, Principal: s.Principal, Instance: s.Instance, Role: s.Role, Software: s.Software, Trust: s.Trust,
-			Epoch: s.Epoch, Revision: s.Revision, Refused: s.Refused, Proven: s.Proven, Heard: s.Received, State: stateHead,
+			Epoch: s.Epoch, Revision: s.Revision, Refused: s.Refused, Proven: s.Proven, Heard: s.Received,
 		}
 		if head != nil {
 			all[i].Head = head.Release().Revision
 		}
-		switch {
-		case head != nil && s.Digest != head.Digest() && s.Refused != "":
-			all[i].State = stateRefused
-		case head != nil && s.Digest != head.Digest():
-			all[i].State = stateBehind
-		case s.Stale:
-			all[i].State = stateStale
-		}
+		all[i].State = stateOf(s, head != nil && s.Digest != head.Digest(), newest)
 	}
 	return all, nil
+}
+
+// stateOf is the state of an instance by what it said last. newest is when anybody
+// said anything last.
+func stateOf(s pap.Status, notHead bool, newest time.Time) string {
+	switch {
+	case s.Left:
+		return stateLeft
+	case newest.Sub(s.Received) > silentAfter:
+		return stateSilent
+	case notHead && s.Refused != "":
+		return stateRefused
+	case notHead:
+		return stateBehind
+	case s.Stale:
+		return stateStale
+	}
+	return stateHead
 }
 
 func printStatuses(w world, out output, all []instanceStatus) error {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/microwall/microwall/bundles/jetstream"
+	"github.com/microwall/microwall/internal/pap"
 	"github.com/microwall/microwall/internal/report"
 	"github.com/microwall/microwall/policy"
 )
@@ -56,4 +57,54 @@ func TestNamespacesThatAClientMakesUpAreNotAskedFor(t *testing.T) {
 func (s *site) unknownHeads() string {
 	_, metrics := s.get("/metrics")
 	return regexp.MustCompile(`(?m)^microwall_calls_failed_total\{code="NotFound",method="[^"]*/GetRelease"\} .*$`).FindString(metrics)
+}
+
+// Who has signed off is not waited for, who is late is named.
+func TestWaitingForEverybodySaysWhoIsLate(t *testing.T) {
+	s := newSite(t)
+	s.push("cart", "shop.cart", allowsGet, "released revision 1")
+	conn, err := jetstream.Connect(t.Context(), s.NATS, jetstream.ConnectOptions{})
+	s.must(err)
+	defer conn.Close()
+	say := func(instance string, left bool) {
+		t.Helper()
+		body, err := report.Report{Role: "embedded", Trust: 1, Sent: time.Now(), Left: left}.Encode()
+		s.must(err)
+		s.must(jetstream.SendStatus(conn, "shop", jetstream.Status{Namespace: "shop.cart", Principal: "anonymous", Instance: instance, Body: body}, time.Minute))
+		s.must(conn.Flush())
+	}
+	say("old-1", true)
+	say("cart-1", false)
+	stdout, stderr, code := s.run("cart", "", "status", "shop.cart", "--wait", "1s")
+	if code == exitYes || !strings.Contains(stderr, "1 of 2 do not decide by the newest release after 1s: cart-1 of anonymous in shop.cart (behind)") {
+		t.Errorf("it ends with %d: %s", code, stderr)
+	}
+	if !regexp.MustCompile(`(?m)^shop\.cart .*old-1 .* left$`).MatchString(stdout) {
+		t.Errorf("old-1 has not left:\n%s", stdout)
+	}
+	say("cart-1", true)
+	s.expect("cart", exitYes, "cart-1", "status", "shop.cart", "--wait", "20s")
+}
+
+func TestTheStateOfAnInstance(t *testing.T) {
+	now := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
+	for _, tt := range []struct {
+		said    report.Report
+		ago     time.Duration
+		notHead bool
+		want    string
+	}{
+		{report.Report{}, 45 * time.Second, false, stateHead},
+		{report.Report{}, 0, true, stateBehind},
+		{report.Report{Refused: "it does not compile"}, 0, true, stateRefused},
+		{report.Report{Refused: "an older one"}, 0, false, stateHead},
+		{report.Report{Stale: true}, 0, false, stateStale},
+		{report.Report{}, 51 * time.Second, false, stateSilent}, // killed
+		{report.Report{}, 51 * time.Second, true, stateSilent},
+		{report.Report{Left: true}, 80 * time.Second, true, stateLeft},
+	} {
+		if got := stateOf(pap.Status{Received: now.Add(-tt.ago), Report: tt.said}, tt.notHead, now); got != tt.want {
+			t.Errorf("%+v, %s ago, not the head: %t: %s, want %s", tt.said, tt.ago, tt.notHead, got, tt.want)
+		}
+	}
 }

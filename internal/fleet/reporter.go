@@ -21,6 +21,8 @@ const (
 	keep     = 3 * interval
 	// settle is how long a change is waited upon: others follow it.
 	settle = 200 * time.Millisecond
+	// farewell bounds how long the last word may take.
+	farewell = time.Second
 )
 
 // Config of [Run]. All fields are required but Software and After.
@@ -40,15 +42,18 @@ type Config struct {
 }
 
 // Run reports on a state: what has changed soon after it has, and everything
-// from time to time, until ctx ends. What cannot be sent is sent later.
+// from time to time, until ctx ends. What cannot be sent is sent later. At the
+// end it signs off: it says once more what decides, and that it has left. Then the
+// connection may be closed.
 func Run(ctx context.Context, c Config) {
 	if c.After == nil {
 		c.After = time.After
 	}
+	defer c.signOff()
 	sent := map[policy.Namespace]report.Report{}
 	for {
 		clear(sent)
-		c.send(sent)
+		c.send(sent, false)
 		for again := c.After(interval/2 + rand.N(interval)); again != nil; { //nolint:gosec // it spreads load and keeps no secret
 			select {
 			case <-again:
@@ -56,7 +61,7 @@ func Run(ctx context.Context, c Config) {
 			case <-c.Changed:
 				select {
 				case <-c.After(settle):
-					c.send(sent)
+					c.send(sent, false)
 				case <-ctx.Done():
 					return
 				}
@@ -67,15 +72,24 @@ func Run(ctx context.Context, c Config) {
 	}
 }
 
+// signOff says that nobody has to wait for this instance any more, and by which
+// releases it decided last. Without a connection it is only forgotten, later.
+func (c *Config) signOff() {
+	c.send(map[policy.Namespace]report.Report{}, true)
+	if c.Conn.IsConnected() {
+		_ = c.Conn.FlushTimeout(farewell) // what does not arrive is forgotten, later
+	}
+}
+
 // send sends the reports that are not what was sent last.
-func (c *Config) send(sent map[policy.Namespace]report.Report) {
+func (c *Config) send(sent map[policy.Namespace]report.Report, left bool) {
 	if !c.Conn.IsConnected() {
 		return
 	}
 	now, trust := time.Now().UTC(), c.State.Trust().Version()
 	for _, s := range c.State.Status() {
 		r := reportOf(s)
-		r.Role, r.Software, r.Trust, r.Sent = c.Role, c.Software, trust, now
+		r.Role, r.Software, r.Trust, r.Sent, r.Left = c.Role, c.Software, trust, now, left
 		if last, ok := sent[s.Namespace]; ok && r.Same(last) {
 			continue
 		}

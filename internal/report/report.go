@@ -42,6 +42,9 @@ type Report struct {
 	// none does. Stale is true if that is too long ago.
 	Proven time.Time `json:"proven,omitzero"`
 	Stale  bool      `json:"stale,omitempty"`
+	// Left is true if this is the last word: the instance ends, or leaves NATS
+	// alone from now on. Nobody waits for it any more.
+	Left bool `json:"left,omitempty"`
 	// Sent is when the report was made, by the clock of the instance.
 	Sent time.Time `json:"sent"`
 }
