@@ -18,8 +18,7 @@ type Decided struct {
 	Request  *policy.Request
 	Decision *policy.Decision
 	Err      error
-	// Took is the time since the decision was begun; in a batch, since the one
-	// before it was made.
+	// Took is the time since the decision was begun.
 	Took time.Duration
 }
 

@@ -15,19 +15,59 @@ import (
 // BenchmarkRound is one round of beacons for a thousand namespaces: sign and
 // store them, with the broker in the same process.
 func BenchmarkRound(b *testing.B) {
-	const namespaces = 1000
+	p, _, issued, rounds := issueMany(b, 1000)
+	next := <-rounds
+	size := 0
+	if m, err := p.NATSConn.Request("$JS.API.DIRECT.GET.BEAT.pdp.beatin.shop.shop_team-1", nil, patience); err == nil {
+		size = len(m.Data)
+	}
+	for b.Loop() {
+		next <- time.Time{}
+		<-issued
+		next = <-rounds
+	}
+	b.ReportMetric(float64(size), "B/beacon")
+}
+
+// BenchmarkConfirm confirms the head of one of many namespaces: how many there
+// are must not matter.
+func BenchmarkConfirm(b *testing.B) {
+	for _, many := range []int{1, 1000} {
+		b.Run(fmt.Sprint(many), func(b *testing.B) {
+			p, i, _, _ := issueMany(b, many)
+			confirm := func() {
+				if _, err := i.Confirm(b.Context(), "shop.team-0"); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for p.Live.Beacons().Taken < uint64(many) { // it has enough to do until then
+				confirm()
+			}
+			for b.Loop() {
+				confirm()
+			}
+		})
+	}
+}
+
+// issueMany starts an issuer of as many namespaces, and returns when the first
+// round is done. rounds has who waits for the next one.
+func issueMany(b *testing.B, namespaces int) (p *testkit.PDP, i *pdp.Issuer, issued chan pdp.Issued, rounds chan chan time.Time) {
+	b.Helper()
 	d := testkit.NewDomain(b)
 	d.WriteTrust(testkit.TrustOptions{Beacons: []string{"beat"}})
-	p := d.StartPDP(testkit.NATS(b, b.TempDir()).URL(), b.TempDir())
+	url := testkit.NATS(b, b.TempDir()).URL()
+	store := d.StartPDP(url, b.TempDir()).Store
 	bundle := d.Rego("default allow := false")
 	for n := range namespaces {
 		ns := policy.Namespace(fmt.Sprintf("shop.team-%d", n))
 		r := d.Release("center", ns, nil, bundle)
-		if _, err := p.Store.Put(b.Context(), ns, r.Note(), bundles.Pack(bundle.Tar()), 0); err != nil {
+		if _, err := store.Put(b.Context(), ns, r.Note(), bundles.Pack(bundle.Tar()), 0); err != nil {
 			b.Fatal(err)
 		}
 	}
-	rounds, issued := make(chan chan time.Time), make(chan pdp.Issued, 1)
+	p = d.StartPDP(url, b.TempDir()) // which holds all of them
+	rounds, issued = make(chan chan time.Time, 1), make(chan pdp.Issued, 1)
 	i, err := pdp.NewIssuer(pdp.IssuerConfig{
 		Live: p.Live, Store: p.Store, Key: d.Signer("beat"), Name: "bench",
 		Events: func(e pdp.Event) {
@@ -50,22 +90,14 @@ func BenchmarkRound(b *testing.B) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- i.Run(ctx) }()
+	b.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			b.Error(err)
+		}
+	})
 	if e := <-issued; e.Namespaces != namespaces {
 		b.Fatalf("beacons of %d namespaces", e.Namespaces)
 	}
-	next := <-rounds
-	size := 0
-	if m, err := p.NATSConn.Request("$JS.API.DIRECT.GET.BEAT.pdp.beatin.shop.shop_team-1", nil, patience); err == nil {
-		size = len(m.Data)
-	}
-	for b.Loop() {
-		next <- time.Time{}
-		<-issued
-		next = <-rounds
-	}
-	b.ReportMetric(float64(size), "B/beacon")
-	cancel()
-	if err := <-done; err != nil {
-		b.Fatal(err)
-	}
+	return p, i, issued, rounds
 }

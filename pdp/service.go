@@ -68,7 +68,7 @@ func (s *Service) Authorize(ctx context.Context, r policy.Request) (policy.Decis
 	}
 	defer s.leave()
 	now := s.config.Now()
-	d, err := decide(ctx, s.config.Source.Snapshot(), s.config.Limits, &r, now)
+	d, err := decide(ctx, s.config.Source.Snapshot(), s.config.Limits, &r, now, now)
 	if s.config.Events != nil {
 		s.tell(new(Decided), &r, &d, err, now)
 	}
@@ -76,7 +76,8 @@ func (s *Service) Authorize(ctx context.Context, r policy.Request) (policy.Decis
 }
 
 // AuthorizeBatch decides requests one after the other by one snapshot and one
-// time stamp.
+// time stamp. Whether what decides is stale is judged for each when it is begun: a
+// batch may take longer than it is believed.
 func (s *Service) AuthorizeBatch(ctx context.Context, rs []policy.Request) ([]policy.Result, error) {
 	if err := s.config.Limits.CheckBatch(len(rs)); err != nil {
 		return nil, err
@@ -91,30 +92,29 @@ func (s *Service) AuthorizeBatch(ctx context.Context, rs []policy.Request) ([]po
 	if s.config.Events != nil {
 		events = make([]Decided, len(rs))
 	}
-	begun := now
 	for i := range rs {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
+		begun := s.config.Now()
 		r := &results[i]
-		r.Decision, r.Err = decide(ctx, snapshot, s.config.Limits, &rs[i], now)
+		r.Decision, r.Err = decide(ctx, snapshot, s.config.Limits, &rs[i], now, begun)
 		if events != nil {
-			begun = s.tell(&events[i], &rs[i], &r.Decision, r.Err, begun)
+			s.tell(&events[i], &rs[i], &r.Decision, r.Err, begun)
 		}
 	}
 	return results, nil
 }
 
-// tell reports a decision that was begun at a time, as the event e, and returns
-// the time when it ended.
-func (s *Service) tell(e *Decided, r *policy.Request, d *policy.Decision, err error, begun time.Time) time.Time {
-	now := s.config.Now()
-	*e = Decided{Request: r, Decision: d, Err: err, Took: now.Sub(begun)}
+// tell reports a decision that was begun at a time, as the event e.
+func (s *Service) tell(e *Decided, r *policy.Request, d *policy.Decision, err error, begun time.Time) {
+	*e = Decided{Request: r, Decision: d, Err: err, Took: s.config.Now().Sub(begun)}
 	s.config.Events(e)
-	return now
 }
 
-func decide(ctx context.Context, snapshot *live.Snapshot, limits policy.Limits, r *policy.Request, at time.Time) (policy.Decision, error) {
+// decide decides a request whose policy is told that it is stamp, and which is
+// begun at a time.
+func decide(ctx context.Context, snapshot *live.Snapshot, limits policy.Limits, r *policy.Request, stamp, begun time.Time) (policy.Decision, error) {
 	if err := limits.Check(r); err != nil {
 		return policy.Decision{}, err
 	}
@@ -122,11 +122,11 @@ func decide(ctx context.Context, snapshot *live.Snapshot, limits policy.Limits, 
 	if err != nil {
 		return policy.Decision{}, err
 	}
-	d, err := path.Decide(ctx, rego.NewInput(r, rego.NewStamp(at)))
+	d, err := path.Decide(ctx, rego.NewInput(r, rego.NewStamp(stamp)))
 	if err != nil {
 		return policy.Decision{}, err
 	}
-	return path.Judge(d, at), nil
+	return path.Judge(d, begun), nil
 }
 
 // admit waits for a slot, which leave gives back. Whoever finds the queue full

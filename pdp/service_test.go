@@ -49,6 +49,46 @@ func TestWhatIsAskedIsCheckedFirst(t *testing.T) {
 	}
 }
 
+// A batch takes longer than its namespace is believed: from then on it denies.
+func TestALongBatchBecomesStaleOnItsWay(t *testing.T) {
+	d := testkit.NewDomain(t)
+	d.WriteTrust(testkit.TrustOptions{Beacons: []string{"beat"}, NoGuardrail: true, More: map[policy.Namespace]string{"shop.cart": "max-staleness: 15s, when-stale: deny"}})
+	state, err := live.New(t.Context(), live.Config{Trust: d.Trust()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	release := d.Release("cart", "shop.cart", nil, d.Rego("allow := true"))
+	if err := state.Offer(t.Context(), release.Note(), func(context.Context) ([]byte, error) { return release.Packed, nil }); err != nil {
+		t.Fatal(err)
+	}
+	for name, events := range map[string]func(pdp.Event){"told": func(pdp.Event) {}, "not told": nil} {
+		t.Run(name, func(t *testing.T) {
+			begun := time.Now()
+			if err := state.Prove(d.Beacon("beat", begun, release.Version())); err != nil {
+				t.Fatal(err)
+			}
+			now := begun
+			s := pdp.New(pdp.Config{Source: state, Events: events, Now: func() time.Time {
+				now = now.Add(time.Second) // that is how long each takes
+				return now
+			}})
+			requests := make([]policy.Request, 40)
+			for i := range requests {
+				requests[i] = testkit.Request("shop.cart", "Add")
+			}
+			results, err := s.AuthorizeBatch(t.Context(), requests)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, r := range results {
+				if stale := i >= 14; r.Err != nil || i < 5 && !r.Decision.Allowed || stale && (r.Decision.Allowed || len(r.Decision.Stale) == 0) {
+					t.Errorf("after %d s: %+v", i, r)
+				}
+			}
+		})
+	}
+}
+
 // swapping hands out two snapshots in turn.
 type swapping struct {
 	snapshots []*live.Snapshot

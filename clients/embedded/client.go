@@ -283,10 +283,13 @@ func (c *Client) Close() {
 // decision that they made for the same request before. It never waits for a
 // release.
 func (c *Client) Authorize(ctx context.Context, r policy.Request) (policy.Decision, error) {
-	return c.decide(ctx, c.live.Snapshot(), &r, c.config.Now())
+	now := c.config.Now()
+	return c.decide(ctx, c.live.Snapshot(), &r, now, now)
 }
 
-// AuthorizeBatch decides requests by one snapshot and one time stamp.
+// AuthorizeBatch decides requests by one snapshot and one time stamp. Whether what
+// decides is stale is judged for each when it is begun: a batch may take longer
+// than it is believed.
 func (c *Client) AuthorizeBatch(ctx context.Context, rs []policy.Request) ([]policy.Result, error) {
 	if err := c.config.Limits.CheckBatch(len(rs)); err != nil {
 		return nil, err
@@ -297,12 +300,14 @@ func (c *Client) AuthorizeBatch(ctx context.Context, rs []policy.Request) ([]pol
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		results[i].Decision, results[i].Err = c.decide(ctx, snapshot, &rs[i], now)
+		results[i].Decision, results[i].Err = c.decide(ctx, snapshot, &rs[i], now, c.config.Now())
 	}
 	return results, nil
 }
 
-func (c *Client) decide(ctx context.Context, snapshot *live.Snapshot, r *policy.Request, at time.Time) (policy.Decision, error) {
+// decide decides a request whose policy is told that it is stamp, and which is
+// begun at a time.
+func (c *Client) decide(ctx context.Context, snapshot *live.Snapshot, r *policy.Request, stamp, begun time.Time) (policy.Decision, error) {
 	if err := c.config.Limits.Check(r); err != nil {
 		return policy.Decision{}, err
 	}
@@ -310,11 +315,11 @@ func (c *Client) decide(ctx context.Context, snapshot *live.Snapshot, r *policy.
 	if err != nil {
 		return policy.Decision{}, err
 	}
-	d, err := c.look(ctx, path, r, at)
+	d, err := c.look(ctx, path, r, stamp)
 	if err != nil {
 		return policy.Decision{}, err
 	}
-	return path.Judge(d, at), nil
+	return path.Judge(d, begun), nil
 }
 
 // look returns what a path decides, or has decided before: how fresh that is, is

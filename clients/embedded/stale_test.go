@@ -95,6 +95,38 @@ func TestACachedDecisionGrowsStaleAndIsProvenAgain(t *testing.T) {
 	}
 }
 
+// A batch takes longer than its namespace is believed: from then on it denies.
+func TestALongBatchBecomesStaleOnItsWay(t *testing.T) {
+	d, p, url, heads := tightened(t)
+	var clock clock
+	var slow atomic.Bool
+	issue(t, d, p, clock.now(), heads[:]...)
+	c := newClient(t, d, url, func(config *embedded.Config) {
+		config.Now = func() time.Time {
+			if slow.Load() {
+				clock.pass(time.Second) // that is how long each takes
+			}
+			return clock.now()
+		}
+	})
+	c.expectStale("allow")
+	requests := make([]policy.Request, 100)
+	for i := range requests {
+		requests[i] = testkit.Request("shop.cart", "Add")
+	}
+	slow.Store(true)
+	results, err := c.AuthorizeBatch(t.Context(), requests)
+	slow.Store(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, r := range results {
+		if stale := i >= 60; r.Err != nil || i < 30 && !r.Decision.Allowed || stale && (r.Decision.Allowed || len(r.Decision.Stale) == 0) {
+			t.Errorf("after %d s: %+v", i, r)
+		}
+	}
+}
+
 func TestAClientThatIsCutOffDeniesByItsOwnRule(t *testing.T) {
 	d := testkit.NewDomain(t)
 	d.WriteTrust(testkit.TrustOptions{Beacons: []string{"beat"}, More: map[policy.Namespace]string{"shop.cart": "max-staleness: 1m, when-stale: deny"}})
