@@ -206,7 +206,7 @@ func TestTrustFilesThatAreNotBelieved(t *testing.T) {
 		{"one stolen root of two, and a stranger", f.SignTrust(twoRoots(3, withoutPay), "ann", "stranger"), "PermissionDenied", "2 must"},
 		{"one stolen root makes itself the only one", f.SignTrust(testkit.TrustOptions{Version: 3, Roots: []string{"ann"}}, "ann"), "PermissionDenied", "2 must"},
 		{"an author signs", f.SignTrust(twoRoots(3), "cart", "center"), "PermissionDenied", "2 must"},
-		{"the old roots without the new", f.SignTrust(twoRoots(3, otherRoots("bob", "cay")), "ann", "bob"), "PermissionDenied", "the roots that it lists have signed it (bob), 2 must; still may: cay"},
+		{"the old roots without the new", f.SignTrust(twoRoots(3, otherRoots("bob", "cay")), "ann", "bob"), "PermissionDenied", "the roots that it lists has signed it (bob), 2 must; still may: cay"},
 		{"the new roots without the old", f.SignTrust(twoRoots(3, otherRoots("bob", "cay")), "bob", "cay"), "PermissionDenied", "the one before"},
 		{"a fork: the same version, another content", f.SignTrust(twoRoots(2, withoutPay), "ann", "bob"), "Aborted", "after version 2 comes 3"},
 		{"going back", f.SignTrust(twoRoots(1, withoutPay), "ann", "bob"), "Aborted", "after version 2 comes 3"},
@@ -386,7 +386,7 @@ func TestATrustFileThatWasPutIntoPlaceByHandIsPushedToo(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Those who cannot follow it are not left behind by a mistake.
-	if err := f.push(0, f.SignTrust(three, "bob", "cay")); err == nil || !strings.Contains(err.Error(), "the roots that the one before lists have signed it (bob), 2 must") {
+	if err := f.push(0, f.SignTrust(three, "bob", "cay")); err == nil || !strings.Contains(err.Error(), "the roots that the one before lists has signed it (bob), 2 must") {
 		t.Errorf("without those that clients know: %v", err)
 	}
 	if err := f.push(0, f.SignTrust(three, "ann", "bob")); err == nil || !strings.Contains(err.Error(), "still may: cay") {
