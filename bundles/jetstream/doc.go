@@ -125,8 +125,15 @@
 // marking, purging, and marking again, one step a round. So publishers are rarely
 // disturbed; and a server that was deposed as the leader of the chunks and does
 // not know it yet, so that it shows a chunk that is gone, shows one of those in
-// the newest mark. A Put takes five minutes at most. Whoever removes one
-// stream while a sweeper is at work takes this order away: remove both.
+// the newest mark. A Put takes five minutes at most.
+//
+// Whoever removes one stream while a sweeper is at work takes this order away:
+// remove both. A store makes them anew behind all numbers that it has seen there,
+// and a sweeper looks whether its mark is still there before it purges anything;
+// so what sweepers and authors know of the old streams does no harm in the new ones.
+// If somebody makes them who has not seen the old ones, and everything is released
+// again, all while a sweeper's request is on its way, its mark stops further sweeps,
+// which say so, or its purge takes a chunk: push that bundle again.
 //
 // # Following
 //

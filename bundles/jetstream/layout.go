@@ -253,10 +253,13 @@ func (s *Store) ensureStream(ctx context.Context, want js.StreamConfig) error {
 	api, to := s.api, s.configured
 	stream, err := api.Stream(ctx, want.Name)
 	if errors.Is(err, js.ErrStreamNotFound) {
+		want.FirstSeq = s.numbers.next(want.Name)
 		if want.Name == blobStream {
-			if want.FirstSeq, err = s.unmarked(ctx); err != nil {
+			unmarked, err := s.unmarked(ctx)
+			if err != nil {
 				return err
 			}
+			want.FirstSeq = max(want.FirstSeq, unmarked)
 		}
 		stream, err = api.CreateStream(ctx, want)
 		if errors.Is(err, js.ErrStreamNameAlreadyInUse) {
@@ -267,6 +270,7 @@ func (s *Store) ensureStream(ctx context.Context, want js.StreamConfig) error {
 	if err != nil {
 		return err
 	}
+	s.numbers.saw(want.Name, stream.CachedInfo().State.LastSeq)
 	have := stream.CachedInfo().Config
 	if wrong := differences(have, want); len(wrong) > 0 {
 		return policy.Errorf(policy.Failed, "the stream %s is laid out differently, and not safe to use: %s; mend it (nats stream edit %s), or remove it and push everything again",

@@ -139,7 +139,20 @@ func (s *Store) newestMark(ctx context.Context, ns policy.Namespace, t tip) (mar
 		return mark{}, time.Time{}, policy.Errorf(policy.Failed, "a head of %s says that message %d is a mark, which it is not; see who may write into the stream %s", ns, t.mark, headStream)
 	}
 	newest, err := readMark(ns, m)
+	for _, seq := range newest.lost {
+		s.numbers.saw(blobStream, seq)
+	}
 	return newest, m.time, err
+}
+
+// stillMarked returns an error unless the newest mark of a tip is where it was
+// stored at a time.
+func (s *Store) stillMarked(ctx context.Context, ns policy.Namespace, t tip, at time.Time) error {
+	_, stored, err := s.newestMark(ctx, ns, t)
+	if err == nil && !stored.Equal(at) || policy.KindOf(err) == policy.Failed {
+		return errMoved // it is of another stream
+	}
+	return err
 }
 
 // putTip stores the message that follows a tip: a head or a mark.

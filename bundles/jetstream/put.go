@@ -144,6 +144,7 @@ func (s *Store) publishAgain(ctx context.Context, tooShort int, stream string, m
 			return err
 		}
 		seq = ack.Sequence
+		s.numbers.saw(stream, seq)
 		return nil
 	})
 	return seq, err

@@ -93,6 +93,7 @@ func (s *Store) read(ctx context.Context, stream string, query map[string]any) (
 	if m == nil {
 		return stored{}, policy.Errorf(policy.Internal, "cannot read the stream %s: the broker's answer holds no message", stream)
 	}
+	s.numbers.saw(stream, m.Seq)
 	var header nats.Header
 	if len(m.Header) > 0 {
 		if header, err = nats.DecodeHeadersMsg(m.Header); err != nil {

@@ -52,6 +52,7 @@ type Store struct {
 	nc         *nats.Conn
 	api        js.JetStream
 	configured change
+	numbers    numbers
 	listing    sync.Mutex // see Statuses
 }
 

@@ -90,7 +90,7 @@ func (s *Store) sweep(ctx context.Context, ns policy.Namespace, have []policy.Di
 		next.lost, err = s.unnamed(ctx, ns, named, have, now)
 	} else {
 		next.purged, next.lost = true, newest.lost
-		err = s.purgeAll(ctx, ns, named, newest.lost)
+		err = s.purgeAll(ctx, ns, named, newest.lost, func() error { return s.stillMarked(ctx, ns, tip, stored) })
 	}
 	if err != nil || len(next.lost) == 0 {
 		return err
@@ -127,8 +127,9 @@ func (s *Store) unnamed(ctx context.Context, ns policy.Namespace, named map[poli
 
 // purgeAll purges what is marked. That no head names a chunk as it was marked
 // follows from the rules; it is looked at all the same, as streams may have been
-// restored from backups that do not belong together.
-func (s *Store) purgeAll(ctx context.Context, ns policy.Namespace, named map[policy.Digest]bool, lost map[policy.Digest]uint64) error {
+// restored from backups that do not belong together. marked is asked each time: the
+// streams may have been removed and made anew meanwhile.
+func (s *Store) purgeAll(ctx context.Context, ns policy.Namespace, named map[policy.Digest]bool, lost map[policy.Digest]uint64, marked func() error) error {
 	for sum, seq := range lost {
 		if !named[sum] {
 			continue
@@ -143,6 +144,9 @@ func (s *Store) purgeAll(ctx context.Context, ns policy.Namespace, named map[pol
 		}
 	}
 	for sum, seq := range lost {
+		if err := marked(); err != nil {
+			return err
+		}
 		if err := s.purge(ctx, blobSubject(s.config.Domain, ns, sum), seq); err != nil {
 			return err
 		}
@@ -183,6 +187,9 @@ func (s *Store) stream(ctx context.Context, name string) (found js.Stream, err e
 		found, err = s.api.Stream(ctx, name)
 		return err
 	})
+	if err == nil {
+		s.numbers.saw(name, found.CachedInfo().State.LastSeq)
+	}
 	return found, err
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -224,6 +225,102 @@ func TestASweeperThatWasHeldUpPurgesNothingThatIsNeeded(t *testing.T) {
 			}
 			wantBundle(t, direct, cart, packed[0])
 		})
+	}
+}
+
+// Somebody removes both streams while a sweeper is held up, and everything is
+// pushed again: what the sweeper knows is of streams that are gone.
+func TestASweeperThatOutlivesTheStreamsHarmsNotTheNewOnes(t *testing.T) {
+	three := []int{0, 1, 0} // the bundles that are released again, so that the numbers would be the same
+	for _, tt := range []struct {
+		name, watch string
+		nth         int  // time that it says so
+		knew        bool // whoever makes the streams anew has seen the old ones
+		again       []int
+		stuck       bool // nothing is lost, but sweeping waits for somebody to act
+	}{
+		{"before it marks", "HPUB $KV.policy.boutique.boutique_cart.sweep", 1, true, three, false},
+		{"before it marks, with streams by a stranger", "HPUB $KV.policy.boutique.boutique_cart.sweep", 1, false, three, true},
+		{"when it looks for its mark", `{"seq":4}`, 1, false, three, false},
+		{"when it looks for its mark before it purges", `{"seq":4}`, 2, false, three, false},
+		{"when it looks for its mark, and a head is there", `{"seq":4}`, 2, false, []int{0, 1, 0, 1}, false},
+		{"before it purges", "$JS.API.STREAM.PURGE.BLOBS", 1, true, three, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			url := serve(t).URL()
+			direct := openKeeping(t, url, nil)
+			packed, _ := releaseThree(t, direct)
+			reached, on := make(chan bool), make(chan bool)
+			said := 0
+			p := newProxy(t, url, tt.watch, func() bool {
+				if said++; said == tt.nth {
+					reached <- true
+					<-on
+				}
+				return true
+			})
+			late := openStore(t, p.url())
+			swept := make(chan error, 1)
+			go func() {
+				err := late.Sweep(t.Context(), time.Now().Add(2*day))
+				if err == nil {
+					err = late.Sweep(t.Context(), time.Now().Add(3*day))
+				}
+				swept <- err
+			}()
+			receive(t, reached, "the sweeper")
+			api := admin(t, url)
+			for _, stream := range []string{"KV_policy", "BLOBS"} {
+				if err := api.DeleteStream(t.Context(), stream); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if !tt.knew {
+				direct = openKeeping(t, url, nil)
+			}
+			var after uint64
+			for i, n := range tt.again {
+				after = mustPut(t, direct, cart, note(cart, i), packed[n], after)
+			}
+			close(on)
+			if err := receive(t, swept, "the end of the sweep"); err != nil {
+				t.Fatal(err)
+			}
+			wantBundles(t, direct, 2)
+			// Sweeping goes on.
+			if _, err := direct.Put(t.Context(), cart, []byte("last"), packed[2], after); err != nil {
+				t.Fatal(err)
+			}
+			var failed []jetstream.Event
+			s := openKeeping(t, url, func(e jetstream.Event) { failed = append(failed, e) })
+			for i := range 4 {
+				mustSweep(t, s, time.Now().Add(time.Duration(10+i)*day))
+			}
+			wantBundles(t, direct, 2)
+			if tt.stuck {
+				if !strings.Contains(story(failed), "the streams do not belong together; remove both and push everything again") {
+					t.Error(story(failed))
+				}
+				return
+			}
+			if n := chunks(t, url); n != 2 {
+				t.Errorf("%d chunks are left, want those of the two heads; %s", n, story(failed))
+			}
+		})
+	}
+}
+
+// wantBundles reads the bundles of all heads that are kept.
+func wantBundles(t *testing.T, s *jetstream.Store, heads int) {
+	t.Helper()
+	kept, err := s.History(t.Context(), cart)
+	if err != nil || len(kept) != heads {
+		t.Fatalf("%d heads are kept, want %d; %v", len(kept), heads, err)
+	}
+	for _, h := range kept {
+		if _, err := s.Bundle(t.Context(), h); err != nil {
+			t.Errorf("%q: %v", h.Note, err)
+		}
 	}
 }
 
