@@ -164,6 +164,7 @@ func (c *Client) whole(signedNote []byte) (*bundles.Signed, error) {
 // deliver sends a release until it is known to be the head, or not.
 func (c *Client) deliver(ctx context.Context, base, next *bundles.Signed, packed []byte) (Result, error) {
 	var err error
+	lost := false // an answer, so that the release may have been taken
 	for range attempts {
 		var warnings []string
 		if warnings, err = c.send(ctx, next.Note(), packed); err == nil {
@@ -174,6 +175,7 @@ func (c *Client) deliver(ctx context.Context, base, next *bundles.Signed, packed
 		default:
 			return Result{}, err // it was not taken
 		}
+		lost = lost || policy.KindOf(err) != policy.Conflict
 		// The answer may have been lost on its way: the head tells.
 		head, headErr := c.Head(ctx, next.Release().Namespace)
 		switch {
@@ -181,8 +183,10 @@ func (c *Client) deliver(ctx context.Context, base, next *bundles.Signed, packed
 			return Result{}, fmt.Errorf("%w; whether it was taken is not known, as the head cannot be read (%w): push again when the server is back, which does no harm", err, headErr)
 		case head != nil && head.Digest() == next.Digest():
 			return Result{Release: next}, nil
-		case digest(head) != digest(base):
+		case digest(head) != digest(base) && lost:
 			return c.overtaken(ctx, next, head)
+		case digest(head) != digest(base):
+			return Result{}, lostRace(next, head)
 		}
 	}
 	return Result{}, err
@@ -209,7 +213,12 @@ func (c *Client) overtaken(ctx context.Context, next, head *bundles.Signed) (Res
 	if !reaches {
 		return Result{}, policy.Errorf(policy.Unavailable, "whether release %d of %s was taken is not known: its answer was lost, others have followed, and so few releases are kept (`microwall serve --keep`) that it is not among them; the head is now %s; look at it (`microwall history %s`), and push again what it lacks", next.Release().Revision, n, describe(head), n)
 	}
-	return Result{}, policy.Errorf(policy.Conflict, "somebody else released first: the head of %s is now %s; look at it (`microwall history %s`), then push again", n, describe(head), n)
+	return Result{}, lostRace(next, head)
+}
+
+func lostRace(next, head *bundles.Signed) error {
+	n := next.Release().Namespace
+	return policy.Errorf(policy.Conflict, "somebody else released first: the head of %s is now %s; look at it (`microwall history %s`), then push again", n, describe(head), n)
 }
 
 func digest(s *bundles.Signed) policy.Digest {
