@@ -52,7 +52,7 @@ func (o ConnectOptions) Check(url string) error {
 	if o.InProcess != nil || o.TLS != nil || asksForTLS(url) || o.Plaintext || !leavesMachine(url) {
 		return nil
 	}
-	return policy.Errorf(policy.BadRequest, "the connection to NATS would leave this machine without TLS; write tls://HOST:PORT for each server, or allow plaintext in a mesh that encrypts")
+	return policy.Errorf(policy.BadRequest, "the connection to NATS would leave this machine without TLS; write tls://HOST:PORT for each server, or allow plaintext in a mesh that encrypts (--allow-plaintext of serve, --plaintext of authorize, Plaintext in Go)")
 }
 
 // Connect connects to the broker at url (a comma separates several of one

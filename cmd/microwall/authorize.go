@@ -187,6 +187,10 @@ func (f *authorizeFlags) request(w world) (policy.Request, error) {
 		if !ok || kind == "" || id == "" {
 			return policy.Request{}, policy.Errorf(policy.BadRequest, "%s is %q; it is TYPE:ID, for instance %s %s", e.flag, e.value, e.flag, e.example)
 		}
+		if strings.HasPrefix(id, "//") {
+			typ, _, _ := strings.Cut(e.example, ":")
+			return policy.Request{}, policy.Errorf(policy.BadRequest, "%s is %q, a URL without a type before it; it is TYPE:ID, so write %s %s:%s, or whatever its type is", e.flag, e.value, e.flag, typ, e.value)
+		}
 		e.to.Type, e.to.ID = kind, id
 	}
 	if f.action == "" {

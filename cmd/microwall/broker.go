@@ -61,6 +61,9 @@ func startNATS(ctx context.Context, f serveFlags, domain string, connect *jetstr
 	defer cancel()
 	server, err := natsserver.Start(ctx, config)
 	if err != nil {
+		if f.natsAddr == "" {
+			return nil, fmt.Errorf("--nats-config %s, --data-dir %s: %w (if it is a nats-server by the same file: use that one, with --nats URL and without --nats-config)", f.natsConfig, f.dataDir, err)
+		}
 		return nil, fmt.Errorf("--nats-addr %s, --data-dir %s: %w", f.natsAddr, f.dataDir, err)
 	}
 	connect.InProcess = server

@@ -120,3 +120,23 @@ func writeFile(path string, content []byte) (err error) {
 	}
 	return os.Rename(temp, path)
 }
+
+// writeNew writes a file that must not be there yet: what others have signed is
+// not lost to whoever signs anew.
+func writeNew(path string, content []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) //nolint:gosec // G302: what is written here is no secret
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return policy.Errorf(policy.BadRequest, "%s exists and is left as it is, as it may hold what others have signed; name a new file, or remove that one", path)
+	case err != nil:
+		return policy.Errorf(policy.BadRequest, "cannot write %s: %w", path, err)
+	}
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return policy.Errorf(policy.Internal, "cannot write %s: %w", path, errors.Join(err, os.Remove(path)))
+	}
+	return nil
+}

@@ -220,7 +220,7 @@ func (f *releaseFlags) signTo(ctx context.Context, w world, c *pap.Client, d pap
 	if p == nil {
 		return f.print(w, pap.Result{Release: head, Unchanged: true})
 	}
-	if err := writeFile(f.out, sealed.Append(nil)); err != nil {
+	if err := writeNew(f.out, sealed.Append(nil)); err != nil {
 		return err
 	}
 	return proposalOf(f.out, p).print(w, f.output)

@@ -62,7 +62,7 @@ took its place meanwhile, give the digest that was shown with --digest.`,
 	fs := cmd.Flags()
 	f.keyFlag.add(fs)
 	fs.StringVar(&f.digest, "digest", "", "sign only what has this digest")
-	fs.StringVarP(&f.out, "out", "o", "", "where the file with one signature more goes (default: in place)")
+	fs.StringVarP(&f.out, "out", "o", "", "new file for what has one signature more (default: in place)")
 	return cmd
 }
 
@@ -165,7 +165,7 @@ func (f *cosignFlags) cosign(ctx context.Context, w world, path string) error {
 	if to == "" {
 		to = path
 	}
-	if err := writeFile(to, sealed.Append(nil)); err != nil {
+	if err := f.write(path, sealed.Append(nil)); err != nil {
 		return err
 	}
 	signed := proposalOf(to, p)
@@ -217,6 +217,15 @@ func (f *cosignFlags) compare(ctx context.Context, trust *bundles.Trust, p *bund
 		seen.Changes = visible(changes(before, b))
 		return nil
 	})
+}
+
+// write puts what has one signature more where it was read from, or into a new
+// file.
+func (f *cosignFlags) write(from string, content []byte) error {
+	if f.out == "" || f.out == from {
+		return writeFile(from, content)
+	}
+	return writeNew(f.out, content)
 }
 
 // sign adds one signature that counts.

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -57,7 +59,7 @@ A pdp has the streams: each replica of microwall serve needs one. A client decid
 its namespaces. A fleet reader sees all namespaces, and what clients say of
 themselves.
 
-The credentials of NAME are in NAME.nkey, which only you may read. What is there
+The credentials of NAME are in NAME.nkey in --creds, which only you may read. What is there
 is used and never overwritten; what is missing is made. Whoever has made a key
 elsewhere gives its public half instead: {name: pay-1, key: U..., ...}.
 
@@ -181,6 +183,7 @@ func (f *natsConfigFlags) make(w world, list string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", list, err)
 	}
+	notes := unlisted(users, trust)
 	told := make([]configured, len(users))
 	made := map[string]jetstream.Credentials{}
 	for i := range users {
@@ -229,16 +232,31 @@ func (f *natsConfigFlags) make(w world, list string) error {
 			return policy.Errorf(policy.BadRequest, "--out: %w", err)
 		}
 	}
-	return f.print(w, config, told)
+	return f.print(w, config, told, notes)
 }
 
-func (f *natsConfigFlags) print(w world, config []byte, told []configured) error {
+// unlisted names the namespaces that the trust file does not list beside others of
+// the same level: they may be misspelt.
+func unlisted(users []jetstream.User, trust *bundles.Trust) (notes []string) {
+	for _, u := range users {
+		for _, ns := range u.Namespaces {
+			beside := slices.DeleteFunc(trust.Namespaces(), func(n policy.Namespace) bool { return n.Parent() != ns.Parent() })
+			if len(beside) > 0 && !slices.Contains(beside, ns) {
+				notes = append(notes, fmt.Sprintf("%s: the trust file does not list %s, only %s; see that it is spelt right", u.Name, ns, listOf(beside)))
+			}
+		}
+	}
+	return notes
+}
+
+func (f *natsConfigFlags) print(w world, config []byte, told []configured, notes []string) error {
 	if f.format == formatJSON {
 		return writeJSON(w.stdout, struct {
 			Config     string       `json:"config,omitempty"`
 			ConfigFile string       `json:"config_file,omitempty"`
 			Principals []configured `json:"principals"`
-		}{Config: string(config), ConfigFile: f.out, Principals: told})
+			Notes      []string     `json:"notes,omitempty"`
+		}{Config: string(config), ConfigFile: f.out, Principals: told, Notes: notes})
 	}
 	var b strings.Builder
 	for _, p := range told {
@@ -251,6 +269,9 @@ func (f *natsConfigFlags) print(w world, config []byte, told []configured) error
 			fmt.Fprintf(&b, "%s (%s): has its credentials elsewhere\n", p.Name, p.Kind)
 		}
 	}
+	for _, text := range notes {
+		fmt.Fprintf(&b, "note: %s\n", text)
+	}
 	if f.out == "" {
 		// So that what is printed can go into a file.
 		_, err := fmt.Fprint(w.stderr, b.String())
@@ -259,8 +280,32 @@ func (f *natsConfigFlags) print(w world, config []byte, told []configured) error
 		}
 		return err
 	}
-	_, err := fmt.Fprintf(w.stdout, "%s%s is written; start with it:\n  nats-server -c %s\n  microwall serve --nats-config %s --nats-creds NAME.nkey\n", b.String(), f.out, f.out, f.out)
+	own := filepath.Join(f.creds, "NAME.nkey")
+	if i := slices.IndexFunc(told, func(p configured) bool { return p.Kind == jetstream.PDP.String() }); i >= 0 {
+		own = cmp.Or(told[i].CredsFile, told[i].Name+".nkey")
+	} else {
+		fmt.Fprintf(&b, "no principal is of kind pdp: add one to the list for each replica of microwall serve, which needs its credentials\n")
+	}
+	_, err := fmt.Fprintf(w.stdout, `%[1]s%[2]s is written. Start NATS with it in one of two ways: inside a PDP,
+  microwall serve --nats-config %[2]s --nats-creds %[3]s
+or alone, and then a PDP that uses it:
+  nats-server -c %[2]s
+  microwall serve --nats %[4]s --nats-creds %[3]s
+`, b.String(), f.out, own, f.url())
 	return err
+}
+
+// url is where others find the server, as far as the flags tell.
+func (f *natsConfigFlags) url() string {
+	scheme := "nats://"
+	if f.cert != "" {
+		scheme = "tls://"
+	}
+	host, port, err := net.SplitHostPort(f.listen)
+	if ip := net.ParseIP(host); err == nil && (host == "" || ip != nil && ip.IsUnspecified()) {
+		return scheme + "HOST:" + port
+	}
+	return scheme + f.listen
 }
 
 // config returns the whole file.

@@ -16,7 +16,7 @@ type natsFlags struct{ creds, ca, cert, certKey string }
 var natsFlagNames = []string{"nats-creds", "nats-ca", "nats-cert", "nats-cert-key"}
 
 func (f *natsFlags) add(fs *pflag.FlagSet, when string) {
-	fs.StringVar(&f.creds, "nats-creds", "", when+"credentials, as `microwall nats-config` makes them")
+	fs.StringVar(&f.creds, "nats-creds", "", when+"credentials, a FILE.nkey that 'microwall nats-config' has made")
 	fs.StringVar(&f.ca, "nats-ca", "", when+"CA certificates that the servers' certificates are checked with (default those of the system)")
 	fs.StringVar(&f.cert, "nats-cert", "", when+"client certificate, where the servers ask for one")
 	fs.StringVar(&f.certKey, "nats-cert-key", "", when+"key of the client certificate")

@@ -94,7 +94,7 @@ without NATS, keys or signatures: for development only.`,
 	fs.StringVar(&f.httpAddr, "http-addr", defaultHTTP, "address of /healthz, /readyz and /metrics")
 	fs.StringVar(&f.natsAddr, "nats-addr", "", "address of the NATS server inside this process (default that of --nats-config, or "+defaultNATS+")")
 	fs.StringVar(&f.natsURL, "nats", "", "URL of NATS servers that run elsewhere, instead of one inside this process; a comma separates those of a cluster")
-	fs.StringVar(&f.natsConfig, "nats-config", "", "who may connect to the NATS server inside this process, and how: a file as `microwall nats-config` writes it (default: whoever is on this machine may read)")
+	fs.StringVar(&f.natsConfig, "nats-config", "", "who may connect to the NATS server inside this process, and how: a file that 'microwall nats-config' has made (default: whoever is on this machine may read)")
 	fs.IntVar(&f.natsConnections, "max-nats-connections", 0, fmt.Sprintf("connections that clients may hold to the NATS server inside this process, all together, where there is no --nats-config; each may take %d MiB of memory at worst (default %d)", maxPending>>20, localConnections))
 	f.broker.add(fs, "with --nats or --nats-config: ")
 	fs.IntVar(&f.natsReplicas, "nats-replicas", 0, "with --nats: how many servers of a cluster hold each release, 1, 3 or 5; raises what is there, never lowers it (default 3 if --nats names three servers or more, else 1)")

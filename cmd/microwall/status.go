@@ -28,6 +28,7 @@ type instanceStatus struct {
 	Trust     uint64           `json:"trust"`
 	Epoch     uint64           `json:"epoch,omitempty"`
 	Revision  uint64           `json:"revision,omitempty"`
+	HeadEpoch uint64           `json:"head_epoch,omitempty"`
 	Head      uint64           `json:"head"`
 	// State is "head", "behind", "refused", "stale", "silent" or "left".
 	State   string    `json:"state"`
@@ -69,8 +70,20 @@ one who lies. Clients without NATS say nothing.
 Who ends in peace, or asks only once, signs off and is shown as left for a while.
 Who was killed or is cut off is silent after 50 s, and forgotten after 90.
 
+RUNS is what decides there, and HEAD the newest release, as EPOCH/REVISION. PROVEN
+is how old the proof of that (a beacon) was when this was heard, and HEARD how
+long ago that was. STATE is
+  head     it decides by the newest release
+  behind   it decides by an older one, or by none
+  refused  it has refused the newest one, for the reason that it gives
+  stale    it decides by the newest one, which nobody has proven for longer than
+           it is believed
+  silent   it has not said anything for longer than it should
+  left     it has ended
+
 With --wait the command ends as soon as everybody who reports and has not left
-has the newest release, and with exit code 1 if that takes longer.`,
+has the newest release, and with exit code 1 if that takes longer. Exit code 2 if
+there is no answer, or no such namespace.`,
 		Example: `  microwall status
   microwall status boutique.cart --wait 10s`,
 		Args:              cobra.MaximumNArgs(1),
@@ -107,13 +120,7 @@ has the newest release, and with exit code 1 if that takes longer.`,
 			if err := printStatuses(w, out, all); err != nil {
 				return err
 			}
-			switch here, late := counted(all); {
-			case wait > 0 && here == 0:
-				return policy.Errorf(policy.Unavailable, "nobody who decides has said anything after %s; see that a PDP or an embedded client is connected to NATS", wait)
-			case wait > 0 && len(late) > 0:
-				return policy.Errorf(policy.Unavailable, "%d of %d do not decide by the newest release after %s: %s; look at their logs", len(late), here, wait, names(late))
-			}
-			return nil
+			return waited(w, all, wait)
 		},
 	}
 	f.add(cmd, w)
@@ -121,6 +128,20 @@ has the newest release, and with exit code 1 if that takes longer.`,
 	trustFlag(cmd, w, &trustFile)
 	cmd.Flags().DurationVar(&wait, "wait", 0, "wait this long for everybody to have the newest release")
 	return cmd
+}
+
+// waited says no if somebody was waited for in vain.
+func waited(w world, all []instanceStatus, wait time.Duration) error {
+	here, late := counted(all)
+	switch {
+	case wait == 0 || here > 0 && len(late) == 0:
+		return nil
+	case here == 0:
+		fmt.Fprintf(w.stderr, "microwall: nobody who decides has said anything after %s; see that a PDP or an embedded client is connected to NATS\n", wait)
+	default:
+		fmt.Fprintf(w.stderr, "microwall: %d of %d do not decide by the newest release after %s: %s; look at their logs\n", len(late), here, wait, visible(names(late)))
+	}
+	return errNo
 }
 
 // counted returns how many have not left, and which of those are not known to
@@ -147,7 +168,7 @@ func names(some []instanceStatus) string {
 	for _, s := range some[:min(len(some), mostNamed)] {
 		state := s.State
 		if state == stateSilent {
-			state = "silent since " + ago(s.Heard) + ": killed, or cut off from NATS"
+			state = "silent since " + brief(time.Since(s.Heard)) + " ago: killed, or cut off from NATS"
 		}
 		texts = append(texts, fmt.Sprintf("%s of %s in %s (%s)", s.Instance, s.Principal, s.Namespace, state))
 	}
@@ -178,7 +199,7 @@ func awaitHeads(ctx context.Context, c *pap.Client, n policy.Namespace, wait tim
 // that have a release; in another nobody is behind.
 func statuses(ctx context.Context, c *pap.Client, n policy.Namespace) ([]instanceStatus, error) {
 	said, err := c.Statuses(ctx, n)
-	if err != nil || len(said) == 0 {
+	if err != nil || len(said) == 0 && n == "" {
 		return nil, err
 	}
 	released, err := c.Namespaces(ctx)
@@ -186,8 +207,16 @@ func statuses(ctx context.Context, c *pap.Client, n policy.Namespace) ([]instanc
 		return nil, err
 	}
 	slices.Sort(released)
+	if len(said) == 0 && !slices.Contains(released, n) {
+		return nil, policy.Errorf(policy.NotFound, "namespace %s has no release, and nobody says that it decides there; those that have one: %s; or push one: microwall push DIR --namespace %s", n, listOf(released), n)
+	}
 	heads := map[policy.Namespace]*bundles.Signed{}
-	newest := slices.MaxFunc(said, func(a, b pap.Status) int { return a.Received.Compare(b.Received) }).Received
+	var newest time.Time
+	for _, s := range said {
+		if s.Received.After(newest) {
+			newest = s.Received
+		}
+	}
 	all := make([]instanceStatus, len(said))
 	for i, s := range said {
 		head, asked := heads[s.Namespace]
@@ -202,7 +231,7 @@ func statuses(ctx context.Context, c *pap.Client, n policy.Namespace) ([]instanc
 			Epoch: s.Epoch, Revision: s.Revision, Refused: s.Refused, Proven: s.Proven, Heard: s.Received,
 		}
 		if head != nil {
-			all[i].Head = head.Release().Revision
+			all[i].HeadEpoch, all[i].Head = head.Release().Epoch, head.Release().Revision
 		}
 		all[i].State = stateOf(s, head != nil && s.Digest != head.Digest(), newest)
 	}
@@ -238,23 +267,46 @@ func printStatuses(w world, out output, all []instanceStatus) error {
 	t := tabwriter.NewWriter(w.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "NAMESPACE\tROLE\tPRINCIPAL\tINSTANCE\tRUNS\tHEAD\tPROVEN\tHEARD\tSTATE")
 	for _, s := range all {
-		runs := "-"
-		if s.Revision > 0 {
-			runs = fmt.Sprint(s.Revision)
-		}
-		state := s.State
+		state, proven := s.State, "never"
 		if s.Refused != "" {
 			state += ": " + s.Refused
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", s.Namespace, s.Role, s.Principal, s.Instance, runs, s.Head, ago(s.Proven), ago(s.Heard), state)
+		if !s.Proven.IsZero() {
+			proven = brief(s.Heard.Sub(s.Proven)) + " old"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s ago\t%s\n", s.Namespace, s.Role, s.Principal, s.Instance, revision(s.Epoch, s.Revision), revision(s.HeadEpoch, s.Head), proven, brief(time.Since(s.Heard)), state)
 	}
 	return t.Flush()
 }
 
-// ago says how long ago something was.
-func ago(t time.Time) string {
-	if t.IsZero() {
-		return "never"
+// revision says which release, "-" for none.
+func revision(epoch, revision uint64) string {
+	if revision == 0 {
+		return "-"
 	}
-	return strings.TrimSuffix(max(0, time.Since(t)).Truncate(time.Second).String(), "m0s") + " ago"
+	return fmt.Sprintf("%d/%d", epoch, revision)
+}
+
+// brief says how long, by the second.
+func brief(d time.Duration) string {
+	text := max(0, d).Truncate(time.Second).String()
+	for _, zero := range []string{"m0s", "h0m"} {
+		if strings.HasSuffix(text, zero) {
+			text = text[:len(text)-2]
+		}
+	}
+	return text
+}
+
+// listOf names some namespaces, and says if there are more.
+func listOf(all []policy.Namespace) string {
+	const most = 20
+	var names []string
+	for _, n := range all[:min(most, len(all))] {
+		names = append(names, string(n))
+	}
+	if len(all) > most {
+		names = append(names, fmt.Sprintf("and %d more", len(all)-most))
+	}
+	return orDash(strings.Join(names, ", "))
 }

@@ -76,7 +76,7 @@ func TestWaitingForEverybodySaysWhoIsLate(t *testing.T) {
 	say("old-1", true)
 	say("cart-1", false)
 	stdout, stderr, code := s.run("cart", "", "status", "shop.cart", "--wait", "1s")
-	if code == exitYes || !strings.Contains(stderr, "1 of 2 do not decide by the newest release after 1s: cart-1 of anonymous in shop.cart (behind)") {
+	if code != exitNo || !strings.Contains(stderr, "1 of 2 do not decide by the newest release after 1s: cart-1 of anonymous in shop.cart (behind)") {
 		t.Errorf("it ends with %d: %s", code, stderr)
 	}
 	if !regexp.MustCompile(`(?m)^shop\.cart .*old-1 .* left$`).MatchString(stdout) {
@@ -107,4 +107,26 @@ func TestTheStateOfAnInstance(t *testing.T) {
 			t.Errorf("%+v, %s ago, not the head: %t: %s, want %s", tt.said, tt.ago, tt.notHead, got, tt.want)
 		}
 	}
+}
+
+// A script has to tell who is behind, which is a no, from a server that gives no
+// answer, which is an error.
+func TestToWaitForSomebodyInVainIsANoAndNoError(t *testing.T) {
+	s := newSite(t)
+	s.push("cart", "shop.cart", allowsGet, "released revision 1")
+	s.expect("cart", exitYes, "shop.cart", "status", "shop.cart", "--wait", "30s") // the PDP says something
+	conn, err := jetstream.Connect(t.Context(), s.NATS, jetstream.ConnectOptions{})
+	s.must(err)
+	defer conn.Close()
+	now := time.Now()
+	body, err := report.Report{Role: "embedded", Trust: 1, Epoch: 1, Revision: 7, Proven: now.Add(-time.Hour), Sent: now}.Encode()
+	s.must(err)
+	s.must(jetstream.SendStatus(conn, "shop", jetstream.Status{Namespace: "shop.cart", Principal: "anonymous", Instance: "late", Body: body}, time.Minute))
+	s.must(conn.Flush())
+	s.expect("cart", exitNo, "microwall: 1 of 2 do not decide by the newest release after 100ms: late of anonymous in shop.cart (behind); look at their logs", "status", "shop.cart", "--wait", "100ms")
+	// Told apart by epoch, too, and the proof is as old as it was when that was heard.
+	s.expect("cart", exitYes, "late      1/7   1/1   1h old", "status", "shop.cart")
+	s.expect("cart", exitError, "namespace shop.crat has no release", "status", "shop.crat", "--wait", "100ms")
+	s.kill()
+	s.expect("cart", exitError, s.GRPC, "status", "shop.cart", "--wait", "100ms", "--timeout", "5s")
 }

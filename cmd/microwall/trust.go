@@ -45,7 +45,7 @@ func newTrustSign(w world) *cobra.Command {
 		Use:   "sign FILE",
 		Short: "Sign a trust file with the key of a root",
 		Long: `Sign a trust file with the keys of roots, of the version before or of its own, and
-write it to a file with its signatures. Others add theirs with cosign. FILE is the
+write it to a new file with its signatures. Others add theirs with cosign. FILE is the
 version after --trust, or that very file, if it is in place already.`,
 		Example: "  microwall trust sign new.yaml --trust trust.yaml --key ann.key -o new.note",
 		Args:    one("trust file"),
@@ -67,14 +67,14 @@ version after --trust, or that very file, if it is in place already.`,
 			if err != nil {
 				return err
 			}
-			if err := writeFile(file, signed); err != nil {
+			if err := writeNew(file, signed); err != nil {
 				return err
 			}
 			return seen.print(w, out)
 		},
 	}
 	cmd.Flags().StringArrayVar(&keys, "key", nil, "file of a root's private key; may be repeated")
-	cmd.Flags().StringVarP(&file, "out", "o", "", "file for the signed trust file")
+	cmd.Flags().StringVarP(&file, "out", "o", "", "new file for the signed trust file")
 	trustFlag(cmd, w, &trustFile)
 	out.flag(cmd, formatJSON)
 	return cmd

@@ -63,7 +63,7 @@ func (f *cosignFlags) cosignTrust(ctx context.Context, w world, path string, bef
 	if next.Count() == p.Count() {
 		return policy.Errorf(policy.Denied, "key %s is no root of version %d, nor of the file itself, or is another key of that name; those who still may: %s", signer.Name(), before.Version(), orDash(strings.Join(p.Able(), ", ")))
 	}
-	if err := writeFile(to, more); err != nil {
+	if err := f.write(path, more); err != nil {
 		return err
 	}
 	seen.Signers, seen.Able, seen.Whole = next.Signers(), next.Able(), next.Whole()
