@@ -122,7 +122,8 @@
 // at once: one of them wins each step.
 //
 // What is older than a day is marked, and a quarter of an hour passes between
-// marking, purging, and marking again, one step a round. So publishers are rarely
+// marking, purging, and marking again, one step a round; both by the broker's
+// clock, whatever those of the sweepers say. So publishers are rarely
 // disturbed; and a server that was deposed as the leader of the chunks and does
 // not know it yet, so that it shows a chunk that is gone, shows one of those in
 // the newest mark. A Put takes five minutes at most.

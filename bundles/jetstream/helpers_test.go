@@ -178,6 +178,8 @@ type proxy struct {
 	// the server hears it; at says whether it does.
 	watch string
 	at    func() bool
+	// alter, if not nil, may change what the server says, but not its length.
+	alter atomic.Pointer[func([]byte)]
 
 	mu    sync.Mutex
 	conns map[net.Conn]bool
@@ -270,6 +272,9 @@ func (p *proxy) back(server, client net.Conn) {
 		}
 		if p.muted.Load() {
 			continue
+		}
+		if alter := p.alter.Load(); alter != nil {
+			(*alter)(buf[:n])
 		}
 		if _, err := client.Write(buf[:n]); err != nil {
 			return

@@ -23,18 +23,23 @@ const (
 	sweepPause = 15 * time.Minute
 )
 
-// Sweep removes chunks that no kept head names and that are older than a day at
-// the time now, one step for each namespace; see the package comment. To sweep
-// what there is, call it every so often, in any number of processes. It may be
-// ended by ctx, or by a kill, at any moment.
+// Sweep removes chunks that no kept head names and that are older than a day, one
+// step for each namespace; see the package comment. To sweep what there is, call it
+// every so often, in any number of processes. It may be ended by ctx, or by a kill,
+// at any moment.
+//
+// What time it is, the broker says, whose clock has also stamped what is compared
+// with it: a process with a wrong clock sweeps nothing too early. ahead, which is
+// zero outside tests, has it sweep as that much later.
 //
 // What fails in one namespace is reported as [SweepFailed] and leaves the others
 // alone. The error is that nothing can be swept at all.
-func (s *Store) Sweep(ctx context.Context, now time.Time) error {
+func (s *Store) Sweep(ctx context.Context, ahead time.Duration) error {
 	stream, err := s.stream(ctx, blobStream)
 	if err != nil {
 		return err
 	}
+	now := stream.CachedInfo().TimeStamp.Add(ahead)
 	if stream.CachedInfo().Config.DenyPurge {
 		return policy.Errorf(policy.Failed, "chunks cannot be swept: the stream %s denies purging; remove it and push everything again, or raise its size for ever", blobStream)
 	}
@@ -68,7 +73,8 @@ func (s *Store) Sweep(ctx context.Context, now time.Time) error {
 	}
 }
 
-// sweep takes the next step in a namespace that has these chunks.
+// sweep takes the next step in a namespace that has these chunks, at a time of the
+// broker.
 func (s *Store) sweep(ctx context.Context, ns policy.Namespace, have []policy.Digest, now time.Time) error {
 	tip, err := s.tip(ctx, ns)
 	if err != nil {

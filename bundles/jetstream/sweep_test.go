@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -31,9 +32,9 @@ func openKeeping(t *testing.T, url string, events func(jetstream.Event)) *jetstr
 	return s
 }
 
-func mustSweep(t *testing.T, s *jetstream.Store, now time.Time) {
+func mustSweep(t *testing.T, s *jetstream.Store, ahead time.Duration) {
 	t.Helper()
-	if err := s.Sweep(t.Context(), now); err != nil {
+	if err := s.Sweep(t.Context(), ahead); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -81,7 +82,6 @@ func TestChunksThatNoHeadNamesAreSweptAfterADay(t *testing.T) {
 		events = append(events, e)
 	})
 	packed, after := releaseThree(t, s)
-	began := time.Now()
 	for _, tt := range []struct {
 		name string
 		at   time.Duration
@@ -93,7 +93,7 @@ func TestChunksThatNoHeadNamesAreSweptAfterADay(t *testing.T) {
 		{"it is purged", pause + time.Minute, 2},
 		{"that is all", 3 * day, 2},
 	} {
-		mustSweep(t, s, began.Add(tt.at))
+		mustSweep(t, s, tt.at)
 		if got := chunks(t, url); got != tt.want {
 			t.Errorf("%s: %d chunks, want %d", tt.name, got, tt.want)
 		}
@@ -105,6 +105,44 @@ func TestChunksThatNoHeadNamesAreSweptAfterADay(t *testing.T) {
 	// It can come back.
 	mustPut(t, s, cart, note(cart, 4), packed[0], after)
 	wantBundle(t, s, cart, packed[0])
+}
+
+// Whoever sweeps may have a clock that is days off. Ages are between times of the
+// broker, so nothing is swept before a day has gone by there. Here it is the broker
+// that says so, two days too early, against the clock of everybody else.
+func TestNoClockButTheBrokersSaysWhatIsOldEnoughToBeSwept(t *testing.T) {
+	url := serve(t).URL()
+	releaseThree(t, openKeeping(t, url, nil))
+	told := regexp.MustCompile(`"ts":"(\d{4}-\d\d-\d\d)T`)
+	var days atomic.Int64
+	p := newProxy(t, url, "", nil)
+	alter := func(said []byte) {
+		for _, at := range told.FindAllSubmatchIndex(said, -1) {
+			date := said[at[2]:at[3]]
+			if now, err := time.Parse(time.DateOnly, string(date)); err == nil {
+				copy(date, now.Add(time.Duration(days.Load())*day).Format(time.DateOnly))
+			}
+		}
+	}
+	p.alter.Store(&alter)
+	s := openKeeping(t, p.url(), nil)
+	for _, tt := range []struct {
+		name string
+		days int64
+		want int
+	}{
+		{"today", 0, 3},
+		{"yesterday", -1, 3},
+		{"in two days: it is marked", 2, 3},
+		{"today: its mark is of today, too", 0, 3},
+		{"in two days: it is purged", 2, 2},
+	} {
+		days.Store(tt.days)
+		mustSweep(t, s, 0)
+		if got := chunks(t, url); got != tt.want {
+			t.Errorf("%s: %d chunks, want %d", tt.name, got, tt.want)
+		}
+	}
 }
 
 func TestAnythingElseThanOldChunksIsLeftAlone(t *testing.T) {
@@ -122,7 +160,7 @@ func TestAnythingElseThanOldChunksIsLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 4 {
-		mustSweep(t, s, time.Now().Add(time.Duration(2+i)*day))
+		mustSweep(t, s, time.Duration(2+i)*day)
 	}
 	if n := chunks(t, url); n != 5 {
 		t.Errorf("%d are left, want 5", n)
@@ -139,7 +177,7 @@ func TestAMarkIsNoHeadToReleaseAfter(t *testing.T) {
 	if err != nil || len(h) != 2 {
 		t.Fatalf("history is %v, %v", h, err)
 	}
-	mustSweep(t, s, time.Now().Add(2*day)) // the mark has the highest number now
+	mustSweep(t, s, 2*day) // the mark has the highest number now
 	for _, after := range []uint64{h[1].Seq, third + 1, third + 2} {
 		_, err := s.Put(t.Context(), cart, []byte("note"), nil, after)
 		wantKind(t, err, policy.Conflict)
@@ -155,7 +193,7 @@ func TestAMarkIsNoHeadToReleaseAfter(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustPut(t, s, cart, "sixth", packed[0], headSeq(t, s, cart))
-	mustSweep(t, s, time.Now().Add(4*day))
+	mustSweep(t, s, 4*day)
 	wantBundle(t, s, cart, packed[0])
 }
 
@@ -175,7 +213,7 @@ func TestAChunkIsNotSweptUnderItsPublisher(t *testing.T) {
 				p := newProxy(t, url, tt.watch, func() bool {
 					once.Do(func() {
 						for i := range steps {
-							if err := direct.Sweep(t.Context(), time.Now().Add(time.Duration(2+i)*day)); err != nil {
+							if err := direct.Sweep(t.Context(), time.Duration(2+i)*day); err != nil {
 								t.Error(err)
 							}
 						}
@@ -185,7 +223,7 @@ func TestAChunkIsNotSweptUnderItsPublisher(t *testing.T) {
 				mustPut(t, openStore(t, p.url()), cart, "back again", packed[0], after)
 				wantBundle(t, direct, cart, packed[0])
 				for i := range 3 {
-					mustSweep(t, direct, time.Now().Add(time.Duration(10+i)*day))
+					mustSweep(t, direct, time.Duration(10+i)*day)
 				}
 				wantBundle(t, direct, cart, packed[0])
 			})
@@ -211,9 +249,9 @@ func TestASweeperThatWasHeldUpPurgesNothingThatIsNeeded(t *testing.T) {
 			late := openStore(t, p.url())
 			swept := make(chan error, 1)
 			go func() {
-				err := late.Sweep(t.Context(), time.Now().Add(2*day))
+				err := late.Sweep(t.Context(), 2*day)
 				if err == nil {
-					err = late.Sweep(t.Context(), time.Now().Add(3*day))
+					err = late.Sweep(t.Context(), 3*day)
 				}
 				swept <- err
 			}()
@@ -262,9 +300,9 @@ func TestASweeperThatOutlivesTheStreamsHarmsNotTheNewOnes(t *testing.T) {
 			late := openStore(t, p.url())
 			swept := make(chan error, 1)
 			go func() {
-				err := late.Sweep(t.Context(), time.Now().Add(2*day))
+				err := late.Sweep(t.Context(), 2*day)
 				if err == nil {
-					err = late.Sweep(t.Context(), time.Now().Add(3*day))
+					err = late.Sweep(t.Context(), 3*day)
 				}
 				swept <- err
 			}()
@@ -294,7 +332,7 @@ func TestASweeperThatOutlivesTheStreamsHarmsNotTheNewOnes(t *testing.T) {
 			var failed []jetstream.Event
 			s := openKeeping(t, url, func(e jetstream.Event) { failed = append(failed, e) })
 			for i := range 4 {
-				mustSweep(t, s, time.Now().Add(time.Duration(10+i)*day))
+				mustSweep(t, s, time.Duration(10+i)*day)
 			}
 			wantBundles(t, direct, 2)
 			if tt.stuck {
@@ -343,7 +381,7 @@ func TestSIGKILLWhileSweepingLosesNoBundleAndLeavesNoChunk(t *testing.T) {
 				})
 				killed := openStore(t, p.url())
 				for i := 0; ctx.Err() == nil && i < 3; i++ {
-					_ = killed.Sweep(ctx, time.Now().Add(time.Duration(2+i)*day))
+					_ = killed.Sweep(ctx, time.Duration(2+i)*day)
 				}
 				if ctx.Err() == nil {
 					t.Fatal("it was never about to be killed")
@@ -355,7 +393,7 @@ func TestSIGKILLWhileSweepingLosesNoBundleAndLeavesNoChunk(t *testing.T) {
 				mustPut(t, s, cart, "back again", packed[0], after)
 				wantBundle(t, s, cart, packed[0])
 				for i := range 5 {
-					mustSweep(t, s, time.Now().Add(time.Duration(10+i)*day))
+					mustSweep(t, s, time.Duration(10+i)*day)
 				}
 				wantBundle(t, s, cart, packed[0])
 				if n := chunks(t, url); n != 2 {
@@ -404,7 +442,7 @@ func churn(t *testing.T, releases int, meanwhile func(), open func(events func(j
 		s := open(events)
 		others.Go(func() {
 			for i := 0; ctx.Err() == nil; i++ {
-				if err := s.Sweep(ctx, time.Now().Add(time.Duration(sweeper+2*i)*2*day)); policy.KindOf(err) == policy.Failed {
+				if err := s.Sweep(ctx, time.Duration(sweeper+2*i)*2*day); policy.KindOf(err) == policy.Failed {
 					t.Error(err)
 				}
 			}
@@ -482,11 +520,11 @@ func TestASweepIsBoundedAndEndsWithItsContext(t *testing.T) {
 	<-api.PublishAsyncComplete()
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := s.Sweep(ended, time.Now().Add(2*day)); err == nil {
+	if err := s.Sweep(ended, 2*day); err == nil {
 		t.Error("a sweep whose context has ended says that it is done")
 	}
 	for i, want := range []int{all, all - 1024, all - 1024, 0} {
-		mustSweep(t, s, time.Now().Add(time.Duration(2+i)*day))
+		mustSweep(t, s, time.Duration(2+i)*day)
 		if n := chunks(t, url); n != want {
 			t.Errorf("after step %d there are %d chunks, want %d", i+1, n, want)
 		}
@@ -507,7 +545,7 @@ func TestAStreamThatDeniesPurgingIsNotSwept(t *testing.T) {
 		t.Fatal(err)
 	}
 	packed, _ := releaseThree(t, s)
-	wantKind(t, s.Sweep(t.Context(), time.Now().Add(2*day)), policy.Failed, "denies purging")
+	wantKind(t, s.Sweep(t.Context(), 2*day), policy.Failed, "denies purging")
 	wantBundle(t, s, cart, packed[2])
 }
 
@@ -551,7 +589,7 @@ func TestAHeadStreamFromBeforeThereWereMarksIsBroughtUpToDate(t *testing.T) {
 	s := openKeeping(t, url, nil)
 	packed, _ := releaseThree(t, s)
 	for i := range 2 {
-		mustSweep(t, s, time.Now().Add(time.Duration(2+i)*day))
+		mustSweep(t, s, time.Duration(2+i)*day)
 	}
 	if n := chunks(t, url); n != 2 {
 		t.Errorf("%d chunks are left", n)
@@ -563,7 +601,7 @@ func TestNoMarkSpeaksOfAChunkOfAStreamThatIsMadeAnew(t *testing.T) {
 	url := serve(t).URL()
 	s := openKeeping(t, url, nil)
 	packed, after := releaseThree(t, s)
-	mustSweep(t, s, time.Now().Add(2*day)) // marks the first one's
+	mustSweep(t, s, 2*day) // marks the first one's
 	api := admin(t, url)
 	if err := api.DeleteStream(t.Context(), "BLOBS"); err != nil {
 		t.Fatal(err)
@@ -579,6 +617,6 @@ func TestNoMarkSpeaksOfAChunkOfAStreamThatIsMadeAnew(t *testing.T) {
 		t.Errorf("the stream made anew begins behind %d", state.LastSeq)
 	}
 	mustPut(t, s, cart, note(cart, 3), packed[0], after)
-	mustSweep(t, s, time.Now().Add(4*day)) // purges what is marked
+	mustSweep(t, s, 4*day) // purges what is marked
 	wantBundle(t, s, cart, packed[0])
 }

@@ -254,7 +254,7 @@ func (f *following) follow(ctx context.Context) error {
 // sweep removes what no release needs any more, every so often until ctx ends.
 func (f *following) sweep(ctx context.Context) {
 	for {
-		if err := f.store.Load().Sweep(ctx, time.Now()); err != nil && ctx.Err() == nil {
+		if err := f.store.Load().Sweep(ctx, 0); err != nil && ctx.Err() == nil {
 			f.observer.log.Warn("old chunks of bundles were not swept; trying again", "error", err)
 		}
 		select {
