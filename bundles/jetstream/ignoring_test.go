@@ -69,3 +69,39 @@ func TestAFloodOfMisdeliveredAnswersIsCountedAndFillsNoLog(t *testing.T) {
 		t.Errorf("%d of the last 3 were told of", last)
 	}
 }
+
+// The head of a guardrail, which all may read, can be delivered to all as often as
+// one of them likes: where it belongs, and genuine. That costs bandwidth and nothing
+// else.
+func TestAHeadThatIsDeliveredAgainAndAgainIsTakenOnce(t *testing.T) {
+	g := guard(t, jetstream.Accounts{})
+	seq := mustPut(t, g.store, shop, note(shop, 1), random(1, jetstream.MaxInline), 0)
+	victim, thief := g.connect(t, "cart-1"), g.connect(t, "pay-1")
+	f := startFollower(t, "", jetstream.FollowConfig{Conn: victim.Conn, Namespaces: []policy.Namespace{cart, shop}, After: never}, nil)
+	f.wantOffer(t, note(shop, 1), random(1, jetstream.MaxInline))
+	f.wantSynced(t)
+	wantEvent(t, f.events, func(e jetstream.Offered) bool { return e.Namespace == shop })
+	received := victim.Stats().InBytes
+	const question, again = "$JS.API.DIRECT.GET.KV_policy.$KV.policy.boutique.boutique.head", 200
+	for range again {
+		if err := thief.PublishRequest(question, "pdp.head.boutique.boutique", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	thief.answer(t, question, "") // which comes after the others were answered
+	mustPut(t, g.store, shop, note(shop, 2), []byte("two"), seq)
+	f.wantOffer(t, note(shop, 2), []byte("two"))
+	if got := victim.Stats().InBytes - received; got < again*jetstream.MaxInline {
+		t.Errorf("only %d bytes came", got)
+	}
+	for _, e := range drain(f.events) {
+		switch e := e.(type) {
+		case jetstream.HeadSeen:
+			if e.Seq == seq {
+				t.Errorf("taken again: %+v", e)
+			}
+		case jetstream.Ignored:
+			t.Errorf("told of %+v", e)
+		}
+	}
+}
