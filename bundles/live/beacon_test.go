@@ -442,6 +442,17 @@ func TestClocksThatAreFiveMinutesOff(t *testing.T) {
 			d.clock.pass(5 * time.Second)
 		}
 	})
+	t.Run("ours is slow, and beacons are held back as long", func(t *testing.T) {
+		// Nothing here can tell: the error of the clock is added to what is believed.
+		d := newProven(t, testkit.TrustOptions{})
+		s := d.state(t)
+		s.prove(d.Beacon("beat", d.clock.now(), d.cart.Version()))
+		s.expectAge(0)
+		d.clock.pass(time.Hour + time.Second)
+		if !s.status("shop.cart").Stale {
+			t.Error("it is believed without end")
+		}
+	})
 	t.Run("ours is slow by less than is borne", func(t *testing.T) {
 		d := newProven(t, testkit.TrustOptions{})
 		s := d.state(t)
