@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/microwall/microwall/bundles/jetstream"
 	"github.com/microwall/microwall/policy"
 )
 
@@ -80,7 +79,7 @@ func (i *Issuer) confirm(ctx context.Context, waiting []*confirmation) {
 		slices.Sort(some)
 		var at time.Time
 		var now found
-		at, now, err = i.tick(ctx, jetstream.ConfirmTicks, slices.Compact(some))
+		at, now, err = i.tick(slices.Compact(some), func(at func(time.Time)) error { return i.log.Tick(ctx, nil, at) })
 		for _, v := range now.heads {
 			signed, err := i.sign(at, v)
 			answers[v.Namespace] = answer{signed, err}

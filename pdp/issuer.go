@@ -2,6 +2,7 @@ package pdp
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -200,19 +201,23 @@ func (i *Issuer) issue(ctx context.Context, some []policy.Namespace) (next time.
 	if err := i.ready(); err != nil {
 		return i.config.Interval / 5, err
 	}
-	last, err := i.log.LastTick(ctx)
-	if err != nil {
-		return i.config.Interval / 5, err
-	}
-	if left := silence*i.config.Interval - i.config.Now().Sub(last.At); last.Issuer != "" && !last.Own && left > 0 {
-		i.tell("stands by "+last.Issuer, StandingBy{Issuer: last.Issuer})
-		return min(left, i.config.Interval), nil
-	}
-	at, now, err := i.tick(ctx, jetstream.IssuerTicks, some)
-	if policy.KindOf(err) == policy.Conflict {
-		return i.config.Interval, nil // the winner's tick is in the log in a moment
-	}
-	if err != nil {
+	var wait time.Duration // for another issuer
+	at, now, err := i.tick(some, func(at func(time.Time)) error {
+		last, err := i.log.LastTick(ctx)
+		if err != nil {
+			return err
+		}
+		if wait = i.yieldsTo(last); wait > 0 {
+			return errStandsBy
+		}
+		return i.log.Tick(ctx, &last, at)
+	})
+	switch {
+	case errors.Is(err, errStandsBy):
+		return min(wait, i.config.Interval), nil
+	case policy.KindOf(err) == policy.Conflict:
+		return i.config.Interval / 5, nil // the winner's tick is in the log in a moment
+	case err != nil:
 		return i.config.Interval / 5, err
 	}
 	beacons := make([]jetstream.Beacon, 0, len(now.heads))
@@ -229,6 +234,19 @@ func (i *Issuer) issue(ctx context.Context, some []policy.Namespace) (next time.
 	i.tell("issues", Issuing{})
 	i.config.Events(Issued{Time: at, Namespaces: len(beacons), Took: i.config.Now().Sub(begun)})
 	return i.config.Interval, i.yield(ctx)
+}
+
+// errStandsBy says that another process issues.
+var errStandsBy = errors.New("another process issues beacons")
+
+// yieldsTo returns how long it stands by, if the newest tick is another's.
+func (i *Issuer) yieldsTo(last jetstream.IssuerTick) time.Duration {
+	left := silence*i.config.Interval - i.config.Now().Sub(last.At)
+	if last.Issuer == "" || last.Own || left <= 0 {
+		return 0
+	}
+	i.tell("stands by "+last.Issuer, StandingBy{Issuer: last.Issuer})
+	return left
 }
 
 // yield leaves the next round to another issuer, if there is one, when the clock
@@ -250,17 +268,16 @@ func (i *Issuer) yield(ctx context.Context) error {
 	return i.leave(ctx)
 }
 
-// tick commits a tick, and returns the heads at it of some namespaces, nil for
-// all, and a time before it. If
-// another trust file came meanwhile, or was pushed, what was read by the one before may have left
-// heads out that were taken by it: then all is read again, and another tick is
-// committed.
-func (i *Issuer) tick(ctx context.Context, kind jetstream.TickKind, some []policy.Namespace) (at time.Time, f found, err error) {
+// tick has a tick committed, and returns the heads at it of some namespaces, nil
+// for all, and a time before it. If another trust file came meanwhile, or was
+// pushed, what was read by the one before may have left heads out that were taken
+// by it: then all is read again, and another tick is committed.
+func (i *Issuer) tick(some []policy.Namespace, commit func(at func(since time.Time)) error) (at time.Time, f found, err error) {
 	for {
 		// What is known here came from the store: whatever is committed to the log
 		// later comes after it.
 		known, outdated := i.config.Live.Heads(some), false
-		err = i.log.Tick(ctx, kind, func(since time.Time) {
+		err = commit(func(since time.Time) {
 			if outdated = i.heads.outdated() || i.behind() != nil; !outdated {
 				at, f = since, i.heads.now(some, known)
 			}

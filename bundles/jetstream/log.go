@@ -74,7 +74,6 @@ type Log struct {
 	// long ago that is.
 	stored time.Time
 	ahead  time.Duration // see Ahead
-	after  uint64        // the number of the newest tick of issuers, 0 if none
 	own    string        // what the last one of this process held
 	// announced is the version of the trust file that was announced last, 0 if none
 	// was.
@@ -165,13 +164,20 @@ func (l *Log) end(r *pass, why error) {
 	l.unready()
 }
 
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
 // unready has ticks wait until a reading has caught up, and those that are on
 // their way begin again. It runs under mu.
 func (l *Log) unready() {
-	select {
-	case <-l.ready:
+	if isClosed(l.ready) {
 		l.ready = make(chan struct{})
-	default:
 	}
 	for nonce, w := range l.waiting {
 		delete(l.waiting, nonce)
@@ -207,7 +213,7 @@ func (l *Log) read(ctx context.Context) (caughtUp bool, err error) {
 	l.config.Begin()
 	l.mu.Lock()
 	l.reading = r
-	l.newest, l.stored, l.after, l.announced = IssuerTick{}, time.Time{}, 0, 0
+	l.newest, l.stored, l.announced = IssuerTick{}, time.Time{}, 0
 	l.mu.Unlock()
 	defer l.end(r, errReadAgain)
 	for {

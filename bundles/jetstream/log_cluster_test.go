@@ -49,7 +49,7 @@ func TestTicksOnAClusterThatLosesItsLeader(t *testing.T) {
 		for name, r := range map[string]*reader{"one": one, "two": two} {
 			head, begun := "", time.Now()
 			for {
-				err := r.Tick(ctx, jetstream.ConfirmTicks, func(time.Time) {
+				err := r.Tick(ctx, nil, func(time.Time) {
 					r.mu.Lock()
 					defer r.mu.Unlock()
 					head = r.heads[cart]
@@ -76,7 +76,7 @@ func TestTicksOnAClusterThatLosesItsLeader(t *testing.T) {
 	for range 5 {
 		push()
 	}
-	if err := one.Tick(ctx, jetstream.IssuerTicks, func(time.Time) {}); err != nil {
+	if err := one.tick(ctx, issues, func(time.Time) {}); err != nil {
 		t.Error(err)
 	}
 }

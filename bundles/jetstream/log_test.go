@@ -70,19 +70,38 @@ func (r *reader) take(ns policy.Namespace, note []byte) {
 	r.order = append(r.order, string(note))
 }
 
+// tick commits a tick, of issuers after the last one that it has read or of
+// anybody.
+func (r *reader) tick(ctx context.Context, issues bool, at func(time.Time)) error {
+	if !issues {
+		return r.Tick(ctx, nil, at)
+	}
+	last, err := r.LastTick(ctx)
+	if err != nil {
+		return err
+	}
+	return r.Tick(ctx, &last, at)
+}
+
+const issues, confirms = true, false
+
 // headsAt returns the heads at a tick.
-func (r *reader) headsAt(t *testing.T, kind jetstream.TickKind) map[policy.Namespace]string {
+func (r *reader) headsAt(t *testing.T, issues bool) map[policy.Namespace]string {
 	t.Helper()
 	var heads map[policy.Namespace]string
 	begun := time.Now()
-	err := r.Tick(t.Context(), kind, func(since time.Time) {
+	at := func(since time.Time) {
 		if since.Before(begun) || since.After(time.Now()) {
 			t.Errorf("a tick begun at %v says that it is since %v", begun, since)
 		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		heads = maps.Clone(r.heads)
-	})
+	}
+	err := r.tick(t.Context(), issues, at)
+	for issues && policy.KindOf(err) == policy.Conflict && time.Since(begun) < patience {
+		err = r.tick(t.Context(), issues, at) // what it followed was in another stream
+	}
 	if err != nil {
 		t.Fatalf("%v; %s", err, story(drain(r.events)))
 	}
@@ -108,7 +127,7 @@ func TestATickComesAfterEverythingThatWasReleasedBeforeIt(t *testing.T) {
 	after := mustPut(t, s, cart, note(cart, 1), random(1, 100), 0)
 	one, two := startLog(t, connect(t, url), "one"), startLog(t, connect(t, url), "two")
 	for _, r := range []*reader{one, two} {
-		wantHeads(t, r.headsAt(t, jetstream.ConfirmTicks), note(shop, 1), note(cart, 1))
+		wantHeads(t, r.headsAt(t, confirms), note(shop, 1), note(cart, 1))
 	}
 	// Two who push and two who read, at the same time.
 	var work sync.WaitGroup
@@ -117,7 +136,7 @@ func TestATickComesAfterEverythingThatWasReleasedBeforeIt(t *testing.T) {
 			ns, after := shop+"."+policy.Namespace(rune('a'+i)), uint64(0)
 			for n := 1; n <= 150; n++ { // more than are kept
 				after = mustPut(t, s, ns, note(ns, n), nil, after)
-				if got := r.headsAt(t, jetstream.ConfirmTicks)[ns]; got != note(ns, n) {
+				if got := r.headsAt(t, confirms)[ns]; got != note(ns, n) {
 					t.Errorf("at a tick after %q was released, %q is the head", note(ns, n), got)
 				}
 			}
@@ -125,7 +144,7 @@ func TestATickComesAfterEverythingThatWasReleasedBeforeIt(t *testing.T) {
 	}
 	work.Wait()
 	mustPut(t, s, cart, note(cart, 2), nil, after)
-	wantHeads(t, one.headsAt(t, jetstream.IssuerTicks), note(shop, 1), note(cart, 2), note(shop+".a", 150), note(shop+".b", 150))
+	wantHeads(t, one.headsAt(t, issues), note(shop, 1), note(cart, 2), note(shop+".a", 150), note(shop+".b", 150))
 	// Each in its order, and once.
 	last := map[string]int{}
 	for _, text := range one.order {
@@ -153,18 +172,18 @@ func TestOfTwoTicksAtOnceOneGetsThrough(t *testing.T) {
 			if _, err := r.LastTick(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			r.headsAt(t, jetstream.ConfirmTicks)
+			r.headsAt(t, confirms)
 		}
 		var work sync.WaitGroup
 		for i, r := range readers {
-			work.Go(func() { errs[i] = r.Tick(t.Context(), jetstream.IssuerTicks, func(time.Time) {}) })
+			work.Go(func() { errs[i] = r.tick(t.Context(), issues, func(time.Time) {}) })
 		}
 		work.Wait()
 		won := 0
 		for i, err := range errs {
 			if err == nil {
 				won++
-				readers[i].headsAt(t, jetstream.ConfirmTicks)
+				readers[i].headsAt(t, confirms)
 			} else {
 				wantKind(t, err, policy.Conflict)
 			}
@@ -174,14 +193,14 @@ func TestOfTwoTicksAtOnceOneGetsThrough(t *testing.T) {
 			t.Fatalf("round %d: %v", round, errs)
 		}
 	}
-	if err := readers[0].Tick(t.Context(), jetstream.IssuerTicks, func(time.Time) {}); err != nil {
-		readers[0].headsAt(t, jetstream.ConfirmTicks)
-		if err := readers[0].Tick(t.Context(), jetstream.IssuerTicks, func(time.Time) {}); err != nil {
+	if err := readers[0].tick(t.Context(), issues, func(time.Time) {}); err != nil {
+		readers[0].headsAt(t, confirms)
+		if err := readers[0].tick(t.Context(), issues, func(time.Time) {}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for i, r := range readers {
-		r.headsAt(t, jetstream.ConfirmTicks)
+		r.headsAt(t, confirms)
 		if last, err := r.LastTick(t.Context()); err != nil || last.Issuer != "one" || last.Own != (i == 0) || time.Since(last.At) > patience {
 			t.Errorf("reader %d: %+v, %v", i, last, err)
 		}
@@ -199,11 +218,32 @@ func TestOfTwoTicksAtOnceOneGetsThrough(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, r := range readers {
-			r.headsAt(t, jetstream.ConfirmTicks)
+			r.headsAt(t, confirms)
 			if last, err := r.LastTick(t.Context()); err != nil || last.Issuer != want {
 				t.Errorf("%+v, %v", last, err)
 			}
 		}
+	}
+}
+
+// Whoever was frozen between looking who issues and issuing, or has read the
+// stream again in between, follows what he saw, and not what came since.
+func TestATickFollowsTheOneThatWasLookedAt(t *testing.T) {
+	url := serve(t).URL()
+	one, two := startLog(t, connect(t, url), "one"), startLog(t, connect(t, url), "two")
+	one.headsAt(t, issues)
+	seen, err := one.LastTick(t.Context())
+	if err != nil || !seen.Own {
+		t.Fatalf("%+v, %v", seen, err)
+	}
+	two.headsAt(t, issues)
+	for _, again := range []func(){func() {}, one.Again} {
+		again()
+		one.headsAt(t, confirms) // it has read what two did
+		wantKind(t, one.Tick(t.Context(), &seen, func(time.Time) { t.Error("issued over another") }), policy.Conflict)
+	}
+	if last, err := one.LastTick(t.Context()); err != nil || last.Issuer != "two" {
+		t.Errorf("%+v, %v", last, err)
 	}
 }
 
@@ -212,7 +252,7 @@ func TestOfTwoTicksAtOnceOneGetsThrough(t *testing.T) {
 func TestClocksThatAreOffDoNotMakeATickOlderOrYounger(t *testing.T) {
 	url := serve(t).URL()
 	one := startLog(t, connect(t, url), "one")
-	one.headsAt(t, jetstream.IssuerTicks)
+	one.headsAt(t, issues)
 	ticked := time.Now()
 	for _, off := range []time.Duration{5 * time.Minute, -5 * time.Minute, 0} {
 		now := func() time.Time { return time.Now().Add(off) }
@@ -222,7 +262,7 @@ func TestClocksThatAreOffDoNotMakeATickOlderOrYounger(t *testing.T) {
 			if age, most := now().Sub(last.At), time.Since(ticked)+time.Second; err != nil || last.Issuer != "one" || age < 0 || age > most {
 				t.Errorf("a clock that is %s off: %+v is from %s ago, it was %s at most, %v", off, last, age, most, err)
 			}
-			if err := r.Tick(t.Context(), jetstream.ConfirmTicks, func(time.Time) {}); err != nil {
+			if err := r.Tick(t.Context(), nil, func(time.Time) {}); err != nil {
 				t.Fatal(err)
 			}
 			if d := r.Ahead() - off; d.Abs() > 5*time.Second || off == 0 && d != 0 {
@@ -241,17 +281,17 @@ func TestTheLogIsReadAgainAfterTheBrokerWasAway(t *testing.T) {
 	port := portOf(t, server.URL())
 	r := startLog(t, connect(t, server.URL()), "one")
 	after := mustPut(t, r.store, cart, note(cart, 1), nil, 0)
-	wantHeads(t, r.headsAt(t, jetstream.IssuerTicks), note(cart, 1))
+	wantHeads(t, r.headsAt(t, issues), note(cart, 1))
 	for n := 2; n < 4; n++ {
 		server.Shutdown()
 		wantEvent[jetstream.ReadAgain](t, r.events, nil)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		wantKind(t, r.Tick(ctx, jetstream.IssuerTicks, func(time.Time) { t.Error("ticked without a broker") }), policy.Unavailable)
+		wantKind(t, r.tick(ctx, issues, func(time.Time) { t.Error("ticked without a broker") }), policy.Unavailable)
 		server = serveAt(t, dir, port)
 		// By somebody who was there first.
 		after = mustPut(t, openStore(t, server.URL()), cart, note(cart, n), nil, after)
-		wantHeads(t, r.headsAt(t, jetstream.IssuerTicks), note(cart, n))
+		wantHeads(t, r.headsAt(t, issues), note(cart, n))
 	}
 }
 
@@ -261,7 +301,7 @@ func TestAStreamThatWasMadeAnewIsReadFromItsBeginning(t *testing.T) {
 	for n, after := 1, uint64(0); n <= 20; n++ {
 		after = mustPut(t, r.store, cart, note(cart, n), nil, after)
 	}
-	wantHeads(t, r.headsAt(t, jetstream.IssuerTicks), note(cart, 20))
+	wantHeads(t, r.headsAt(t, issues), note(cart, 20))
 	for n := range 3 {
 		if err := admin(t, url).DeleteStream(t.Context(), "KV_policy"); err != nil {
 			t.Fatal(err)
@@ -272,11 +312,11 @@ func TestAStreamThatWasMadeAnewIsReadFromItsBeginning(t *testing.T) {
 			for m, after := 1, uint64(0); m <= 50; m++ {
 				after = mustPut(t, s, shop+".more", note(shop+".more", m), nil, after)
 			}
-			wantHeads(t, r.headsAt(t, jetstream.IssuerTicks), note(shop+".more", 50))
+			wantHeads(t, r.headsAt(t, issues), note(shop+".more", 50))
 			break
 		}
 		mustPut(t, s, shop, note(shop, n), nil, 0)
-		wantHeads(t, r.headsAt(t, jetstream.IssuerTicks), note(shop, n))
+		wantHeads(t, r.headsAt(t, issues), note(shop, n))
 	}
 }
 
@@ -298,9 +338,9 @@ func TestTicksBeginThoughTheStreamHasCountedFurtherThanItsMessages(t *testing.T)
 		t.Fatal(err)
 	}
 	r := startLog(t, connect(t, url), "one")
-	wantHeads(t, r.headsAt(t, jetstream.IssuerTicks))
+	wantHeads(t, r.headsAt(t, issues))
 	mustPut(t, r.store, cart, note(cart, 1), nil, 0)
-	wantHeads(t, r.headsAt(t, jetstream.ConfirmTicks), note(cart, 1))
+	wantHeads(t, r.headsAt(t, confirms), note(cart, 1))
 }
 
 func TestHeadsThatWereDroppedBeforeTheyWereReadAreNoticed(t *testing.T) {
@@ -319,7 +359,7 @@ func TestHeadsThatWereDroppedBeforeTheyWereReadAreNoticed(t *testing.T) {
 	// More than wait in the client and are kept in the stream.
 	put(300)
 	ticked := make(chan map[policy.Namespace]string, 1)
-	go func() { ticked <- r.headsAt(t, jetstream.ConfirmTicks) }()
+	go func() { ticked <- r.headsAt(t, confirms) }()
 	close(hold)
 	wantHeads(t, receive(t, ticked, "the tick"), note(cart, 300))
 	if n := len(r.order); n >= 300 {
@@ -344,7 +384,7 @@ func TestTicksAmongReleasesThatAreHardlyKept(t *testing.T) {
 				if n%10 > 0 {
 					continue
 				}
-				if got := r.headsAt(t, jetstream.ConfirmTicks)[ns]; got != note(ns, n) {
+				if got := r.headsAt(t, confirms)[ns]; got != note(ns, n) {
 					t.Errorf("at a tick after %q was released, %q is the head", note(ns, n), got)
 				}
 			}
@@ -373,7 +413,7 @@ func TestWhatIsNoHeadAndNoTickIsPassedBy(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	wantHeads(t, r.headsAt(t, jetstream.ConfirmTicks), note(cart, 1))
+	wantHeads(t, r.headsAt(t, confirms), note(cart, 1))
 	for range 3 {
 		wantEvent[jetstream.Ignored](t, r.events, nil)
 	}
@@ -381,7 +421,7 @@ func TestWhatIsNoHeadAndNoTickIsPassedBy(t *testing.T) {
 		t.Errorf("%+v, %v", last, err)
 	}
 	// It is followed like another.
-	wantHeads(t, r.headsAt(t, jetstream.IssuerTicks), note(cart, 1))
+	wantHeads(t, r.headsAt(t, issues), note(cart, 1))
 }
 
 func TestALogWithoutAStoreIsRefused(t *testing.T) {

@@ -21,17 +21,6 @@ const (
 	maxTick     = 4 << 10
 )
 
-// TickKind says who commits ticks, and how.
-type TickKind string
-
-const (
-	// IssuerTicks are of those who issue beacons: by compare-and-swap on the
-	// one before, so that of two only one gets through.
-	IssuerTicks TickKind = tickToken
-	// ConfirmTicks are of anybody, at any time.
-	ConfirmTicks TickKind = confirmToken
-)
-
 // tick is what a tick message holds. Nobody signs it: a false one keeps issuers
 // from issuing, and nothing more.
 type tick struct {
@@ -60,7 +49,7 @@ func parseTick(data []byte) tick {
 	return t
 }
 
-// IssuerTick is the newest of the [IssuerTicks].
+// IssuerTick is the newest tick of those who issue beacons.
 type IssuerTick struct {
 	// Issuer who committed it, by its own word. Empty if there is none, or if
 	// the last issuer has said that it stops.
@@ -71,6 +60,8 @@ type IssuerTick struct {
 	// At is when, by this process's clock. It is not compared with the clock of
 	// whoever committed it, nor with the broker's.
 	At time.Time
+
+	seq uint64 // its number in the stream, 0 if there is none
 }
 
 // tickWaiter waits for a tick to be delivered.
@@ -80,7 +71,7 @@ type tickWaiter struct {
 	done  chan error // has room for one
 }
 
-// LastTick returns the newest of the [IssuerTicks], as far as the log has read.
+// LastTick returns the newest tick of issuers, as far as the log has read.
 // It waits until the log has caught up; if that takes longer than ctx (10 s if it
 // has no deadline), the error is of kind [policy.Unavailable].
 //
@@ -94,12 +85,16 @@ func (l *Log) LastTick(ctx context.Context) (IssuerTick, error) {
 			return IssuerTick{}, err
 		}
 		l.mu.Lock()
+		caughtUp := isClosed(l.ready) // another reading may have begun since
 		last, dated := l.newest, l.stored.IsZero()
 		l.mu.Unlock()
+		if !caughtUp {
+			continue
+		}
 		if dated || last.Own || last.Issuer == "" {
 			return last, nil
 		}
-		if err := l.Tick(ctx, ConfirmTicks, func(time.Time) {}); err != nil {
+		if err := l.Tick(ctx, nil, func(time.Time) {}); err != nil {
 			return IssuerTick{}, err
 		}
 	}
@@ -132,23 +127,27 @@ func (l *Log) catchUp(ctx context.Context) error {
 // up to the tick and nothing after it. since is a time before the tick was
 // committed: whatever was released before it has been taken. at must be quick.
 //
+// With after it is a tick of issuers, and gets in only if that is the newest of
+// them: of two who saw the same one, one issues. Without, it is anybody's, at any
+// time.
+//
 // The error is of kind [policy.Conflict] if another issuer's tick came first,
 // and [policy.Unavailable] if the tick was not delivered before ctx ended (after
 // 10 s if it has no deadline). After an error, at was not called and will not
 // be.
-func (l *Log) Tick(ctx context.Context, kind TickKind, at func(since time.Time)) error {
+func (l *Log) Tick(ctx context.Context, after *IssuerTick, at func(since time.Time)) error {
 	ctx, cancel := bounded(ctx, tickTimeout)
 	defer cancel()
 	for {
 		// A reading that has ended may be one of a stream that is gone.
-		err := l.tick(ctx, kind, at)
+		err := l.tick(ctx, after, at)
 		if !errors.Is(err, errReadAgain) {
 			return err
 		}
 	}
 }
 
-func (l *Log) tick(ctx context.Context, kind TickKind, at func(since time.Time)) error {
+func (l *Log) tick(ctx context.Context, after *IssuerTick, at func(since time.Time)) error {
 	if err := l.catchUp(ctx); err != nil {
 		return err
 	}
@@ -159,9 +158,11 @@ func (l *Log) tick(ctx context.Context, kind TickKind, at func(since time.Time))
 		l.mu.Unlock()
 		return errReadAgain
 	}
+	token := confirmToken
 	var options []js.PublishOpt
-	if kind == IssuerTicks {
-		options = append(options, js.WithExpectLastSequencePerSubject(l.after))
+	if after != nil {
+		token = tickToken
+		options = append(options, js.WithExpectLastSequencePerSubject(after.seq))
 		l.own = t.Nonce
 	}
 	w.since = l.config.Now()
@@ -169,7 +170,7 @@ func (l *Log) tick(ctx context.Context, kind TickKind, at func(since time.Time))
 	l.mu.Unlock()
 
 	s := l.config.Store
-	_, err := s.publish(ctx, headStream, &nats.Msg{Subject: headOf(s.config.Domain, string(kind)), Data: t.message()}, options...)
+	_, err := s.publish(ctx, headStream, &nats.Msg{Subject: headOf(s.config.Domain, token), Data: t.message()}, options...)
 	if err != nil && !transient(err) {
 		// A conflict is also the answer to a tick that the broker got twice.
 		if l.giveUp(t.Nonce) {
@@ -211,8 +212,7 @@ func (l *Log) takeTick(ctx context.Context, r *pass, token string, data []byte, 
 		return
 	}
 	if token == tickToken {
-		l.after = meta.Sequence.Stream
-		l.newest = IssuerTick{Issuer: t.Issuer, Own: t.Nonce != "" && t.Nonce == l.own, At: now}
+		l.newest = IssuerTick{Issuer: t.Issuer, Own: t.Nonce != "" && t.Nonce == l.own, At: now, seq: meta.Sequence.Stream}
 		l.stored = time.Time{}
 		if meta.Sequence.Stream <= r.last {
 			// It is from before this reading: when, only the broker's clock
@@ -254,7 +254,7 @@ func (l *Log) hearClock(broker, since, now time.Time) {
 // see that. It does nothing if another process issues.
 func (l *Log) Leave(ctx context.Context) error {
 	l.mu.Lock()
-	own, after := l.newest.Own && l.newest.Issuer != "", l.after
+	own, after := l.newest.Own && l.newest.Issuer != "", l.newest.seq
 	l.mu.Unlock()
 	if !own {
 		return nil
