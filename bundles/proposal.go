@@ -29,9 +29,9 @@ func (t *Trust) Propose(signed []byte) (*Proposal, error) {
 	if err != nil {
 		return nil, err
 	}
-	found, reason := t.verify(signed, text, r)
-	if reason != "" {
-		return nil, &UnverifiedError{Release: r, Reason: reason}
+	found, err := t.verify(signed, text, r)
+	if err != nil {
+		return nil, err
 	}
 	return &Proposal{release: r, note: slices.Clone(signed), digest: policy.DigestOf([]byte(text)), tally: found}, nil
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -153,13 +154,17 @@ type UnverifiedError struct {
 	// Release is what the note says. Nobody vouches for any of it: it is for
 	// messages only.
 	Release Release
-	// Reason says what is missing and what to do about it.
-	Reason string
+	// Reason says what is missing, Next what to do about it, if that can be said.
+	Reason, Next string
 }
 
-// Error returns the reason.
+// Error returns the reason, and what to do.
 func (e *UnverifiedError) Error() string {
-	return fmt.Sprintf("release of %s is not trusted: %s", e.Release, e.Reason)
+	text := fmt.Sprintf("release of %s is not trusted: %s", e.Release, e.Reason)
+	if e.Next != "" {
+		text += "; " + e.Next
+	}
+	return text
 }
 
 // Unwrap returns an error of kind Denied.
@@ -186,26 +191,29 @@ func (t *Trust) Open(signed []byte) (*Signed, error) {
 	return &Signed{release: p.release, note: p.note, digest: p.digest, signers: p.tally.signed}, nil
 }
 
-// verify returns who signed, or the reason why that is of no account.
-func (t *Trust) verify(signed []byte, text string, r Release) (_ tally, reason string) {
-	if r.Namespace.Domain() != t.domain {
-		return tally{}, fmt.Sprintf("it is of the domain %s, the trust file is of %s; push it where %s is served", r.Namespace.Domain(), t.domain, r.Namespace.Domain())
+// verify returns who signed, or an [*UnverifiedError] if that is of no account.
+func (t *Trust) verify(signed []byte, text string, r Release) (tally, error) {
+	refuse := func(next, reason string, args ...any) (tally, error) {
+		return tally{}, &UnverifiedError{Release: r, Reason: fmt.Sprintf(reason, args...), Next: next}
+	}
+	if domain := r.Namespace.Domain(); domain != t.domain {
+		return refuse(fmt.Sprintf("push it where %s is served", domain), "it is of the domain %s, the trust file is of %s", domain, t.domain)
 	}
 	listed, q := t.authority(r.Namespace)
 	if listed == "" {
-		return tally{}, fmt.Sprintf("neither %s nor a namespace above it is listed in the trust file, so nobody may sign it; list it, or %s", r.Namespace, t.domain)
+		return refuse("list it, or "+t.domain, "neither %s nor a namespace above it is listed in the trust file, so nobody may sign it", r.Namespace)
 	}
 	found, err := t.count(signed, text, q)
 	switch {
 	case err != nil:
-		return tally{}, err.Error()
+		return refuse("", "%v", err)
 	case len(found.signed) == 0:
-		return tally{}, fmt.Sprintf("0 different keys of those that may sign %s have signed it, %d must; sign with the keys that the trust file lists for %s: %s",
-			r.Namespace, q.threshold, listed, strings.Join(q.names, ", "))
+		return refuse(fmt.Sprintf("sign with the keys that the trust file lists for %s: %s; if its version, %d, is not the newest, get that first", listed, strings.Join(q.names, ", "), t.version),
+			"0 different keys of those that may sign %s have signed it, %d must", r.Namespace, q.threshold)
 	case r.Epoch > t.epoch:
-		return tally{}, fmt.Sprintf("it is of epoch %d, the trust file is at %d; raise epoch and version in the trust file first", r.Epoch, t.epoch)
+		return refuse("raise epoch and version in the trust file first, or get a newer one than its version "+strconv.FormatUint(t.version, 10), "it is of epoch %d, the trust file is at %d", r.Epoch, t.epoch)
 	}
-	return found, ""
+	return found, nil
 }
 
 // readNote returns the text of a signed note that nobody has verified yet: it

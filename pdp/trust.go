@@ -125,6 +125,9 @@ func (r *Releases) Trust(ctx context.Context, version uint64) ([]byte, error) {
 	return store.Trust(ctx, version)
 }
 
+// TrustInForce returns the version of the trust file that this process believes.
+func (r *Releases) TrustInForce() uint64 { return r.config.Live.Trust().Version() }
+
 // Namespaces returns the namespaces that have a head, sorted, those that were
 // retired among them.
 func (r *Releases) Namespaces(ctx context.Context) ([]policy.Namespace, error) {

@@ -403,8 +403,11 @@ func TestATrustFileThatWasPutIntoPlaceByHandIsPushedToo(t *testing.T) {
 func TestAnybodyMayReadTheTrustFileAndFollowIt(t *testing.T) {
 	f := newFleet(t)
 	policies := microwallv1.NewPolicyServiceClient(f.pdps[1].Conn)
-	if _, err := policies.GetTrust(t.Context(), &microwallv1.GetTrustRequest{}); err == nil || !strings.Contains(err.Error(), "code = NotFound") {
-		t.Errorf("before one was pushed: %v", err)
+	if none, err := policies.GetTrust(t.Context(), &microwallv1.GetTrustRequest{}); err != nil || none.GetTrust() != nil || none.GetInForce() != 1 {
+		t.Errorf("before one was pushed: %v, %v", none, err)
+	}
+	if _, err := policies.GetTrust(t.Context(), &microwallv1.GetTrustRequest{Version: 2}); err == nil || !strings.Contains(err.Error(), "code = NotFound") {
+		t.Errorf("before it was pushed: %v", err)
 	}
 	for v := uint64(2); v < 5; v++ {
 		f.mustPush(int(v%2), f.SignTrust(twoRoots(v), "ann", "bob"))
@@ -420,7 +423,7 @@ func TestAnybodyMayReadTheTrustFileAndFollowIt(t *testing.T) {
 		}
 	}
 	newest, err := policies.GetTrust(t.Context(), &microwallv1.GetTrustRequest{})
-	if err != nil || trust.Confirm(newest.GetTrust()) != nil {
+	if err != nil || trust.Confirm(newest.GetTrust()) != nil || newest.GetInForce() != 4 {
 		t.Errorf("the newest: %v", err)
 	}
 	f.Push(f.pdps[0], "cart", "shop.cart", allowsAdd)

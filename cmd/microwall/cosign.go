@@ -131,6 +131,11 @@ func (f *cosignFlags) cosign(ctx context.Context, w world, path string) error {
 		}
 	}
 	p, err := trust.Propose(sealed.Note)
+	if err != nil && f.ask {
+		return f.talk(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
+			return pap.New(conn, f.dial.Server, trust).Explain(ctx, err)
+		})
+	}
 	if err != nil {
 		return err
 	}

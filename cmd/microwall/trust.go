@@ -181,7 +181,8 @@ func newTrustPull(w world) *cobra.Command {
 		Short: "Fetch the newest trust file that was pushed, verified from the one that you have",
 		Long: `Fetch the trust files that were pushed, version by version from --trust on, verify
 each by the one before it, and write the newest one. A server can hold new ones
-back, and nothing else.`,
+back, and nothing else. Where a version was put into place by hand and never
+pushed, there is no way past it: those who have an older one get it by hand.`,
 		Example: "  microwall trust pull -o .microwall/trust.yaml",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -196,7 +197,7 @@ back, and nothing else.`,
 				return err
 			}
 			return f.talk(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
-				newest, content, err := pap.FollowTrust(ctx, conn, f.dial.Server, before)
+				newest, content, err := pap.PullTrust(ctx, conn, f.dial.Server, before)
 				if err != nil {
 					return err
 				}

@@ -99,7 +99,7 @@ func (c *Client) propose(ctx context.Context, d Draft) (head *bundles.Signed, _ 
 	}
 	proposal, err := c.sign(head, d)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, nil, c.Explain(ctx, err)
 	}
 	if d.Bundle != nil {
 		packed = bundles.Pack(d.Bundle.Tar())
@@ -298,6 +298,9 @@ func (c *Client) Head(ctx context.Context, n policy.Namespace) (*bundles.Signed,
 	case unverified.Release.Epoch < c.trust.Epoch():
 		return nil, nil // a new epoch begins, whatever was before it
 	}
+	if explained := c.Explain(ctx, err); explained != err { //nolint:errorlint // it is this very error, or another
+		return nil, explained
+	}
 	return nil, fmt.Errorf("%w (if its key was taken out of the trust file: raise the epoch there too, and push again)", err)
 }
 
@@ -336,6 +339,23 @@ type Entry struct {
 	Signed *bundles.Signed
 	// Err says why it does not verify.
 	Err error
+}
+
+// Says returns what a release of n that does not verify says of itself, if it
+// says anything. Nobody vouches for it: it is to be shown as that.
+func (e Entry) Says(n policy.Namespace) (bundles.Release, bool) {
+	unverified, ok := errors.AsType[*bundles.UnverifiedError](e.Err)
+	if !ok || unverified.Release.Namespace != n {
+		return bundles.Release{}, false
+	}
+	return unverified.Release, true
+}
+
+func orUnknown(source string) string {
+	if source == "" {
+		return "a source that it does not name"
+	}
+	return source
 }
 
 // maxHistory is more releases than a server keeps.
@@ -420,8 +440,12 @@ func (c *Client) find(ctx context.Context, n policy.Namespace, epoch, revision u
 		return nil, err
 	}
 	newest := uint64(0) // of those that it may be
+	var unverified error
 	for _, e := range all {
 		if e.Signed == nil {
+			if r, ok := e.Says(n); ok && r.Revision == revision && (epoch == 0 || r.Epoch == epoch) {
+				unverified = policy.Errorf(policy.Denied, "release %d of %s cannot come back, as it does not verify: %w; it says of itself that it was made from %s: look at that, and push it", revision, n, c.Explain(ctx, e.Err), orUnknown(r.Source))
+			}
 			continue
 		}
 		r := e.Signed.Release()
@@ -432,6 +456,9 @@ func (c *Client) find(ctx context.Context, n policy.Namespace, epoch, revision u
 		default:
 			newest = max(newest, r.Revision)
 		}
+	}
+	if unverified != nil {
+		return nil, unverified
 	}
 	if newest != 0 && revision > newest {
 		return nil, policy.Errorf(policy.NotFound, "there is no release %d of %s, the newest is %d; `microwall history %s` lists them", revision, n, newest, n)

@@ -53,7 +53,7 @@ func (c *Client) Review(ctx context.Context, p *bundles.Proposal) (*bundles.Sign
 func (c *Client) Release(ctx context.Context, s bundles.Sealed, limits bundles.Limits) (Result, error) {
 	signed, err := c.whole(s.Note)
 	if err != nil {
-		return Result{}, err
+		return Result{}, c.Explain(ctx, err)
 	}
 	r := signed.Release()
 	if r.Retired() != (len(s.Packed) == 0) {

@@ -28,10 +28,10 @@ func (p *policies) GetTrust(ctx context.Context, m *microwallv1.GetTrustRequest)
 		return nil, err
 	}
 	note, err := releases.Trust(ctx, m.GetVersion())
-	if err != nil {
+	if err != nil && (m.GetVersion() != 0 || policy.KindOf(err) != policy.NotFound) {
 		return nil, err
 	}
-	return &microwallv1.GetTrustResponse{Trust: note}, nil
+	return &microwallv1.GetTrustResponse{Trust: note, InForce: releases.TrustInForce()}, nil
 }
 
 func (p *policies) ListNamespaces(ctx context.Context, _ *microwallv1.ListNamespacesRequest) (*microwallv1.ListNamespacesResponse, error) {

@@ -727,7 +727,7 @@ func (x *PushTrustResponse) GetVersion() uint64 {
 // GetTrustRequest names a version of the trust file.
 type GetTrustRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// version of the trust file; 0 is the newest that was pushed.
+	// version of the trust file; 0 is the newest that was pushed, if any was.
 	Version       uint64 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -773,8 +773,12 @@ func (x *GetTrustRequest) GetVersion() uint64 {
 // GetTrustResponse carries one trust file.
 type GetTrustResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// trust is the signed note.
-	Trust         []byte `protobuf:"bytes,1,opt,name=trust,proto3" json:"trust,omitempty"`
+	// trust is the signed note; empty if the newest was asked for and none was
+	// pushed.
+	Trust []byte `protobuf:"bytes,1,opt,name=trust,proto3" json:"trust,omitempty"`
+	// in_force is the version that is in force on this server, which may have been
+	// put into place by hand.
+	InForce       uint64 `protobuf:"varint,2,opt,name=in_force,json=inForce,proto3" json:"in_force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -814,6 +818,13 @@ func (x *GetTrustResponse) GetTrust() []byte {
 		return x.Trust
 	}
 	return nil
+}
+
+func (x *GetTrustResponse) GetInForce() uint64 {
+	if x != nil {
+		return x.InForce
+	}
+	return 0
 }
 
 // WatchRequest says what is to be watched.
@@ -1435,9 +1446,10 @@ const file_microwall_v1_policy_proto_rawDesc = "" +
 	"\x11PushTrustResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\"+\n" +
 	"\x0fGetTrustRequest\x12\x18\n" +
-	"\aversion\x18\x01 \x01(\x04R\aversion\"(\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\"C\n" +
 	"\x10GetTrustResponse\x12\x14\n" +
-	"\x05trust\x18\x01 \x01(\fR\x05trust\".\n" +
+	"\x05trust\x18\x01 \x01(\fR\x05trust\x12\x19\n" +
+	"\bin_force\x18\x02 \x01(\x04R\ainForce\".\n" +
 	"\fWatchRequest\x12\x1e\n" +
 	"\n" +
 	"namespaces\x18\x01 \x03(\tR\n" +

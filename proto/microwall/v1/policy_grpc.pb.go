@@ -62,7 +62,7 @@ type PolicyServiceClient interface {
 	// PERMISSION_DENIED: too few roots have signed it.
 	PushTrust(ctx context.Context, in *PushTrustRequest, opts ...grpc.CallOption) (*PushTrustResponse, error)
 	// GetTrust hands out one version of the signed trust file. Whoever has the
-	// version before can verify it.
+	// version before can verify it. NOT_FOUND: that version was not pushed.
 	GetTrust(ctx context.Context, in *GetTrustRequest, opts ...grpc.CallOption) (*GetTrustResponse, error)
 	// Watch says what decides requests in some namespaces: of each at once, and
 	// again when that has changed, because of a release, a trust file or a
@@ -247,7 +247,7 @@ type PolicyServiceServer interface {
 	// PERMISSION_DENIED: too few roots have signed it.
 	PushTrust(context.Context, *PushTrustRequest) (*PushTrustResponse, error)
 	// GetTrust hands out one version of the signed trust file. Whoever has the
-	// version before can verify it.
+	// version before can verify it. NOT_FOUND: that version was not pushed.
 	GetTrust(context.Context, *GetTrustRequest) (*GetTrustResponse, error)
 	// Watch says what decides requests in some namespaces: of each at once, and
 	// again when that has changed, because of a release, a trust file or a
