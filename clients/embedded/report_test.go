@@ -30,6 +30,7 @@ func said(t *testing.T, author *pap.Client, n policy.Namespace, wanted func(pap.
 
 func TestAClientSaysByWhichReleaseItDecidesAndWhatItRefused(t *testing.T) {
 	d := testkit.NewDomain(t)
+	d.WriteTrust(testkit.TrustOptions{Beacons: []string{"beat"}})
 	url := testkit.NATS(t, t.TempDir()).URL()
 	p := d.StartPDP(url, t.TempDir())
 	author := d.PAP(p)
@@ -44,11 +45,16 @@ func TestAClientSaysByWhichReleaseItDecidesAndWhatItRefused(t *testing.T) {
 		return func(s pap.Status) bool { return s.Digest == digest }
 	}
 	s := said(t, author, "shop.cart", runs(first.Digest()))
-	if s.Instance != "cart-1" || s.Principal != "anonymous" || s.Role != "embedded" || s.Revision != 1 || s.Trust != 1 || s.Refused != "" || s.Received.IsZero() {
+	if s.Instance != "cart-1" || s.Principal != "anonymous" || s.Role != "embedded" || s.Revision != 1 || s.Trust != 1 || s.Refused != "" || s.Received.IsZero() || !s.Proven.IsZero() || !s.Stale {
 		t.Errorf("it says %+v", s)
 	}
 	second := d.Push(p, "cart", "shop.cart", "allow := true").Release
 	said(t, author, "shop.cart", runs(second.Digest()))
+
+	// And since when it is proven that there is no newer one.
+	at := time.Now().Truncate(time.Millisecond)
+	issue(t, d, p, at, second.Version())
+	said(t, author, "shop.cart", func(s pap.Status) bool { return s.Proven.Equal(at) && !s.Stale && s.Digest == second.Digest() })
 
 	// A release by a key that the client's own trust file does not know.
 	d.WriteTrust(testkit.TrustOptions{Version: 2, CartSigners: []string{"pay"}})

@@ -79,6 +79,7 @@ func TestAClientStartsFromDiskWithoutWaitingForABroker(t *testing.T) {
 // What is slow, opening and compiling a release, is done by goroutines of the
 // client's own: in a callback of NATS it would hold up all that comes after it.
 func TestNothingIsOpenedOrCompiledInACallbackOfNATS(t *testing.T) {
+	t.Parallel() // it waits for polls
 	for name, mode := range map[string]embedded.Mode{"push": embedded.Push(), "poll": embedded.Poll(20 * time.Millisecond)} {
 		t.Run(name, func(t *testing.T) {
 			d := testkit.NewDomain(t)

@@ -24,9 +24,9 @@ import (
 )
 
 // takeoverBound is how long there may be no beacon when the PDP that issues them
-// is gone: three intervals without a tick, one until the next PDP looks, and one
-// for a machine that has other things to do.
-const takeoverBound = 5 * pdp.DefaultInterval
+// is gone: three intervals without a tick, and one for a machine that has other
+// things to do.
+const takeoverBound = 4 * pdp.DefaultInterval
 
 // issues are PDPs of one domain that may issue beacons, on one NATS, and who
 // hears what they issue of shop.cart.
