@@ -58,7 +58,8 @@ func (o ConnectOptions) Check(url string) error {
 // Connect connects to the broker at url (a comma separates several of one
 // cluster). It returns a usable connection even if no broker is there yet; the
 // connection is then made when one is, and made again, with another server if
-// there are several, whenever it is lost or its server has not answered for 15 s. It
+// there are several, whenever it is lost or its server has not answered for 15 s:
+// after a pause that differs from client to client, so that they do not come all at once. It
 // tries each URL once, for two seconds at most, before it returns; ctx may cut
 // that short. The caller closes the connection.
 //
@@ -76,12 +77,16 @@ func Connect(ctx context.Context, url string, o ConnectOptions) (*nats.Conn, err
 	if events == nil {
 		events = func(Event) {}
 	}
-	connected := func(nc *nats.Conn) { events(Connected{URL: nc.ConnectedUrlRedacted()}) }
+	way := &route{}
+	connected := func(nc *nats.Conn) {
+		way.connected(nc)
+		events(Connected{URL: nc.ConnectedUrlRedacted()})
+	}
 	options := []nats.Option{
 		nats.Name(o.Name),
 		nats.MaxReconnects(-1),
 		nats.RetryOnFailedConnect(true),
-		nats.CustomReconnectDelay(func(attempts int) time.Duration { return backoff(attempts-1, 5*time.Second) }),
+		nats.ReconnectToServer(way.next),
 		nats.ReconnectBufSize(-1),
 		nats.Timeout(2 * time.Second),
 		nats.PingInterval(pingInterval),
