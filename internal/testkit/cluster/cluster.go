@@ -3,6 +3,7 @@
 package cluster
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -242,8 +243,26 @@ func (n *Node) Kill() {
 }
 
 // Pause stops the server's clock, so to say: it does nothing, and its
-// connections stay.
-func (n *Node) Pause() { n.t.Helper(); n.signal(syscall.SIGSTOP) }
+// connections stay. Where the system tells, it returns when all threads have
+// stopped: until then the server may still answer.
+func (n *Node) Pause() {
+	n.t.Helper()
+	n.signal(syscall.SIGSTOP)
+	poll(n.t, "the pause of "+n.name, func(context.Context) error {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", n.cmd.Process.Pid))
+		if err != nil {
+			return err
+		}
+		for _, thread := range threads {
+			// NUMBER (NAME) STATE ...; who has ended meanwhile says nothing.
+			text, _ := os.ReadFile(thread)
+			if _, rest, ok := bytes.Cut(text, []byte(") ")); ok && rest[0] != 'T' {
+				return fmt.Errorf("a thread is in state %c", rest[0])
+			}
+		}
+		return nil
+	})
+}
 
 // Resume lets a paused server go on.
 func (n *Node) Resume() { n.t.Helper(); n.signal(syscall.SIGCONT) }
