@@ -19,6 +19,10 @@ type Request struct {
 	// Context of the call. Its member "call_path", if present, lists the
 	// SPIFFE IDs from the edge on and ends with the subject.
 	Context Properties
+	// Freshness that the releases must have which decide. It is no part of the
+	// question: policies do not see it. In a batch, what any request asks for
+	// counts for all.
+	Freshness Freshness
 }
 
 // Entity is a subject or a resource.

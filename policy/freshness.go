@@ -1,0 +1,109 @@
+package policy
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"slices"
+	"strings"
+)
+
+// Freshness says how new the releases must be that decide a [Request]. The zero
+// value minimises latency: whatever the decision point holds decides at once,
+// within what each namespace allows as staleness.
+//
+// The others wait for what they ask for, until the call's deadline, and then
+// fail: no decision is made by older releases than was promised.
+type Freshness struct {
+	tokens []Token
+	head   bool
+}
+
+// AtLeast has a request decided by the releases that tokens stand for, or newer
+// ones of the same namespaces: a push returns such a token, and whoever keeps it
+// beside the data that the push protects can never have that data judged by the
+// policy from before. A token of an earlier epoch, or of a namespace that does
+// not decide the request, is taken for [Head]; one of a release that there never
+// was is an error of kind [Failed].
+func AtLeast(tokens ...Token) Freshness { return Freshness{tokens: slices.Clone(tokens)} }
+
+// Head has a request decided by the releases that are the newest when it is
+// made, as a decision point confirms after that. It costs a commit on the broker
+// for each decision, or for all that wait at the same time.
+var Head = Freshness{head: true}
+
+// IsHead reports whether the newest releases are asked for.
+func (f Freshness) IsHead() bool { return f.head }
+
+// Tokens returns those that [AtLeast] was given. They must not be changed.
+func (f Freshness) Tokens() []Token { return f.tokens }
+
+// IsZero reports whether f minimises latency.
+func (f Freshness) IsZero() bool { return !f.head && len(f.tokens) == 0 }
+
+// And returns what asks for both.
+func (f Freshness) And(g Freshness) Freshness {
+	return Freshness{tokens: slices.Concat(f.tokens, g.tokens), head: f.head || g.head}
+}
+
+// Token stands for a release. It is opaque, survives being stored, and says
+// nothing secret: it need not be kept from anybody, and nobody gains by making
+// one up.
+type Token string
+
+// tokenPrefix names the form of what follows: base64url of epoch and revision as
+// varints, the digest, the namespace, and the first bytes of the SHA-256 sum of
+// these, by which a token that was cut or mistyped is told from another one.
+const (
+	tokenPrefix = "mw1."
+	tokenSum    = 4
+)
+
+// Token returns the token of a release.
+func (v Version) Token() Token {
+	b := binary.AppendUvarint(nil, v.Epoch)
+	b = binary.AppendUvarint(b, v.Revision)
+	b = append(b, v.Digest[:]...)
+	b = append(b, v.Namespace...)
+	sum := sha256.Sum256(b)
+	return Token(tokenPrefix + base64.RawURLEncoding.EncodeToString(append(b, sum[:tokenSum]...)))
+}
+
+// Version returns the release that a token stands for. The error is of kind
+// [BadRequest] if t is no token.
+func (t Token) Version() (Version, error) {
+	v, ok := t.parse()
+	if !ok || v.Token() != t {
+		return Version{}, Errorf(BadRequest, "%.100q is no token of a release; a push prints it, and it must be kept whole", string(t))
+	}
+	return v, nil
+}
+
+func (t Token) parse() (v Version, ok bool) {
+	text, ok := strings.CutPrefix(string(t), tokenPrefix)
+	if !ok || len(text) > 1024 {
+		return v, false
+	}
+	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	if err != nil || len(b) < tokenSum {
+		return v, false
+	}
+	b, end := b[:len(b)-tokenSum], b[len(b)-tokenSum:]
+	if sum := sha256.Sum256(b); !bytes.Equal(sum[:tokenSum], end) {
+		return v, false
+	}
+	for _, n := range []*uint64{&v.Epoch, &v.Revision} {
+		var size int
+		if *n, size = binary.Uvarint(b); size <= 0 {
+			return v, false
+		}
+		b = b[size:]
+	}
+	if len(b) < len(v.Digest) {
+		return v, false
+	}
+	copy(v.Digest[:], b)
+	v.Namespace, err = ParseNamespace(string(b[len(v.Digest):]))
+	return v, err == nil
+}

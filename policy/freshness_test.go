@@ -1,0 +1,66 @@
+package policy_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/microwall/microwall/policy"
+)
+
+func TestATokenStandsForItsRelease(t *testing.T) {
+	for _, v := range []policy.Version{
+		{Namespace: "shop", Epoch: 1, Revision: 1, Digest: policy.Digest{1}},
+		{Namespace: "shop.cart", Epoch: 1 << 63, Revision: 1<<64 - 1, Digest: policy.DigestOf([]byte("x"))},
+	} {
+		got, err := v.Token().Version()
+		if err != nil || got != v {
+			t.Errorf("%+v became %+v, %v", v, got, err)
+		}
+	}
+}
+
+func TestATokenThatWasChangedIsNone(t *testing.T) {
+	good := string(policy.Version{Namespace: "shop.cart", Epoch: 1, Revision: 300, Digest: policy.DigestOf([]byte("x"))}.Token())
+	bad := []string{"", "mw1.", good[:len(good)-1], good + "A", good + "=", " " + good, strings.ToUpper(good), "mw2." + good[4:], strings.Repeat("A", 5000), "mw1." + strings.Repeat("A", 2000)}
+	for i := range good {
+		for _, c := range []byte("A_-9\n") {
+			if good[i] != c {
+				bad = append(bad, good[:i]+string(c)+good[i+1:])
+			}
+		}
+	}
+	for _, s := range bad {
+		if v, err := policy.Token(s).Version(); policy.KindOf(err) != policy.BadRequest {
+			t.Errorf("%.100q is %+v, %v", s, v, err)
+		}
+	}
+}
+
+func FuzzToken(f *testing.F) {
+	f.Add(string(policy.Version{Namespace: "shop", Epoch: 1, Revision: 1}.Token()))
+	f.Add("mw1.AQE")
+	f.Fuzz(func(t *testing.T, s string) {
+		v, err := policy.Token(s).Version()
+		if err == nil && string(v.Token()) != s {
+			t.Errorf("%q and %q are one token", s, v.Token())
+		}
+	})
+}
+
+func TestFreshnessAddsUp(t *testing.T) {
+	a, b := policy.Token("a"), policy.Token("b")
+	var zero policy.Freshness
+	if !zero.IsZero() || zero.IsHead() || policy.Head.IsZero() || policy.AtLeast(a).IsZero() || !policy.AtLeast().IsZero() {
+		t.Error("zero is not what minimises latency alone")
+	}
+	both := policy.AtLeast(a).And(policy.AtLeast(b)).And(policy.Head)
+	if !both.IsHead() || len(both.Tokens()) != 2 || len(policy.AtLeast(a).And(zero).Tokens()) != 1 {
+		t.Errorf("%+v", both)
+	}
+	given := []policy.Token{a}
+	f := policy.AtLeast(given...)
+	given[0] = b
+	if f.Tokens()[0] != a {
+		t.Error("what was asked for changed afterwards")
+	}
+}
