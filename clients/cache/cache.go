@@ -1,19 +1,11 @@
-// Package cache keeps decisions that were made, so that the same question by
-// the same policies is not evaluated twice.
-//
-// A cached decision is the decision. The key ([AppendKey]) is everything that
-// the decision depends on: the digests of the releases on its path, and the
-// whole request. A new release makes new keys, so that nothing is invalidated,
-// nothing expires, and no stale entry can be hit. What also depends on the time
-// (a policy that reads input.time) must not be put in.
-//
-// Errors are never cached. Whether a decision is stale is no part of it and is
-// worked out by whoever hands it out.
 package cache
 
 import (
 	"fmt"
+	"hash/maphash"
+	"runtime"
 	"sync"
+	"unsafe"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
@@ -31,27 +23,15 @@ type Config struct {
 const (
 	defaultEntries = 1 << 16
 	defaultBytes   = 64 << 20
+	// fewest entries and bytes that a shard is worth its lock for.
+	fewestEntries = 64
+	fewestBytes   = 64 << 10
 )
 
 // Cache holds the decisions that were used last. It is safe for concurrent use.
 type Cache struct {
-	mu    sync.Mutex
-	lru   *simplelru.LRU[string, entry] // nil if it keeps none
-	most  int
-	bytes int
-	stats Stats
-}
-
-type entry struct {
-	decision policy.Decision
-	size     int
-}
-
-// Stats count what a cache did since it was made.
-type Stats struct {
-	Hits, Misses, Evictions uint64
-	// Entries and Bytes are what it holds now.
-	Entries, Bytes int
+	seed   maphash.Seed
+	shards []shard // none if it keeps none; a power of two
 }
 
 // New returns an empty cache.
@@ -62,69 +42,159 @@ func New(config Config) *Cache {
 	if config.Bytes == 0 {
 		config.Bytes = defaultBytes
 	}
-	c := &Cache{most: config.Bytes}
-	if config.Entries < 0 {
+	c := &Cache{seed: maphash.MakeSeed()}
+	if config.Entries < 0 || config.Bytes < 0 {
 		return c
 	}
-	lru, err := simplelru.NewLRU(config.Entries, func(key string, e entry) { c.bytes -= e.size })
-	if err != nil {
-		panic(fmt.Sprintf("cache: %v", err)) // only a size below one fails
+	// So many that two processors seldom want the same.
+	n := 1
+	for n < 16*runtime.GOMAXPROCS(0) && config.Entries/(2*n) >= fewestEntries && config.Bytes/(2*n) >= fewestBytes {
+		n *= 2
 	}
-	c.lru = lru
+	c.shards = make([]shard, n)
+	for i := range c.shards {
+		c.shards[i].entries, c.shards[i].bytes = config.Entries/n, config.Bytes/n
+		c.shards[i].rooms = map[policy.Namespace]*room{}
+	}
 	return c
 }
 
-// Get returns the decision that was put in under key.
-func (c *Cache) Get(key []byte) (policy.Decision, bool) {
-	if c.lru == nil {
+// Get returns the decision of a namespace that was put in under key. It
+// allocates nothing.
+func (c *Cache) Get(n policy.Namespace, key []byte) (policy.Decision, bool) {
+	if len(c.shards) == 0 {
 		return policy.Decision{}, false
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	e, ok := c.lru.Get(string(key))
-	if !ok {
-		c.stats.Misses++
-		return policy.Decision{}, false
-	}
-	c.stats.Hits++
-	return e.decision, true
+	return c.shard(key).get(n, key)
 }
 
-// Put keeps a decision under key, and lets go of those that were not used for
-// longest if there is no room. One that would take more than an eighth of the
-// room is not kept.
-func (c *Cache) Put(key []byte, d policy.Decision) {
-	if c.lru == nil {
+// Put keeps a decision of a namespace under key, and lets go of others if there
+// is no room: of the namespace that has most, those that were not used for
+// longest. One that would take more than an eighth of the room of its shard is
+// not kept.
+func (c *Cache) Put(n policy.Namespace, key []byte, d policy.Decision) {
+	if len(c.shards) == 0 {
 		return
 	}
-	size := overhead + len(key) + sizeOf(&d)
-	if size > c.most/8 {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if old, ok := c.lru.Peek(string(key)); ok {
-		c.bytes -= old.size // the eviction callback is not called for a replaced value
-	}
-	c.bytes += size
-	if c.lru.Add(string(key), entry{d, size}) {
-		c.stats.Evictions++
-	}
-	for c.bytes > c.most {
-		c.lru.RemoveOldest()
-		c.stats.Evictions++
-	}
+	c.shard(key).put(n, string(key), entry{d, overhead + len(key) + sizeOf(&d)})
+}
+
+// shard returns where a key is kept. Which one it is decides nothing: keys are
+// compared there.
+func (c *Cache) shard(key []byte) *shard {
+	return &c.shards[maphash.Bytes(c.seed, key)&uint64(len(c.shards)-1)]
+}
+
+// Stats count what a cache did since it was made.
+type Stats struct {
+	Hits, Misses, Evictions uint64
+	// Entries and Bytes are what it holds now.
+	Entries, Bytes int
 }
 
 // Stats returns what the cache did and holds.
-func (c *Cache) Stats() Stats {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s := c.stats
-	if c.lru != nil {
-		s.Entries, s.Bytes = c.lru.Len(), c.bytes
+func (c *Cache) Stats() (all Stats) {
+	for i := range c.shards {
+		c.shards[i].addTo(&all)
 	}
-	return s
+	return all
+}
+
+// shard is a part of the keys, whatever their namespaces.
+type shard struct {
+	mu             sync.Mutex
+	entries, bytes int // at most
+	rooms          map[policy.Namespace]*room
+	stats          Stats
+	_              [64]byte // two shards in one line of a processor's cache would be one lock
+}
+
+// room is what a shard keeps of one namespace.
+type room struct {
+	lru   *simplelru.LRU[string, entry]
+	bytes int
+}
+
+type entry struct {
+	decision policy.Decision
+	size     int
+}
+
+func (s *shard) get(n policy.Namespace, key []byte) (policy.Decision, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r := s.rooms[n]; r != nil {
+		// The text is looked up, not kept.
+		if e, ok := r.lru.Get(unsafe.String(unsafe.SliceData(key), len(key))); ok {
+			s.stats.Hits++
+			return e.decision, true
+		}
+	}
+	s.stats.Misses++
+	return policy.Decision{}, false
+}
+
+func (s *shard) put(n policy.Namespace, key string, e entry) {
+	if e.size > s.bytes/8 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.rooms[n]
+	if r == nil {
+		r = newRoom(s.entries)
+		s.rooms[n] = r
+	}
+	if old, ok := r.lru.Peek(key); ok {
+		s.count(r, -1, -old.size)
+	}
+	r.lru.Add(key, e)
+	s.count(r, 1, e.size)
+	for s.stats.Entries > s.entries || s.stats.Bytes > s.bytes {
+		s.evict()
+	}
+}
+
+func newRoom(entries int) *room {
+	// The shard counts for itself what all rooms have: this bound is never met.
+	lru, err := simplelru.NewLRU[string, entry](entries+1, nil)
+	if err != nil {
+		panic(fmt.Sprintf("cache: %v", err)) // only a size below one fails
+	}
+	return &room{lru: lru}
+}
+
+func (s *shard) count(r *room, entries, bytes int) {
+	s.stats.Entries += entries
+	s.stats.Bytes += bytes
+	r.bytes += bytes
+}
+
+// evict lets go of the oldest decision of the namespace that has most.
+func (s *shard) evict() {
+	var most policy.Namespace
+	var from *room
+	for n, r := range s.rooms {
+		if from == nil || r.bytes > from.bytes {
+			most, from = n, r
+		}
+	}
+	_, e, _ := from.lru.RemoveOldest()
+	s.count(from, -1, -e.size)
+	s.stats.Evictions++
+	if from.lru.Len() == 0 {
+		delete(s.rooms, most)
+	}
+}
+
+func (s *shard) addTo(all *Stats) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all.Hits += s.stats.Hits
+	all.Misses += s.stats.Misses
+	all.Evictions += s.stats.Evictions
+	all.Entries += s.stats.Entries
+	all.Bytes += s.stats.Bytes
 }
 
 // overhead is roughly what the list, the map and the entry's fields take.
