@@ -118,8 +118,8 @@ func decide(t *testing.T, e example, b block) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := slices.Contains(uncached, e.section); p.ReadsTime() != want {
-		t.Errorf("%s: the policy is cached: %v; the guide says %v", e.files["authz.rego"], !p.ReadsTime(), !want)
+	if want := slices.Contains(uncached, e.section); p.Layout().ReadsTime() != want {
+		t.Errorf("%s: the policy is cached: %v; the guide says %v", e.files["authz.rego"], !p.Layout().ReadsTime(), !want)
 	}
 }
 

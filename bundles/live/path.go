@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/microwall/microwall/internal/decisionkey"
 	"github.com/microwall/microwall/policy"
 	"github.com/microwall/microwall/policy/rego"
 )
@@ -17,7 +18,7 @@ type Path struct {
 	own        *rego.Program
 	versions   []policy.Version
 	limits     []limit // of versions, if they can become stale
-	readsTime  bool
+	layout     *decisionkey.Layout
 	fault      error
 }
 
@@ -30,8 +31,8 @@ type guardrail struct {
 // then the namespace. It must not be changed.
 func (p *Path) Versions() []policy.Version { return p.versions }
 
-// ReadsTime reports whether any policy on the path may read input.time.
-func (p *Path) ReadsTime() bool { return p.readsTime }
+// Layout returns how the keys of its decisions are built.
+func (p *Path) Layout() *decisionkey.Layout { return p.layout }
 
 // Decide asks the namespace's policy, and every guardrail for what binds it.
 //

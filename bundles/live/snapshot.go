@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"github.com/microwall/microwall/internal/decisionkey"
 	"github.com/microwall/microwall/policy"
 	"github.com/microwall/microwall/policy/rego"
 )
@@ -96,6 +97,7 @@ func newPath(n policy.Namespace, own unit, units map[policy.Namespace]unit, guar
 		p.fault = policy.Errorf(policy.NotFound, "namespace %s was retired by its release %d; push to it to bring it back", n, own.version.Revision)
 		return p
 	}
+	var reads []policy.ReadPath
 	for _, above := range guardrails {
 		g, ok := units[above]
 		if !ok || g.program == nil {
@@ -104,16 +106,17 @@ func newPath(n policy.Namespace, own unit, units map[policy.Namespace]unit, guar
 		}
 		p.guardrails = append(p.guardrails, guardrail{above, g.program})
 		p.add(g)
+		reads = append(reads, g.program.Reads()...)
 	}
 	p.add(own)
 	p.versions = slices.Clip(p.versions)
+	p.layout = decisionkey.New(rego.Engine(), p.versions, append(reads, own.program.Reads()...))
 	return p
 }
 
 // add adds what every policy on a path counts for.
 func (p *Path) add(u unit) {
 	p.versions = append(p.versions, u.version)
-	p.readsTime = p.readsTime || u.program.ReadsTime()
 	if u.limit != nil {
 		p.limits = append(p.limits, *u.limit)
 	}

@@ -21,7 +21,7 @@ func TestManyWhoMissMakeOneCall(t *testing.T) {
 		var calls atomic.Int64
 		ask := func(context.Context) (policy.Decision, error) {
 			calls.Add(1)
-			time.Sleep(time.Second)
+			<-time.After(time.Second)
 			return yes, nil
 		}
 		var all sync.WaitGroup
@@ -81,7 +81,7 @@ func TestACallThatNobodyWaitsForEnds(t *testing.T) {
 		all.Go(func() {
 			_, _ = f.Do(ctx, []byte("k"), time.Hour, func(ctx context.Context) (policy.Decision, error) {
 				<-ctx.Done()
-				time.Sleep(time.Minute) // it takes its time to notice
+				<-time.After(time.Minute) // it takes its time to notice
 				close(ended)
 				return policy.Decision{}, ctx.Err()
 			})
@@ -100,7 +100,7 @@ func TestACallThatNobodyWaitsForEnds(t *testing.T) {
 func TestAHungOrCrashedCallIsMadeAgainByThoseWhoHaveTime(t *testing.T) {
 	for name, first := range map[string]func(context.Context) (policy.Decision, error){
 		"hung":    func(ctx context.Context) (policy.Decision, error) { <-ctx.Done(); return policy.Decision{}, ctx.Err() },
-		"crashed": func(context.Context) (policy.Decision, error) { time.Sleep(time.Second); panic("boom") },
+		"crashed": func(context.Context) (policy.Decision, error) { <-time.After(time.Second); panic("boom") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -134,7 +134,7 @@ func TestAnErrorIsToldToAllWhoWaitedAndNotKept(t *testing.T) {
 		for range 3 {
 			all.Go(func() {
 				if d, err := f.Do(t.Context(), []byte("k"), time.Minute, func(context.Context) (policy.Decision, error) {
-					time.Sleep(time.Second)
+					<-time.After(time.Second)
 					return policy.Decision{}, failed
 				}); !errors.Is(err, failed) || d.Allowed {
 					t.Errorf("%v, %v", d, err)

@@ -16,6 +16,7 @@ import (
 	"github.com/microwall/microwall/bundles/jetstream"
 	"github.com/microwall/microwall/bundles/live"
 	"github.com/microwall/microwall/clients/cache"
+	"github.com/microwall/microwall/internal/decisionkey"
 	"github.com/microwall/microwall/internal/filewatch"
 	"github.com/microwall/microwall/internal/fleet"
 	"github.com/microwall/microwall/policy"
@@ -139,7 +140,7 @@ func New(ctx context.Context, config Config) (*Client, error) {
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	c := &Client{
 		config: config, broker: broker, live: state, cache: cache.New(config.Cache), stop: stop, synced: make(chan struct{}), trustChanged: trustChanged, changed: changed,
-		keys: sync.Pool{New: func() any { return new([]byte) }},
+		keys: sync.Pool{New: func() any { return new(decisionkey.Builder) }},
 	}
 	failed := make(chan error, 1)
 	c.work.Go(func() {
@@ -325,20 +326,18 @@ func (c *Client) decide(ctx context.Context, snapshot *live.Snapshot, r *policy.
 // look returns what a path decides, or has decided before: how fresh that is, is
 // not yet part of it.
 func (c *Client) look(ctx context.Context, path *live.Path, r *policy.Request, at time.Time) (policy.Decision, error) {
-	if path.ReadsTime() {
-		return path.Decide(ctx, rego.NewInput(r, rego.NewStamp(at)))
-	}
+	stamp := rego.NewStamp(at)
 	// The key is made of the versions that are going to decide, before they do.
-	key := c.keys.Get().(*[]byte)
-	defer c.keys.Put(key)
-	*key = cache.AppendKey((*key)[:0], path.Versions(), r)
-	if d, ok := c.cache.Get(*key); ok {
+	builder := c.keys.Get().(*decisionkey.Builder)
+	defer c.keys.Put(builder)
+	key := builder.Key(path.Layout(), r, stamp.Time().Unix())
+	if d, ok := c.cache.Get(r.Namespace, key); ok {
 		return d, nil
 	}
-	d, err := path.Decide(ctx, rego.NewInput(r, rego.NewStamp(at)))
+	d, err := path.Decide(ctx, rego.NewInput(r, stamp))
 	if err != nil {
 		return policy.Decision{}, err
 	}
-	c.cache.Put(*key, d)
+	c.cache.Put(r.Namespace, key, d)
 	return d, nil
 }

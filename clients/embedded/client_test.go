@@ -6,6 +6,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -207,27 +208,22 @@ func TestACachedDecisionIsNeverOneOfAnotherRelease(t *testing.T) {
 	}
 }
 
-func TestAPolicyThatReadsTheTimeIsNotCached(t *testing.T) {
+func TestAPolicyThatReadsTheHourIsCachedForThatHour(t *testing.T) {
 	d, p, url := start(t)
 	d.Push(p, "center", "shop", guardrail)
 	d.Push(p, "cart", "shop.cart", "allow if input.time.hour < 12")
-	var mu sync.Mutex
-	now := time.Date(2026, 11, 23, 11, 59, 59, 0, time.UTC)
-	c := newClient(t, d, url, func(c *embedded.Config) {
-		c.Now = func() time.Time {
-			mu.Lock()
-			defer mu.Unlock()
-			return now
-		}
-	})
-	c.expect("shop.cart", "Add", "allow")
-	mu.Lock()
-	now = now.Add(time.Second)
-	mu.Unlock()
-	c.expect("shop.cart", "Add", "deny")
-	if s := c.Status().Cache; s.Entries != 0 {
-		t.Errorf("cache: %+v", s)
+	var now atomic.Int64
+	now.Store(time.Date(2026, 11, 23, 11, 0, 0, 0, time.UTC).Unix())
+	c := newClient(t, d, url, func(c *embedded.Config) { c.Now = func() time.Time { return time.Unix(now.Load(), 0) } })
+	for range 60 {
+		c.expect("shop.cart", "Add", "allow")
+		now.Add(59)
 	}
+	if s := c.Status().Cache; s.Entries != 1 || s.Hits != 59 {
+		t.Errorf("within the hour: %+v", s)
+	}
+	now.Add(60)
+	c.expect("shop.cart", "Add", "deny")
 }
 
 func TestAClientDecidesOnWithoutNATSAndStartsFromDisk(t *testing.T) {

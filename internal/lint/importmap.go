@@ -90,7 +90,7 @@ var ImportMap = Map{
 		// Where trust is decided, once for servers and clients, whatever carries
 		// the releases.
 		{Package: "bundles/live",
-			Inside:  []string{"bundles", "policy", "policy/rego"},
+			Inside:  []string{"bundles", "internal/decisionkey", "policy", "policy/rego"},
 			Outside: []string{xsync},
 			Never:   []string{nats, grpc, prometheus, cobra}},
 
@@ -99,6 +99,10 @@ var ImportMap = Map{
 			Inside:  []string{"bundles", "policy"},
 			Outside: []string{natsClient, natsKeys, xsync},
 			Never:   []string{opa, natsServer, grpc, prometheus, cobra}},
+
+		// The key of a decision, for those who evaluate and those who ask.
+		{Package: "internal/decisionkey",
+			Inside: []string{"policy"}},
 
 		{Package: "proto/microwall/v1",
 			Outside: []string{grpc, protobuf}},
@@ -117,12 +121,12 @@ var ImportMap = Map{
 			Outside: []string{lru, xsync},
 			Never:   []string{opa, nats, grpc, prometheus, cobra}},
 		{Package: "clients/embedded",
-			Inside: []string{"bundles", "bundles/jetstream", "bundles/live", "clients/cache", "internal/filewatch", "internal/fleet", "policy",
+			Inside: []string{"bundles", "bundles/jetstream", "bundles/live", "clients/cache", "internal/decisionkey", "internal/filewatch", "internal/fleet", "policy",
 				"policy/rego"},
 			Outside: []string{natsClient, xsync},
 			Never:   []string{natsServer, grpc, prometheus, cobra}},
 		{Package: "clients/remote",
-			Inside:  []string{"clients/cache", "internal/dial", "internal/wire", "policy", "proto/microwall/v1"},
+			Inside:  []string{"clients/cache", "internal/decisionkey", "internal/dial", "internal/wire", "policy", "proto/microwall/v1"},
 			Outside: []string{grpc, protobuf, rpcStatus, xsync},
 			Never:   []string{opa, nats, prometheus, cobra}},
 

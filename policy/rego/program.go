@@ -35,12 +35,6 @@ type Outcome struct {
 	Obligations policy.Properties
 }
 
-// ReadsTime reports whether the policy may read input.time, so that the same
-// request can have another outcome a moment later.
-func (p *Program) ReadsTime() bool {
-	return p.reads.Overlaps(reads.Path{{Kind: reads.String, Text: "time"}})
-}
-
 // Evaluate computes all four rules: the outcome of the namespace that a request
 // is about.
 //
