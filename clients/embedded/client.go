@@ -75,7 +75,8 @@ type Client struct {
 	broker jetstream.ConnectOptions
 	live   *live.Live
 	cache  *cache.Cache
-	keys   sync.Pool
+	keys   sync.Pool // of *decisionkey.Builder
+	worth  map[policy.Namespace]*worth
 
 	stop   context.CancelFunc
 	work   sync.WaitGroup
@@ -140,7 +141,11 @@ func New(ctx context.Context, config Config) (*Client, error) {
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	c := &Client{
 		config: config, broker: broker, live: state, cache: cache.New(config.Cache), stop: stop, synced: make(chan struct{}), trustChanged: trustChanged, changed: changed,
-		keys: sync.Pool{New: func() any { return new(decisionkey.Builder) }},
+		worth: map[policy.Namespace]*worth{},
+		keys:  sync.Pool{New: func() any { return new(decisionkey.Builder) }},
+	}
+	for _, n := range config.Namespaces {
+		c.worth[n] = new(worth)
 	}
 	failed := make(chan error, 1)
 	c.work.Go(func() {
@@ -326,17 +331,36 @@ func (c *Client) decide(ctx context.Context, snapshot *live.Snapshot, r *policy.
 // look returns what a path decides, or has decided before: how fresh that is, is
 // not yet part of it.
 func (c *Client) look(ctx context.Context, path *live.Path, r *policy.Request, at time.Time) (policy.Decision, error) {
-	stamp := rego.NewStamp(at)
+	stamp, w := rego.NewStamp(at), c.worth[r.Namespace] // a path decides only namespaces of the configuration
+	w.of(path)
+	measured := w.measured()
+	if !measured && !w.pays() {
+		return path.Decide(ctx, rego.NewInput(r, stamp))
+	}
+	var begun time.Time
+	if measured {
+		w.counted()
+		begun = time.Now()
+	}
 	// The key is made of the versions that are going to decide, before they do.
 	builder := c.keys.Get().(*decisionkey.Builder)
 	defer c.keys.Put(builder)
 	key := builder.Key(path.Layout(), r, stamp.Time().Unix())
-	if d, ok := c.cache.Get(r.Namespace, key); ok {
+	d, ok := c.cache.Get(r.Namespace, key)
+	w.found(ok)
+	if measured {
+		w.asking.add(time.Since(begun))
+		begun = time.Now()
+	}
+	if ok && (!measured || w.evaluating.known()) {
 		return d, nil
 	}
 	d, err := path.Decide(ctx, rego.NewInput(r, stamp))
 	if err != nil {
 		return policy.Decision{}, err
+	}
+	if measured {
+		w.evaluating.add(time.Since(begun))
 	}
 	c.cache.Put(r.Namespace, key, d)
 	return d, nil
