@@ -347,8 +347,8 @@ func (c *Client) look(ctx context.Context, path *live.Path, r *policy.Request, a
 	defer c.keys.Put(builder)
 	key := builder.Key(path.Layout(), r, stamp.Time().Unix())
 	d, ok := c.cache.Get(r.Namespace, key)
-	w.found(ok)
 	if measured {
+		w.found(ok)
 		w.asking.add(time.Since(begun))
 		begun = time.Now()
 	}

@@ -16,10 +16,10 @@ const (
 	// margin is by how many percent evaluating must be dearer before looking up
 	// pays: what is remembered takes memory as well.
 	margin = 25
-	// window is after how many look-ups they are counted, and rest for how many
-	// decisions nothing is looked up if too few were hits.
-	window = 4096
-	rest   = 64 * window
+	// window is after how many measured look-ups they are counted, and rest for how
+	// many decisions nothing is looked up if too few were hits.
+	window = 128
+	rest   = 64 * sampled * window
 )
 
 // worth decides for one namespace whether its decisions are looked up before
@@ -71,7 +71,7 @@ func (w *worth) counted() {
 	}
 }
 
-// found counts a look-up. If of many so few were hits that the look-ups took
+// found counts a measured look-up. If of many so few were hits that the look-ups took
 // longer than what they saved, there is a rest.
 func (w *worth) found(hit bool) {
 	if hit {
@@ -87,7 +87,7 @@ func (w *worth) found(hit bool) {
 }
 
 // mean is of the newest measurements, in nanoseconds. One that was interrupted
-// counts little.
+// counts little, and nothing among the first ones.
 type mean struct {
 	n, ns atomic.Int64
 }
@@ -100,11 +100,13 @@ func (m *mean) value() int64 { return m.ns.Load() }
 
 func (m *mean) add(d time.Duration) {
 	s := max(d.Nanoseconds(), 1)
-	if m.n.Add(1) == 1 {
-		m.ns.Store(s)
-		return
-	}
 	// Of two that measure at once, one may be lost.
-	last := m.ns.Load()
-	m.ns.Store(max(1, last+(min(s, 4*last)-last)/8))
+	switch n, last := m.n.Add(1), m.ns.Load(); {
+	case last == 0:
+		m.ns.Store(s)
+	case n <= learned:
+		m.ns.Store(min(s, last))
+	default:
+		m.ns.Store(max(1, last+(min(s, 4*last)-last)/8))
+	}
 }
