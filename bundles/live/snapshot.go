@@ -94,6 +94,7 @@ func newSnapshot(units map[policy.Namespace]unit, decides func(policy.Namespace)
 func newPath(n policy.Namespace, own unit, units map[policy.Namespace]unit, guardrails []policy.Namespace) *Path {
 	p := &Path{namespace: n, own: own.program}
 	if own.program == nil {
+		p.versions = []policy.Version{own.version}
 		p.fault = policy.Errorf(policy.NotFound, "namespace %s was retired by its release %d; push to it to bring it back", n, own.version.Revision)
 		return p
 	}

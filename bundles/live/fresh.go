@@ -1,0 +1,217 @@
+package live
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/microwall/microwall/bundles"
+	"github.com/microwall/microwall/policy"
+)
+
+// clockSkew is how far apart the clocks may be of those who confirm heads and of
+// those who ask.
+const clockSkew = 30 * time.Second
+
+// Confirmed reads the answer to the question for the head of a namespace, which
+// was asked at a time: it verifies the note, and that it is not from before the
+// question, as far as clocks can tell. What it proves is not taken; that is for
+// [Live.Prove].
+func (l *Live) Confirmed(n policy.Namespace, note []byte, asked time.Time) (*bundles.SignedBeacon, policy.Version, error) {
+	beacon, err := l.Trust().OpenBeacon(note)
+	if err != nil {
+		return nil, policy.Version{}, err
+	}
+	if age := asked.Sub(beacon.Time()); age > clockSkew {
+		return nil, policy.Version{}, policy.Errorf(policy.Unavailable, "what confirms the head of %s is from %s before it was asked for: it was kept by somebody on the way, or the clocks differ; ask again", n, age.Round(time.Second))
+	}
+	head, ok := beacon.Head(n)
+	if !ok {
+		return nil, policy.Version{}, policy.Errorf(policy.Unavailable, "the beacon that confirms %s does not speak of it; ask again", n)
+	}
+	return beacon, head, nil
+}
+
+// Fresh returns the snapshot of a source by which requests in some namespaces are
+// decided that ask for a freshness: at once if none is asked for, or if what is
+// held has it; otherwise once it has arrived.
+//
+// confirm returns what the head of a namespace was after it was called. Nil is for
+// a source that nobody can be asked about. It is called for several namespaces at
+// once.
+//
+// The error is of kind policy.BadRequest for what is no token, policy.Failed for a
+// token of a release that there never was, policy.Unavailable if it did not arrive
+// before ctx ended, and otherwise that of confirm.
+func Fresh(ctx context.Context, source Source, namespaces []policy.Namespace, f policy.Freshness, confirm func(context.Context, policy.Namespace) (policy.Version, error)) (*Snapshot, error) {
+	s := source.Snapshot()
+	if f.IsZero() {
+		return s, nil
+	}
+	w := wanted{namespaces: namespaces, confirm: confirm, heads: map[policy.Namespace]policy.Version{}, least: map[policy.Namespace]policy.Version{}}
+	tokens, all, err := w.sort(s, f)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.check(ctx, tokens); err != nil {
+		return nil, err
+	}
+	for {
+		if all {
+			// Another trust file may name other guardrails, which were not confirmed.
+			if err := w.confirmAll(ctx, w.along(s)); err != nil {
+				return nil, err
+			}
+		}
+		missing, ok := w.missing(s, all)
+		if !ok {
+			return s, nil
+		}
+		select {
+		case <-s.Superseded():
+			s = source.Snapshot()
+		case <-ctx.Done():
+			return nil, policy.Errorf(policy.Unavailable, "release %d of %s was asked for, or a newer one, and has not arrived here in time (%w); ask again, or see the log for why it is refused", missing.Revision, missing.Namespace, ctx.Err())
+		}
+	}
+}
+
+// wanted is what requests ask for.
+type wanted struct {
+	namespaces []policy.Namespace
+	confirm    func(context.Context, policy.Namespace) (policy.Version, error)
+
+	heads map[policy.Namespace]policy.Version // confirmed
+	least map[policy.Namespace]policy.Version // must be held, or newer ones
+}
+
+// held returns what decides in the namespaces, by namespace.
+func (w *wanted) held(s *Snapshot) map[policy.Namespace]policy.Version {
+	all := map[policy.Namespace]policy.Version{}
+	for _, n := range w.namespaces {
+		if p := s.paths[n]; p != nil {
+			for _, v := range p.versions {
+				all[v.Namespace] = v
+			}
+		}
+	}
+	return all
+}
+
+// along returns the namespaces, and all that are on their paths.
+func (w *wanted) along(s *Snapshot) []policy.Namespace {
+	all := slices.Clone(w.namespaces)
+	for n := range w.held(s) {
+		if !slices.Contains(all, n) {
+			all = append(all, n)
+		}
+	}
+	return all
+}
+
+// sort returns the releases of tokens that what is held does not satisfy, and
+// whether all heads are asked for.
+func (w *wanted) sort(s *Snapshot, f policy.Freshness) (tokens []policy.Version, all bool, err error) {
+	all = f.IsHead()
+	held := w.held(s)
+	for _, t := range f.Tokens() {
+		v, err := t.Version()
+		if err != nil {
+			return nil, false, err
+		}
+		switch h, ok := held[v.Namespace]; {
+		case !ok && !slices.Contains(w.namespaces, v.Namespace), ok && v.Epoch < h.Epoch:
+			all = true
+		case !ok || !satisfies(h, v):
+			tokens = append(tokens, v)
+		}
+	}
+	return tokens, all, nil
+}
+
+// satisfies reports whether a release that is held is one, or came after it.
+func satisfies(held, v policy.Version) bool {
+	order := held.Compare(v)
+	return order > 0 || order == 0 && held.Digest == v.Digest
+}
+
+// check finds out which of the tokens are of releases that there are.
+func (w *wanted) check(ctx context.Context, tokens []policy.Version) error {
+	var namespaces []policy.Namespace
+	for _, v := range tokens {
+		namespaces = append(namespaces, v.Namespace)
+	}
+	if err := w.confirmAll(ctx, namespaces); err != nil {
+		return err
+	}
+	for _, v := range tokens {
+		head := w.heads[v.Namespace]
+		if !satisfies(head, v) {
+			return policy.Errorf(policy.Failed, "there is no release %d of %s with that digest in epoch %d, whose newest is %d in epoch %d; use a token that a push has returned", v.Revision, v.Namespace, v.Epoch, head.Revision, head.Epoch)
+		}
+		if v.Epoch < head.Epoch {
+			v = head
+		}
+		if v.Compare(w.least[v.Namespace]) > 0 {
+			w.least[v.Namespace] = v
+		}
+	}
+	return nil
+}
+
+// confirmAll has the heads of namespaces confirmed that were not yet.
+func (w *wanted) confirmAll(ctx context.Context, namespaces []policy.Namespace) error {
+	var left []policy.Namespace
+	for _, n := range namespaces {
+		if _, ok := w.heads[n]; !ok && !slices.Contains(left, n) {
+			left = append(left, n)
+		}
+	}
+	if len(left) > 0 && w.confirm == nil {
+		return policy.Errorf(policy.Unavailable, "nobody can be asked here for the newest release of %s; ask a PDP, or ask for no freshness", left[0])
+	}
+	heads := make([]policy.Version, len(left))
+	group, ctx := errgroup.WithContext(ctx)
+	for i, n := range left {
+		group.Go(func() (err error) {
+			heads[i], err = w.confirm(ctx, n)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	for i, n := range left {
+		w.heads[n] = heads[i]
+	}
+	return nil
+}
+
+// missing returns a release that must be held and is not, nor a newer one.
+func (w *wanted) missing(s *Snapshot, all bool) (policy.Version, bool) {
+	held := w.held(s)
+	for n, least := range w.least {
+		if _, ok := held[n]; !ok && !slices.Contains(w.namespaces, n) {
+			continue // no guardrail any more
+		}
+		if !satisfies(held[n], least) {
+			return least, true
+		}
+	}
+	if !all {
+		return policy.Version{}, false
+	}
+	for n, h := range held {
+		if head := w.heads[n]; !satisfies(h, head) {
+			return head, true
+		}
+	}
+	for _, n := range w.namespaces {
+		if _, ok := held[n]; !ok {
+			return w.heads[n], true
+		}
+	}
+	return policy.Version{}, false
+}
