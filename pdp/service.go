@@ -17,6 +17,10 @@ type Config struct {
 	Source live.Source
 	// Limits on what is asked.
 	Limits policy.Limits
+	// Confirm returns what the head of a namespace was after it was called, for
+	// requests that ask for the newest releases. It is called by many at once. Nil:
+	// nobody can say, and such requests are policy.Unavailable.
+	Confirm func(context.Context, policy.Namespace) (policy.Version, error)
 	// Concurrency is how many requests are evaluated at once. Zero is twice
 	// the processors.
 	Concurrency int
@@ -38,6 +42,7 @@ type Service struct {
 	config  Config
 	slots   chan struct{}
 	waiting atomic.Int64
+	patient atomic.Int64 // requests that wait for releases
 	watches atomic.Int64
 }
 
@@ -63,12 +68,22 @@ func New(config Config) *Service {
 // Authorize decides one request. An error of kind policy.Exhausted means that
 // too many wait already.
 func (s *Service) Authorize(ctx context.Context, r policy.Request) (policy.Decision, error) {
+	var snapshot *live.Snapshot
+	if !r.Freshness.IsZero() {
+		var err error
+		if snapshot, err = s.fresh(ctx, []policy.Request{r}); err != nil {
+			return policy.Decision{}, err
+		}
+	}
 	if err := s.admit(ctx); err != nil {
 		return policy.Decision{}, err
 	}
 	defer s.leave()
+	if snapshot == nil {
+		snapshot = s.config.Source.Snapshot()
+	}
 	now := s.config.Now()
-	d, err := decide(ctx, s.config.Source.Snapshot(), s.config.Limits, &r, now, now)
+	d, err := decide(ctx, snapshot, s.config.Limits, &r, now, now)
 	if s.config.Events != nil {
 		s.tell(new(Decided), &r, &d, err, now)
 	}
@@ -82,11 +97,18 @@ func (s *Service) AuthorizeBatch(ctx context.Context, rs []policy.Request) ([]po
 	if err := s.config.Limits.CheckBatch(len(rs)); err != nil {
 		return nil, err
 	}
+	snapshot, err := s.fresh(ctx, rs)
+	if err != nil {
+		return nil, err
+	}
 	if err := s.admit(ctx); err != nil {
 		return nil, err
 	}
 	defer s.leave()
-	snapshot, now := s.config.Source.Snapshot(), s.config.Now()
+	if snapshot == nil {
+		snapshot = s.config.Source.Snapshot()
+	}
+	now := s.config.Now()
 	results := make([]policy.Result, len(rs))
 	var events []Decided
 	if s.config.Events != nil {

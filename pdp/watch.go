@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/microwall/microwall/bundles/live"
+	"github.com/microwall/microwall/internal/decisionkey"
 	"github.com/microwall/microwall/policy"
 )
 
@@ -19,12 +20,14 @@ type State struct {
 	// Path of what decides: guardrails from the outermost in, then the
 	// namespace.
 	Path []live.Proof
+	// Layout says how the keys of its decisions are built; nil beside an error.
+	Layout *decisionkey.Layout
 	// Err is why nothing does; then Path is empty.
 	Err error
 }
 
 func (s State) same(as State) bool {
-	return slices.Equal(s.Path, as.Path) && (s.Err == nil) == (as.Err == nil) && (s.Err == nil || s.Err.Error() == as.Err.Error())
+	return slices.Equal(s.Path, as.Path) && (s.Layout == nil) == (as.Layout == nil) && (s.Err == nil) == (as.Err == nil) && (s.Err == nil || s.Err.Error() == as.Err.Error())
 }
 
 // Watch tells what decides in each of some namespaces: at once, and again when
@@ -47,7 +50,7 @@ func (s *Service) Watch(ctx context.Context, namespaces []policy.Namespace, tell
 			if path, err := snapshot.Path(n); err != nil {
 				now.Err = err
 			} else {
-				now.Path = path.Proofs()
+				now.Path, now.Layout = path.Proofs(), path.Layout()
 			}
 			if last, ok := told[n]; ok && now.same(last) {
 				continue

@@ -25,6 +25,21 @@ type Decision struct {
 	// same order. Where one of them says "deny" then, this is a denial, and
 	// its reasons say so. It is true of the moment: it is never cached.
 	Stale []Namespace
+	// StaleDenied is true if this is a denial because of that, whatever the
+	// policies say.
+	StaleDenied bool
+	// Evaluation says how the decision came about.
+	Evaluation Evaluation
+}
+
+// Evaluation is what a [Decision] depends on beside the request and the versions.
+type Evaluation struct {
+	// Time that the policies saw as input.time, in seconds since 1970. Of a
+	// decision that was remembered it is earlier than the question; it differs then
+	// in no part that the policies read.
+	Time int64
+	// Engine that evaluated, with its version.
+	Engine string
 }
 
 // Reason is one message, and the namespace whose policy gave it.

@@ -18,6 +18,7 @@ import (
 type Freshness struct {
 	tokens []Token
 	head   bool
+	seen   []Version
 }
 
 // AtLeast has a request decided by the releases that tokens stand for, or newer
@@ -33,18 +34,46 @@ func AtLeast(tokens ...Token) Freshness { return Freshness{tokens: slices.Clone(
 // for each decision, or for all that wait at the same time.
 var Head = Freshness{head: true}
 
+// NotBefore returns a freshness that also does without a decision point that is
+// behind releases which are known to be there: it does not wait for them, and its
+// error is of kind [Unavailable], so that another one is asked. It is for clients
+// of several decision points, which must not go back when they change to another.
+func (f Freshness) NotBefore(seen ...Version) Freshness {
+	f.seen = union(slices.Clone(seen), f.seen)
+	return f
+}
+
 // IsHead reports whether the newest releases are asked for.
 func (f Freshness) IsHead() bool { return f.head }
 
 // Tokens returns those that [AtLeast] was given. They must not be changed.
 func (f Freshness) Tokens() []Token { return f.tokens }
 
-// IsZero reports whether f minimises latency.
-func (f Freshness) IsZero() bool { return !f.head && len(f.tokens) == 0 }
+// Seen returns the releases that [Freshness.NotBefore] was given. They must not be
+// changed.
+func (f Freshness) Seen() []Version { return f.seen }
+
+// IsZero reports whether f minimises latency, whoever is asked.
+func (f Freshness) IsZero() bool { return !f.head && len(f.tokens) == 0 && len(f.seen) == 0 }
 
 // And returns what asks for both.
 func (f Freshness) And(g Freshness) Freshness {
-	return Freshness{tokens: slices.Concat(f.tokens, g.tokens), head: f.head || g.head}
+	f.head = f.head || g.head
+	f.tokens, f.seen = union(f.tokens, g.tokens), union(f.seen, g.seen)
+	return f
+}
+
+// union returns all of both, each once. It changes neither.
+func union[T comparable](a, b []T) []T {
+	if len(a) == 0 {
+		return b
+	}
+	for _, x := range b {
+		if !slices.Contains(a, x) {
+			a = append(slices.Clip(a), x)
+		}
+	}
+	return a
 }
 
 // Token stands for a release. It is opaque, survives being stored, and says

@@ -50,6 +50,9 @@ func Fresh(ctx context.Context, source Source, namespaces []policy.Namespace, f 
 	if f.IsZero() {
 		return s, nil
 	}
+	if v, ok := behind(s, namespaces, f.Seen()); ok {
+		return nil, policy.Errorf(policy.Unavailable, "release %d of %s has not arrived here yet, and is known to be there; ask another PDP, or again", v.Revision, v.Namespace)
+	}
 	w := wanted{namespaces: namespaces, confirm: confirm, heads: map[policy.Namespace]policy.Version{}, least: map[policy.Namespace]policy.Version{}}
 	tokens, all, err := w.sort(s, f)
 	if err != nil {
@@ -61,7 +64,7 @@ func Fresh(ctx context.Context, source Source, namespaces []policy.Namespace, f 
 	for {
 		if all {
 			// Another trust file may name other guardrails, which were not confirmed.
-			if err := w.confirmAll(ctx, w.along(s)); err != nil {
+			if err := w.confirmAll(ctx, w.along(s), w.held(s)); err != nil {
 				return nil, err
 			}
 		}
@@ -98,6 +101,25 @@ func (w *wanted) held(s *Snapshot) map[policy.Namespace]policy.Version {
 		}
 	}
 	return all
+}
+
+// behind returns a release that was seen elsewhere, of which an older one decides
+// here.
+func behind(s *Snapshot, namespaces []policy.Namespace, seen []policy.Version) (policy.Version, bool) {
+	for _, n := range namespaces {
+		p := s.paths[n]
+		if p == nil {
+			continue // it decides nothing
+		}
+		for _, held := range p.versions {
+			for _, v := range seen {
+				if v.Namespace == held.Namespace && !satisfies(held, v) {
+					return v, true
+				}
+			}
+		}
+	}
+	return policy.Version{}, false
 }
 
 // along returns the namespaces, and all that are on their paths.
@@ -143,7 +165,7 @@ func (w *wanted) check(ctx context.Context, tokens []policy.Version) error {
 	for _, v := range tokens {
 		namespaces = append(namespaces, v.Namespace)
 	}
-	if err := w.confirmAll(ctx, namespaces); err != nil {
+	if err := w.confirmAll(ctx, namespaces, nil); err != nil {
 		return err
 	}
 	for _, v := range tokens {
@@ -161,8 +183,9 @@ func (w *wanted) check(ctx context.Context, tokens []policy.Version) error {
 	return nil
 }
 
-// confirmAll has the heads of namespaces confirmed that were not yet.
-func (w *wanted) confirmAll(ctx context.Context, namespaces []policy.Namespace) error {
+// confirmAll has the heads of namespaces confirmed that were not yet. Of one that is
+// not held, and does not exist, there is no head to wait for.
+func (w *wanted) confirmAll(ctx context.Context, namespaces []policy.Namespace, held map[policy.Namespace]policy.Version) error {
 	var left []policy.Namespace
 	for _, n := range namespaces {
 		if _, ok := w.heads[n]; !ok && !slices.Contains(left, n) {
@@ -177,6 +200,9 @@ func (w *wanted) confirmAll(ctx context.Context, namespaces []policy.Namespace) 
 	for i, n := range left {
 		group.Go(func() (err error) {
 			heads[i], err = w.confirm(ctx, n)
+			if _, decides := held[n]; held != nil && !decides && (policy.KindOf(err) == policy.NotFound || policy.KindOf(err) == policy.BadRequest) {
+				return nil
+			}
 			return err
 		})
 	}
@@ -209,7 +235,7 @@ func (w *wanted) missing(s *Snapshot, all bool) (policy.Version, bool) {
 		}
 	}
 	for _, n := range w.namespaces {
-		if _, ok := held[n]; !ok {
+		if _, ok := held[n]; !ok && w.heads[n] != (policy.Version{}) {
 			return w.heads[n], true
 		}
 	}

@@ -56,7 +56,7 @@ func (p *Path) stale(d policy.Decision, now time.Time) policy.Decision {
 		denials = append(denials, policy.Reason{Namespace: l.namespace, Text: text})
 	}
 	if len(denials) > 0 {
-		return policy.Decision{Reasons: denials, Versions: p.versions, Stale: stale}
+		return policy.Decision{Reasons: denials, Versions: p.versions, Stale: stale, StaleDenied: true, Evaluation: d.Evaluation}
 	}
 	d.Stale = stale
 	return d

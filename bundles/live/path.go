@@ -61,7 +61,7 @@ func (p *Path) Decide(ctx context.Context, in *rego.Input) (policy.Decision, err
 	}
 	reasons = appendReasons(reasons, p.namespace, own.Deny)
 	if denied || len(reasons) > 0 {
-		return policy.Decision{Reasons: reasons, Versions: p.versions}, nil
+		return policy.Decision{Reasons: reasons, Versions: p.versions, Evaluation: p.evaluation(in)}, nil
 	}
 	all := own.Obligations
 	if len(p.guardrails) > 0 {
@@ -75,7 +75,12 @@ func (p *Path) Decide(ctx context.Context, in *rego.Input) (policy.Decision, err
 		Reasons:     appendReasons(nil, p.namespace, own.Reasons),
 		Obligations: all,
 		Versions:    p.versions,
+		Evaluation:  p.evaluation(in),
 	}, nil
+}
+
+func (p *Path) evaluation(in *rego.Input) policy.Evaluation {
+	return policy.Evaluation{Time: in.Stamp().Unix(), Engine: p.layout.Engine()}
 }
 
 // inNamespace says in which namespace an error happened, and keeps its kind.

@@ -345,7 +345,7 @@ func (c *Client) look(ctx context.Context, path *live.Path, r *policy.Request, a
 	// The key is made of the versions that are going to decide, before they do.
 	builder := c.keys.Get().(*decisionkey.Builder)
 	defer c.keys.Put(builder)
-	key := builder.Key(path.Layout(), r, stamp.Time().Unix())
+	key := builder.Key(path.Layout(), r, stamp.Unix())
 	d, ok := c.cache.Get(r.Namespace, key)
 	if measured {
 		w.found(ok)

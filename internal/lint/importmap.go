@@ -108,7 +108,7 @@ var ImportMap = Map{
 			Outside: []string{grpc, protobuf}},
 
 		{Package: "pdp",
-			Inside:  []string{"bundles", "bundles/jetstream", "bundles/live", "policy", "policy/rego"},
+			Inside:  []string{"bundles", "bundles/jetstream", "bundles/live", "internal/decisionkey", "policy", "policy/rego"},
 			Outside: []string{note, xsync},
 			Never:   []string{natsServer, grpc, prometheus, cobra}},
 		{Package: "pdp/grpcapi",

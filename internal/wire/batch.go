@@ -40,6 +40,7 @@ func BatchProto(items []*microwallv1.AuthorizeRequest) *microwallv1.AuthorizeBat
 		share(items, func(r *microwallv1.AuthorizeRequest) **microwallv1.Action { return &r.Action }, &m.Action, equal)
 		share(items, func(r *microwallv1.AuthorizeRequest) **microwallv1.Resource { return &r.Resource }, &m.Resource, equal)
 		share(items, func(r *microwallv1.AuthorizeRequest) **structpb.Struct { return &r.Context }, &m.Context, equal)
+		share(items, func(r *microwallv1.AuthorizeRequest) **microwallv1.Freshness { return &r.Freshness }, &m.Freshness, equal)
 	}
 	return m
 }
@@ -71,7 +72,7 @@ type Batch struct {
 // that takes them: a thousand items must not make a large default a thousand
 // times as dear.
 func ReadBatch(m *microwallv1.AuthorizeBatchRequest) *Batch {
-	return &Batch{m.GetItems(), read(m.GetNamespace(), m.GetSubject(), m.GetAction(), m.GetResource(), m.GetContext())}
+	return &Batch{m.GetItems(), read(m.GetNamespace(), m.GetSubject(), m.GetAction(), m.GetResource(), m.GetContext(), m.GetFreshness())}
 }
 
 // Len returns the number of items.
@@ -101,6 +102,9 @@ func (b *Batch) request(i int, f fields) (policy.Request, error) {
 	}
 	if m.GetContext() == nil {
 		f.context = b.defaults.context
+	}
+	if f.freshness.err == nil {
+		f.freshness.value, f.freshness.err = f.freshness.value.And(b.defaults.freshness.value), b.defaults.freshness.err
 	}
 	return f.request()
 }

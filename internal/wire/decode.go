@@ -82,8 +82,8 @@ func undecodable(what string, err error) error {
 // nodes of the tree still move. Both are by the numbers of AuthorizeRequest's
 // fields, which a batch's defaults have too.
 type marks struct {
-	has   [6]bool
-	roots [6]uint32 // the number of the node, plus one
+	has   [7]bool
+	roots [7]uint32 // the number of the node, plus one
 }
 
 // request reads an AuthorizeRequest, or the defaults of a batch.
@@ -104,6 +104,8 @@ func (p planter) request(at, to int, r *policy.Request, m *marks) bool {
 			ok = p.described(from, end, &m.roots[number], &r.Resource.Type, &r.Resource.ID)
 		case 5:
 			ok = p.root(from, end, &m.roots[number])
+		case 6:
+			r.Freshness, ok = decodeFreshness(p.raw[from:end])
 		default:
 			return false
 		}
@@ -169,7 +171,7 @@ func (p planter) batch(l policy.Limits) (rs []policy.Request, faults []error, ok
 			return nil, nil, false, nil
 		}
 	}
-	n, ok := p.count(message(items), at, to)
+	n, end, ok := p.leading(message(items), at, to)
 	if !ok {
 		return nil, nil, false, nil
 	}
@@ -177,6 +179,15 @@ func (p planter) batch(l policy.Limits) (rs []policy.Request, faults []error, ok
 	var given marks
 	if !p.request(0, at, &defaults, &given) {
 		return nil, nil, false, nil
+	}
+	if end < to {
+		number, from, last, ok := p.field(items, end, to)
+		if !ok || number != items+1 || last != to {
+			return nil, nil, false, nil
+		}
+		if defaults.Freshness, ok = decodeFreshness(p.raw[from:last]); !ok {
+			return nil, nil, false, nil
+		}
 	}
 	if err := l.CheckBatch(n); err != nil {
 		return nil, nil, false, err
@@ -225,4 +236,5 @@ func (m *marks) take(r, defaults *policy.Request) {
 	if !m.has[5] {
 		r.Context = defaults.Context
 	}
+	r.Freshness = r.Freshness.And(defaults.Freshness)
 }

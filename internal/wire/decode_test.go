@@ -148,7 +148,7 @@ func TestPartsOfARequestAreMergedAsProtobufDoes(t *testing.T) {
 		"parts in no order":          part(5, member("n", yes())) + part(1, "a"),
 		"parts of parts in no order": subject(part(2, "i"), part(1, "t")),
 		"an unknown field":           part(1, "a") + varint(100, 1),
-		"an unknown number below 15": part(1, "a") + part(7, "x"),
+		"an unknown number below 15": part(1, "a") + part(8, "x"),
 		"another type":               varint(1, 1) + part(5, member("n", yes())),
 		"one that looks like a text": "\x08\x02\x0a\x00" + part(5, member("n", yes())),
 	} {

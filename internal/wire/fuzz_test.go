@@ -15,6 +15,8 @@ import (
 	microwallv1 "github.com/microwall/microwall/proto/microwall/v1"
 )
 
+var version = policy.Version{Namespace: "boutique.cart", Epoch: 1, Revision: 300, Digest: policy.Digest{1}}
+
 func seeds(f *testing.F) []*microwallv1.AuthorizeRequest {
 	r := policy.Request{
 		Namespace: "boutique.cart", Subject: policy.Entity{Type: "workload", ID: "x", Properties: properties(f, map[string]any{"n": 1.5, "l": []any{nil, true}})},
@@ -26,6 +28,7 @@ func seeds(f *testing.F) []*microwallv1.AuthorizeRequest {
 	}
 	return []*microwallv1.AuthorizeRequest{
 		m, {}, {Namespace: "a"},
+		{Namespace: "a", Freshness: wire.FreshnessProto(policy.AtLeast(version.Token()).And(policy.Head).NotBefore(version))}, {Freshness: &microwallv1.Freshness{AtLeast: []string{"x"}}},
 		{Context: object("n", number(math.NaN()))}, {Context: object("n", number(1<<53))}, {Context: object("n", number(math.Copysign(0, -1)))},
 		{Context: object("n", &structpb.Value{}, "l", list(), "o", structpb.NewStructValue(object()))},
 	}
@@ -48,6 +51,12 @@ func FuzzRequestRoundTrip(f *testing.F) {
 			return
 		}
 		r, err := wire.Request(&m)
+		if _, wrong := wire.Freshness(m.GetFreshness()); wrong != nil {
+			if err == nil {
+				t.Fatalf("accepted with a freshness that is none: %v", wrong)
+			}
+			return
+		}
 		made, same := fromGo(&m)
 		if (err == nil) != same {
 			t.Fatalf("protobuf says %v, a Go map %v: %v", err, same, &m)

@@ -79,13 +79,19 @@ func (p planter) field(last byte, at, to int) (number byte, from, end int, ok bo
 
 // count returns how many fields of one tag, and no others, are in raw[at:to].
 func (p planter) count(tag byte, at, to int) (n int, ok bool) {
-	for at < to {
+	n, end, ok := p.leading(tag, at, to)
+	return n, ok && end == to
+}
+
+// leading returns how many fields of one tag begin raw[at:to], and where others do.
+func (p planter) leading(tag byte, at, to int) (n, end int, ok bool) {
+	for at < to && p.raw[at] == tag {
 		if _, at, ok = p.part(tag, at, to); !ok {
-			return 0, false
+			return 0, 0, false
 		}
 		n++
 	}
-	return n, true
+	return n, at, true
 }
 
 // plant makes room for a node of n entries.

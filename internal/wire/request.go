@@ -18,7 +18,7 @@ func Request(m *microwallv1.AuthorizeRequest) (policy.Request, error) {
 }
 
 func readRequest(m *microwallv1.AuthorizeRequest) fields {
-	return read(m.GetNamespace(), m.GetSubject(), m.GetAction(), m.GetResource(), m.GetContext())
+	return read(m.GetNamespace(), m.GetSubject(), m.GetAction(), m.GetResource(), m.GetContext(), m.GetFreshness())
 }
 
 // fields are those of a request, or the defaults of a batch, each with what is
@@ -29,6 +29,7 @@ type fields struct {
 	action    field[policy.Action]
 	resource  field[policy.Entity]
 	context   field[policy.Properties]
+	freshness field[policy.Freshness]
 }
 
 type field[T any] struct {
@@ -36,7 +37,7 @@ type field[T any] struct {
 	err   error
 }
 
-func read(n string, s *microwallv1.Subject, a *microwallv1.Action, r *microwallv1.Resource, c *structpb.Struct) (f fields) {
+func read(n string, s *microwallv1.Subject, a *microwallv1.Action, r *microwallv1.Resource, c *structpb.Struct, fresh *microwallv1.Freshness) (f fields) {
 	f.namespace = policy.Namespace(n)
 	f.subject.value = policy.Entity{Type: s.GetType(), ID: s.GetId()}
 	f.subject.value.Properties, f.subject.err = propertiesAt("subject.properties", s.GetProperties())
@@ -45,6 +46,7 @@ func read(n string, s *microwallv1.Subject, a *microwallv1.Action, r *microwallv
 	f.resource.value = policy.Entity{Type: r.GetType(), ID: r.GetId()}
 	f.resource.value.Properties, f.resource.err = propertiesAt("resource.properties", r.GetProperties())
 	f.context.value, f.context.err = propertiesAt("context", c)
+	f.freshness.value, f.freshness.err = Freshness(fresh)
 	return f
 }
 
@@ -57,10 +59,10 @@ func propertiesAt(path string, s *structpb.Struct) (policy.Properties, error) {
 }
 
 func (f *fields) request() (policy.Request, error) {
-	if err := cmp.Or(f.subject.err, f.action.err, f.resource.err, f.context.err); err != nil {
+	if err := cmp.Or(f.subject.err, f.action.err, f.resource.err, f.context.err, f.freshness.err); err != nil {
 		return policy.Request{}, err
 	}
-	return policy.Request{Namespace: f.namespace, Subject: f.subject.value, Action: f.action.value, Resource: f.resource.value, Context: f.context.value}, nil
+	return policy.Request{Namespace: f.namespace, Subject: f.subject.value, Action: f.action.value, Resource: f.resource.value, Context: f.context.value, Freshness: f.freshness.value}, nil
 }
 
 // RequestProto writes a request.
@@ -70,6 +72,7 @@ func RequestProto(r *policy.Request) (*microwallv1.AuthorizeRequest, error) {
 		Subject:   &microwallv1.Subject{Type: r.Subject.Type, Id: r.Subject.ID},
 		Action:    &microwallv1.Action{Name: r.Action.Name},
 		Resource:  &microwallv1.Resource{Type: r.Resource.Type, Id: r.Resource.ID},
+		Freshness: FreshnessProto(r.Freshness),
 	}
 	for _, p := range [...]struct {
 		path string

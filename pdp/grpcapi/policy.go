@@ -62,7 +62,7 @@ func (p *policies) Push(stream grpc.ClientStreamingServer[microwallv1.PushReques
 	if err != nil {
 		return err
 	}
-	return stream.SendAndClose(&microwallv1.PushResponse{Version: wire.VersionProto(receipt.Version), Warnings: receipt.Warnings})
+	return stream.SendAndClose(&microwallv1.PushResponse{Version: wire.VersionProto(receipt.Version), Warnings: receipt.Warnings, Token: string(receipt.Version.Token())})
 }
 
 // receive takes the chunks of a bundle, growing with what really arrives.

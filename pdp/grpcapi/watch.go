@@ -38,6 +38,9 @@ func stateProto(s pdp.State) *microwallv1.WatchResponse {
 		status := Status(s.Err)
 		m.Error = &microwallv1.WatchError{Code: int32(status.Code()), Message: status.Message()} //nolint:gosec // there are 17 codes
 	}
+	if s.Layout != nil {
+		m.Engine, m.Reads = s.Layout.Engine(), wire.ReadsProto(s.Layout.Reads())
+	}
 	for _, p := range s.Path {
 		proof := &microwallv1.Proof{Version: wire.VersionProto(p.Version), DenyWhenStale: p.WhenStale == bundles.Deny}
 		if !p.Time.IsZero() {

@@ -17,6 +17,9 @@ type Stamp struct {
 // NewStamp returns the stamp of t.
 func NewStamp(t time.Time) Stamp { return Stamp{unix: t.Unix()} }
 
+// Unix returns the time in seconds since 1970.
+func (s Stamp) Unix() int64 { return s.unix }
+
 // Time returns the stamped time in UTC.
 func (s Stamp) Time() time.Time { return time.Unix(s.unix, 0).UTC() }
 
@@ -27,6 +30,9 @@ func (s Stamp) Time() time.Time { return time.Unix(s.unix, 0).UTC() }
 type Input struct {
 	read value.Input
 }
+
+// Stamp returns the time that policies see.
+func (in *Input) Stamp() Stamp { return Stamp{in.read.Unix} }
 
 // NewInput returns the input for a request that policy.Limits has accepted.
 func NewInput(r *policy.Request, stamp Stamp) *Input {

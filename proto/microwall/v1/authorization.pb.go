@@ -224,7 +224,10 @@ type AuthorizeRequest struct {
 	Resource *Resource `protobuf:"bytes,4,opt,name=resource,proto3" json:"resource,omitempty"`
 	// context of the call; context.call_path is a list of SPIFFE IDs from the
 	// edge on, ending with the subject. Absent is the same as {}.
-	Context       *structpb.Struct `protobuf:"bytes,5,opt,name=context,proto3" json:"context,omitempty"`
+	Context *structpb.Struct `protobuf:"bytes,5,opt,name=context,proto3" json:"context,omitempty"`
+	// freshness that the releases must have which decide. In an item of a batch
+	// it counts for the whole batch.
+	Freshness     *Freshness `protobuf:"bytes,6,opt,name=freshness,proto3" json:"freshness,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -294,6 +297,85 @@ func (x *AuthorizeRequest) GetContext() *structpb.Struct {
 	return nil
 }
 
+func (x *AuthorizeRequest) GetFreshness() *Freshness {
+	if x != nil {
+		return x.Freshness
+	}
+	return nil
+}
+
+// Freshness says how new the releases must be that decide. Absent and empty
+// minimise latency: what the server holds decides at once. Otherwise the call
+// waits for what it asks for, and ends with UNAVAILABLE if that does not come.
+type Freshness struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// at_least are tokens that pushes have returned: the releases that they stand
+	// for, or newer ones, must decide. A token of an earlier epoch, or of a
+	// namespace that does not decide the request, asks for the head.
+	// FAILED_PRECONDITION: there is no such release.
+	AtLeast []string `protobuf:"bytes,1,rep,name=at_least,json=atLeast,proto3" json:"at_least,omitempty"`
+	// head asks for the newest releases, as they are confirmed to be after the
+	// call was made.
+	Head bool `protobuf:"varint,2,opt,name=head,proto3" json:"head,omitempty"`
+	// seen are versions that the caller knows to be there already. A server that
+	// holds older ones does not wait: it answers UNAVAILABLE, and another one may
+	// be asked.
+	Seen          []*Version `protobuf:"bytes,3,rep,name=seen,proto3" json:"seen,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Freshness) Reset() {
+	*x = Freshness{}
+	mi := &file_microwall_v1_authorization_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Freshness) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Freshness) ProtoMessage() {}
+
+func (x *Freshness) ProtoReflect() protoreflect.Message {
+	mi := &file_microwall_v1_authorization_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Freshness.ProtoReflect.Descriptor instead.
+func (*Freshness) Descriptor() ([]byte, []int) {
+	return file_microwall_v1_authorization_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Freshness) GetAtLeast() []string {
+	if x != nil {
+		return x.AtLeast
+	}
+	return nil
+}
+
+func (x *Freshness) GetHead() bool {
+	if x != nil {
+		return x.Head
+	}
+	return false
+}
+
+func (x *Freshness) GetSeen() []*Version {
+	if x != nil {
+		return x.Seen
+	}
+	return nil
+}
+
 // AuthorizeResponse is a decision and the versions that made it.
 type AuthorizeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -301,14 +383,16 @@ type AuthorizeResponse struct {
 	Decision *Decision `protobuf:"bytes,1,opt,name=decision,proto3" json:"decision,omitempty"`
 	// versions of the policies along the path: guardrails from the outermost
 	// in, then the namespace.
-	Versions      []*Version `protobuf:"bytes,2,rep,name=versions,proto3" json:"versions,omitempty"`
+	Versions []*Version `protobuf:"bytes,2,rep,name=versions,proto3" json:"versions,omitempty"`
+	// evaluation says how the decision came about.
+	Evaluation    *Evaluation `protobuf:"bytes,3,opt,name=evaluation,proto3" json:"evaluation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AuthorizeResponse) Reset() {
 	*x = AuthorizeResponse{}
-	mi := &file_microwall_v1_authorization_proto_msgTypes[4]
+	mi := &file_microwall_v1_authorization_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -320,7 +404,7 @@ func (x *AuthorizeResponse) String() string {
 func (*AuthorizeResponse) ProtoMessage() {}
 
 func (x *AuthorizeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_microwall_v1_authorization_proto_msgTypes[4]
+	mi := &file_microwall_v1_authorization_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -333,7 +417,7 @@ func (x *AuthorizeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthorizeResponse.ProtoReflect.Descriptor instead.
 func (*AuthorizeResponse) Descriptor() ([]byte, []int) {
-	return file_microwall_v1_authorization_proto_rawDescGZIP(), []int{4}
+	return file_microwall_v1_authorization_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *AuthorizeResponse) GetDecision() *Decision {
@@ -350,6 +434,69 @@ func (x *AuthorizeResponse) GetVersions() []*Version {
 	return nil
 }
 
+func (x *AuthorizeResponse) GetEvaluation() *Evaluation {
+	if x != nil {
+		return x.Evaluation
+	}
+	return nil
+}
+
+// Evaluation is what a decision depends on beside the request and the versions:
+// who has all three can make it again.
+type Evaluation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// input_time is the time that policies saw, in seconds since 1970.
+	InputTime int64 `protobuf:"varint,1,opt,name=input_time,json=inputTime,proto3" json:"input_time,omitempty"`
+	// engine that evaluated, with its version.
+	Engine        string `protobuf:"bytes,2,opt,name=engine,proto3" json:"engine,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Evaluation) Reset() {
+	*x = Evaluation{}
+	mi := &file_microwall_v1_authorization_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Evaluation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Evaluation) ProtoMessage() {}
+
+func (x *Evaluation) ProtoReflect() protoreflect.Message {
+	mi := &file_microwall_v1_authorization_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Evaluation.ProtoReflect.Descriptor instead.
+func (*Evaluation) Descriptor() ([]byte, []int) {
+	return file_microwall_v1_authorization_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Evaluation) GetInputTime() int64 {
+	if x != nil {
+		return x.InputTime
+	}
+	return 0
+}
+
+func (x *Evaluation) GetEngine() string {
+	if x != nil {
+		return x.Engine
+	}
+	return ""
+}
+
 // Decision says yes or no. Its zero value denies.
 type Decision struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -364,14 +511,17 @@ type Decision struct {
 	// stale namespaces among those whose versions decided, in their order: for
 	// longer than they are believed without, it has not been proven that no newer
 	// release is there. Where one of them says "deny" then, this is a denial.
-	Stale         []string `protobuf:"bytes,4,rep,name=stale,proto3" json:"stale,omitempty"`
+	Stale []string `protobuf:"bytes,4,rep,name=stale,proto3" json:"stale,omitempty"`
+	// stale_denied is true if this is a denial because of that, whatever the
+	// policies say.
+	StaleDenied   bool `protobuf:"varint,5,opt,name=stale_denied,json=staleDenied,proto3" json:"stale_denied,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_microwall_v1_authorization_proto_msgTypes[5]
+	mi := &file_microwall_v1_authorization_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -383,7 +533,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_microwall_v1_authorization_proto_msgTypes[5]
+	mi := &file_microwall_v1_authorization_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -396,7 +546,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_microwall_v1_authorization_proto_rawDescGZIP(), []int{5}
+	return file_microwall_v1_authorization_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Decision) GetAllowed() bool {
@@ -427,6 +577,13 @@ func (x *Decision) GetStale() []string {
 	return nil
 }
 
+func (x *Decision) GetStaleDenied() bool {
+	if x != nil {
+		return x.StaleDenied
+	}
+	return false
+}
+
 // Reason is one message and the namespace that gave it.
 type Reason struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -440,7 +597,7 @@ type Reason struct {
 
 func (x *Reason) Reset() {
 	*x = Reason{}
-	mi := &file_microwall_v1_authorization_proto_msgTypes[6]
+	mi := &file_microwall_v1_authorization_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -452,7 +609,7 @@ func (x *Reason) String() string {
 func (*Reason) ProtoMessage() {}
 
 func (x *Reason) ProtoReflect() protoreflect.Message {
-	mi := &file_microwall_v1_authorization_proto_msgTypes[6]
+	mi := &file_microwall_v1_authorization_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -465,7 +622,7 @@ func (x *Reason) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reason.ProtoReflect.Descriptor instead.
 func (*Reason) Descriptor() ([]byte, []int) {
-	return file_microwall_v1_authorization_proto_rawDescGZIP(), []int{6}
+	return file_microwall_v1_authorization_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Reason) GetNamespace() string {
@@ -499,7 +656,7 @@ type Version struct {
 
 func (x *Version) Reset() {
 	*x = Version{}
-	mi := &file_microwall_v1_authorization_proto_msgTypes[7]
+	mi := &file_microwall_v1_authorization_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -511,7 +668,7 @@ func (x *Version) String() string {
 func (*Version) ProtoMessage() {}
 
 func (x *Version) ProtoReflect() protoreflect.Message {
-	mi := &file_microwall_v1_authorization_proto_msgTypes[7]
+	mi := &file_microwall_v1_authorization_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -524,7 +681,7 @@ func (x *Version) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Version.ProtoReflect.Descriptor instead.
 func (*Version) Descriptor() ([]byte, []int) {
-	return file_microwall_v1_authorization_proto_rawDescGZIP(), []int{7}
+	return file_microwall_v1_authorization_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Version) GetNamespace() string {
@@ -571,14 +728,16 @@ type AuthorizeBatchRequest struct {
 	// context default.
 	Context *structpb.Struct `protobuf:"bytes,5,opt,name=context,proto3" json:"context,omitempty"`
 	// items, at most the server's batch limit (1,000 unless set otherwise).
-	Items         []*AuthorizeRequest `protobuf:"bytes,6,rep,name=items,proto3" json:"items,omitempty"`
+	Items []*AuthorizeRequest `protobuf:"bytes,6,rep,name=items,proto3" json:"items,omitempty"`
+	// freshness of the whole batch, together with that of its items.
+	Freshness     *Freshness `protobuf:"bytes,7,opt,name=freshness,proto3" json:"freshness,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AuthorizeBatchRequest) Reset() {
 	*x = AuthorizeBatchRequest{}
-	mi := &file_microwall_v1_authorization_proto_msgTypes[8]
+	mi := &file_microwall_v1_authorization_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -590,7 +749,7 @@ func (x *AuthorizeBatchRequest) String() string {
 func (*AuthorizeBatchRequest) ProtoMessage() {}
 
 func (x *AuthorizeBatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_microwall_v1_authorization_proto_msgTypes[8]
+	mi := &file_microwall_v1_authorization_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -603,7 +762,7 @@ func (x *AuthorizeBatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthorizeBatchRequest.ProtoReflect.Descriptor instead.
 func (*AuthorizeBatchRequest) Descriptor() ([]byte, []int) {
-	return file_microwall_v1_authorization_proto_rawDescGZIP(), []int{8}
+	return file_microwall_v1_authorization_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *AuthorizeBatchRequest) GetNamespace() string {
@@ -648,6 +807,13 @@ func (x *AuthorizeBatchRequest) GetItems() []*AuthorizeRequest {
 	return nil
 }
 
+func (x *AuthorizeBatchRequest) GetFreshness() *Freshness {
+	if x != nil {
+		return x.Freshness
+	}
+	return nil
+}
+
 // AuthorizeBatchResponse answers every item, in order.
 type AuthorizeBatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -655,14 +821,16 @@ type AuthorizeBatchResponse struct {
 	Results []*BatchResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
 	// versions of all namespaces on the paths of the items, each once, sorted
 	// by namespace. BatchResult.path says which of them made a decision.
-	Versions      []*Version `protobuf:"bytes,2,rep,name=versions,proto3" json:"versions,omitempty"`
+	Versions []*Version `protobuf:"bytes,2,rep,name=versions,proto3" json:"versions,omitempty"`
+	// evaluation says how all decisions came about.
+	Evaluation    *Evaluation `protobuf:"bytes,3,opt,name=evaluation,proto3" json:"evaluation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AuthorizeBatchResponse) Reset() {
 	*x = AuthorizeBatchResponse{}
-	mi := &file_microwall_v1_authorization_proto_msgTypes[9]
+	mi := &file_microwall_v1_authorization_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -674,7 +842,7 @@ func (x *AuthorizeBatchResponse) String() string {
 func (*AuthorizeBatchResponse) ProtoMessage() {}
 
 func (x *AuthorizeBatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_microwall_v1_authorization_proto_msgTypes[9]
+	mi := &file_microwall_v1_authorization_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -687,7 +855,7 @@ func (x *AuthorizeBatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthorizeBatchResponse.ProtoReflect.Descriptor instead.
 func (*AuthorizeBatchResponse) Descriptor() ([]byte, []int) {
-	return file_microwall_v1_authorization_proto_rawDescGZIP(), []int{9}
+	return file_microwall_v1_authorization_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AuthorizeBatchResponse) GetResults() []*BatchResult {
@@ -700,6 +868,13 @@ func (x *AuthorizeBatchResponse) GetResults() []*BatchResult {
 func (x *AuthorizeBatchResponse) GetVersions() []*Version {
 	if x != nil {
 		return x.Versions
+	}
+	return nil
+}
+
+func (x *AuthorizeBatchResponse) GetEvaluation() *Evaluation {
+	if x != nil {
+		return x.Evaluation
 	}
 	return nil
 }
@@ -724,7 +899,7 @@ type BatchResult struct {
 
 func (x *BatchResult) Reset() {
 	*x = BatchResult{}
-	mi := &file_microwall_v1_authorization_proto_msgTypes[10]
+	mi := &file_microwall_v1_authorization_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -736,7 +911,7 @@ func (x *BatchResult) String() string {
 func (*BatchResult) ProtoMessage() {}
 
 func (x *BatchResult) ProtoReflect() protoreflect.Message {
-	mi := &file_microwall_v1_authorization_proto_msgTypes[10]
+	mi := &file_microwall_v1_authorization_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -749,7 +924,7 @@ func (x *BatchResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchResult.ProtoReflect.Descriptor instead.
 func (*BatchResult) Descriptor() ([]byte, []int) {
-	return file_microwall_v1_authorization_proto_rawDescGZIP(), []int{10}
+	return file_microwall_v1_authorization_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *BatchResult) GetResult() isBatchResult_Result {
@@ -815,7 +990,7 @@ type BatchError struct {
 
 func (x *BatchError) Reset() {
 	*x = BatchError{}
-	mi := &file_microwall_v1_authorization_proto_msgTypes[11]
+	mi := &file_microwall_v1_authorization_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -827,7 +1002,7 @@ func (x *BatchError) String() string {
 func (*BatchError) ProtoMessage() {}
 
 func (x *BatchError) ProtoReflect() protoreflect.Message {
-	mi := &file_microwall_v1_authorization_proto_msgTypes[11]
+	mi := &file_microwall_v1_authorization_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -840,7 +1015,7 @@ func (x *BatchError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchError.ProtoReflect.Descriptor instead.
 func (*BatchError) Descriptor() ([]byte, []int) {
-	return file_microwall_v1_authorization_proto_rawDescGZIP(), []int{11}
+	return file_microwall_v1_authorization_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *BatchError) GetCode() int32 {
@@ -878,21 +1053,35 @@ const file_microwall_v1_authorization_proto_rawDesc = "" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x127\n" +
 	"\n" +
 	"properties\x18\x03 \x01(\v2\x17.google.protobuf.StructR\n" +
-	"properties\"\xf6\x01\n" +
+	"properties\"\xad\x02\n" +
 	"\x10AuthorizeRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12/\n" +
 	"\asubject\x18\x02 \x01(\v2\x15.microwall.v1.SubjectR\asubject\x12,\n" +
 	"\x06action\x18\x03 \x01(\v2\x14.microwall.v1.ActionR\x06action\x122\n" +
 	"\bresource\x18\x04 \x01(\v2\x16.microwall.v1.ResourceR\bresource\x121\n" +
-	"\acontext\x18\x05 \x01(\v2\x17.google.protobuf.StructR\acontext\"z\n" +
+	"\acontext\x18\x05 \x01(\v2\x17.google.protobuf.StructR\acontext\x125\n" +
+	"\tfreshness\x18\x06 \x01(\v2\x17.microwall.v1.FreshnessR\tfreshness\"e\n" +
+	"\tFreshness\x12\x19\n" +
+	"\bat_least\x18\x01 \x03(\tR\aatLeast\x12\x12\n" +
+	"\x04head\x18\x02 \x01(\bR\x04head\x12)\n" +
+	"\x04seen\x18\x03 \x03(\v2\x15.microwall.v1.VersionR\x04seen\"\xb4\x01\n" +
 	"\x11AuthorizeResponse\x122\n" +
 	"\bdecision\x18\x01 \x01(\v2\x16.microwall.v1.DecisionR\bdecision\x121\n" +
-	"\bversions\x18\x02 \x03(\v2\x15.microwall.v1.VersionR\bversions\"\xa5\x01\n" +
+	"\bversions\x18\x02 \x03(\v2\x15.microwall.v1.VersionR\bversions\x128\n" +
+	"\n" +
+	"evaluation\x18\x03 \x01(\v2\x18.microwall.v1.EvaluationR\n" +
+	"evaluation\"C\n" +
+	"\n" +
+	"Evaluation\x12\x1d\n" +
+	"\n" +
+	"input_time\x18\x01 \x01(\x03R\tinputTime\x12\x16\n" +
+	"\x06engine\x18\x02 \x01(\tR\x06engine\"\xc8\x01\n" +
 	"\bDecision\x12\x18\n" +
 	"\aallowed\x18\x01 \x01(\bR\aallowed\x12.\n" +
 	"\areasons\x18\x02 \x03(\v2\x14.microwall.v1.ReasonR\areasons\x129\n" +
 	"\vobligations\x18\x03 \x01(\v2\x17.google.protobuf.StructR\vobligations\x12\x14\n" +
-	"\x05stale\x18\x04 \x03(\tR\x05stale\":\n" +
+	"\x05stale\x18\x04 \x03(\tR\x05stale\x12!\n" +
+	"\fstale_denied\x18\x05 \x01(\bR\vstaleDenied\":\n" +
 	"\x06Reason\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\"q\n" +
@@ -900,17 +1089,21 @@ const file_microwall_v1_authorization_proto_rawDesc = "" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x16\n" +
-	"\x06digest\x18\x04 \x01(\tR\x06digest\"\xb1\x02\n" +
+	"\x06digest\x18\x04 \x01(\tR\x06digest\"\xe8\x02\n" +
 	"\x15AuthorizeBatchRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12/\n" +
 	"\asubject\x18\x02 \x01(\v2\x15.microwall.v1.SubjectR\asubject\x12,\n" +
 	"\x06action\x18\x03 \x01(\v2\x14.microwall.v1.ActionR\x06action\x122\n" +
 	"\bresource\x18\x04 \x01(\v2\x16.microwall.v1.ResourceR\bresource\x121\n" +
 	"\acontext\x18\x05 \x01(\v2\x17.google.protobuf.StructR\acontext\x124\n" +
-	"\x05items\x18\x06 \x03(\v2\x1e.microwall.v1.AuthorizeRequestR\x05items\"\x80\x01\n" +
+	"\x05items\x18\x06 \x03(\v2\x1e.microwall.v1.AuthorizeRequestR\x05items\x125\n" +
+	"\tfreshness\x18\a \x01(\v2\x17.microwall.v1.FreshnessR\tfreshness\"\xba\x01\n" +
 	"\x16AuthorizeBatchResponse\x123\n" +
 	"\aresults\x18\x01 \x03(\v2\x19.microwall.v1.BatchResultR\aresults\x121\n" +
-	"\bversions\x18\x02 \x03(\v2\x15.microwall.v1.VersionR\bversions\"\x93\x01\n" +
+	"\bversions\x18\x02 \x03(\v2\x15.microwall.v1.VersionR\bversions\x128\n" +
+	"\n" +
+	"evaluation\x18\x03 \x01(\v2\x18.microwall.v1.EvaluationR\n" +
+	"evaluation\"\x93\x01\n" +
 	"\vBatchResult\x124\n" +
 	"\bdecision\x18\x01 \x01(\v2\x16.microwall.v1.DecisionH\x00R\bdecision\x120\n" +
 	"\x05error\x18\x02 \x01(\v2\x18.microwall.v1.BatchErrorH\x00R\x05error\x12\x12\n" +
@@ -936,52 +1129,59 @@ func file_microwall_v1_authorization_proto_rawDescGZIP() []byte {
 	return file_microwall_v1_authorization_proto_rawDescData
 }
 
-var file_microwall_v1_authorization_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_microwall_v1_authorization_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_microwall_v1_authorization_proto_goTypes = []any{
 	(*Subject)(nil),                // 0: microwall.v1.Subject
 	(*Action)(nil),                 // 1: microwall.v1.Action
 	(*Resource)(nil),               // 2: microwall.v1.Resource
 	(*AuthorizeRequest)(nil),       // 3: microwall.v1.AuthorizeRequest
-	(*AuthorizeResponse)(nil),      // 4: microwall.v1.AuthorizeResponse
-	(*Decision)(nil),               // 5: microwall.v1.Decision
-	(*Reason)(nil),                 // 6: microwall.v1.Reason
-	(*Version)(nil),                // 7: microwall.v1.Version
-	(*AuthorizeBatchRequest)(nil),  // 8: microwall.v1.AuthorizeBatchRequest
-	(*AuthorizeBatchResponse)(nil), // 9: microwall.v1.AuthorizeBatchResponse
-	(*BatchResult)(nil),            // 10: microwall.v1.BatchResult
-	(*BatchError)(nil),             // 11: microwall.v1.BatchError
-	(*structpb.Struct)(nil),        // 12: google.protobuf.Struct
+	(*Freshness)(nil),              // 4: microwall.v1.Freshness
+	(*AuthorizeResponse)(nil),      // 5: microwall.v1.AuthorizeResponse
+	(*Evaluation)(nil),             // 6: microwall.v1.Evaluation
+	(*Decision)(nil),               // 7: microwall.v1.Decision
+	(*Reason)(nil),                 // 8: microwall.v1.Reason
+	(*Version)(nil),                // 9: microwall.v1.Version
+	(*AuthorizeBatchRequest)(nil),  // 10: microwall.v1.AuthorizeBatchRequest
+	(*AuthorizeBatchResponse)(nil), // 11: microwall.v1.AuthorizeBatchResponse
+	(*BatchResult)(nil),            // 12: microwall.v1.BatchResult
+	(*BatchError)(nil),             // 13: microwall.v1.BatchError
+	(*structpb.Struct)(nil),        // 14: google.protobuf.Struct
 }
 var file_microwall_v1_authorization_proto_depIdxs = []int32{
-	12, // 0: microwall.v1.Subject.properties:type_name -> google.protobuf.Struct
-	12, // 1: microwall.v1.Action.properties:type_name -> google.protobuf.Struct
-	12, // 2: microwall.v1.Resource.properties:type_name -> google.protobuf.Struct
+	14, // 0: microwall.v1.Subject.properties:type_name -> google.protobuf.Struct
+	14, // 1: microwall.v1.Action.properties:type_name -> google.protobuf.Struct
+	14, // 2: microwall.v1.Resource.properties:type_name -> google.protobuf.Struct
 	0,  // 3: microwall.v1.AuthorizeRequest.subject:type_name -> microwall.v1.Subject
 	1,  // 4: microwall.v1.AuthorizeRequest.action:type_name -> microwall.v1.Action
 	2,  // 5: microwall.v1.AuthorizeRequest.resource:type_name -> microwall.v1.Resource
-	12, // 6: microwall.v1.AuthorizeRequest.context:type_name -> google.protobuf.Struct
-	5,  // 7: microwall.v1.AuthorizeResponse.decision:type_name -> microwall.v1.Decision
-	7,  // 8: microwall.v1.AuthorizeResponse.versions:type_name -> microwall.v1.Version
-	6,  // 9: microwall.v1.Decision.reasons:type_name -> microwall.v1.Reason
-	12, // 10: microwall.v1.Decision.obligations:type_name -> google.protobuf.Struct
-	0,  // 11: microwall.v1.AuthorizeBatchRequest.subject:type_name -> microwall.v1.Subject
-	1,  // 12: microwall.v1.AuthorizeBatchRequest.action:type_name -> microwall.v1.Action
-	2,  // 13: microwall.v1.AuthorizeBatchRequest.resource:type_name -> microwall.v1.Resource
-	12, // 14: microwall.v1.AuthorizeBatchRequest.context:type_name -> google.protobuf.Struct
-	3,  // 15: microwall.v1.AuthorizeBatchRequest.items:type_name -> microwall.v1.AuthorizeRequest
-	10, // 16: microwall.v1.AuthorizeBatchResponse.results:type_name -> microwall.v1.BatchResult
-	7,  // 17: microwall.v1.AuthorizeBatchResponse.versions:type_name -> microwall.v1.Version
-	5,  // 18: microwall.v1.BatchResult.decision:type_name -> microwall.v1.Decision
-	11, // 19: microwall.v1.BatchResult.error:type_name -> microwall.v1.BatchError
-	3,  // 20: microwall.v1.AuthorizationService.Authorize:input_type -> microwall.v1.AuthorizeRequest
-	8,  // 21: microwall.v1.AuthorizationService.AuthorizeBatch:input_type -> microwall.v1.AuthorizeBatchRequest
-	4,  // 22: microwall.v1.AuthorizationService.Authorize:output_type -> microwall.v1.AuthorizeResponse
-	9,  // 23: microwall.v1.AuthorizationService.AuthorizeBatch:output_type -> microwall.v1.AuthorizeBatchResponse
-	22, // [22:24] is the sub-list for method output_type
-	20, // [20:22] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	14, // 6: microwall.v1.AuthorizeRequest.context:type_name -> google.protobuf.Struct
+	4,  // 7: microwall.v1.AuthorizeRequest.freshness:type_name -> microwall.v1.Freshness
+	9,  // 8: microwall.v1.Freshness.seen:type_name -> microwall.v1.Version
+	7,  // 9: microwall.v1.AuthorizeResponse.decision:type_name -> microwall.v1.Decision
+	9,  // 10: microwall.v1.AuthorizeResponse.versions:type_name -> microwall.v1.Version
+	6,  // 11: microwall.v1.AuthorizeResponse.evaluation:type_name -> microwall.v1.Evaluation
+	8,  // 12: microwall.v1.Decision.reasons:type_name -> microwall.v1.Reason
+	14, // 13: microwall.v1.Decision.obligations:type_name -> google.protobuf.Struct
+	0,  // 14: microwall.v1.AuthorizeBatchRequest.subject:type_name -> microwall.v1.Subject
+	1,  // 15: microwall.v1.AuthorizeBatchRequest.action:type_name -> microwall.v1.Action
+	2,  // 16: microwall.v1.AuthorizeBatchRequest.resource:type_name -> microwall.v1.Resource
+	14, // 17: microwall.v1.AuthorizeBatchRequest.context:type_name -> google.protobuf.Struct
+	3,  // 18: microwall.v1.AuthorizeBatchRequest.items:type_name -> microwall.v1.AuthorizeRequest
+	4,  // 19: microwall.v1.AuthorizeBatchRequest.freshness:type_name -> microwall.v1.Freshness
+	12, // 20: microwall.v1.AuthorizeBatchResponse.results:type_name -> microwall.v1.BatchResult
+	9,  // 21: microwall.v1.AuthorizeBatchResponse.versions:type_name -> microwall.v1.Version
+	6,  // 22: microwall.v1.AuthorizeBatchResponse.evaluation:type_name -> microwall.v1.Evaluation
+	7,  // 23: microwall.v1.BatchResult.decision:type_name -> microwall.v1.Decision
+	13, // 24: microwall.v1.BatchResult.error:type_name -> microwall.v1.BatchError
+	3,  // 25: microwall.v1.AuthorizationService.Authorize:input_type -> microwall.v1.AuthorizeRequest
+	10, // 26: microwall.v1.AuthorizationService.AuthorizeBatch:input_type -> microwall.v1.AuthorizeBatchRequest
+	5,  // 27: microwall.v1.AuthorizationService.Authorize:output_type -> microwall.v1.AuthorizeResponse
+	11, // 28: microwall.v1.AuthorizationService.AuthorizeBatch:output_type -> microwall.v1.AuthorizeBatchResponse
+	27, // [27:29] is the sub-list for method output_type
+	25, // [25:27] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_microwall_v1_authorization_proto_init() }
@@ -989,7 +1189,7 @@ func file_microwall_v1_authorization_proto_init() {
 	if File_microwall_v1_authorization_proto != nil {
 		return
 	}
-	file_microwall_v1_authorization_proto_msgTypes[10].OneofWrappers = []any{
+	file_microwall_v1_authorization_proto_msgTypes[12].OneofWrappers = []any{
 		(*BatchResult_Decision)(nil),
 		(*BatchResult_Error)(nil),
 	}
@@ -999,7 +1199,7 @@ func file_microwall_v1_authorization_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_microwall_v1_authorization_proto_rawDesc), len(file_microwall_v1_authorization_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -39,8 +39,9 @@ const (
 // allowed nothing. INVALID_ARGUMENT: the request does not mean the same at
 // every door, or breaks a limit. NOT_FOUND: the namespace has no release.
 // UNAVAILABLE: not loaded yet; ask again, or ask another PDP.
-// FAILED_PRECONDITION: the policy failed or went over its budget; asking again
-// does not help. RESOURCE_EXHAUSTED: too much load, or over a limit.
+// FAILED_PRECONDITION: the policy failed or went over its budget, or a release
+// that was asked for does not exist; asking again does not help.
+// RESOURCE_EXHAUSTED: too much load, or over a limit.
 type AuthorizationServiceClient interface {
 	// Authorize decides one request.
 	Authorize(ctx context.Context, in *AuthorizeRequest, opts ...grpc.CallOption) (*AuthorizeResponse, error)
@@ -88,8 +89,9 @@ func (c *authorizationServiceClient) AuthorizeBatch(ctx context.Context, in *Aut
 // allowed nothing. INVALID_ARGUMENT: the request does not mean the same at
 // every door, or breaks a limit. NOT_FOUND: the namespace has no release.
 // UNAVAILABLE: not loaded yet; ask again, or ask another PDP.
-// FAILED_PRECONDITION: the policy failed or went over its budget; asking again
-// does not help. RESOURCE_EXHAUSTED: too much load, or over a limit.
+// FAILED_PRECONDITION: the policy failed or went over its budget, or a release
+// that was asked for does not exist; asking again does not help.
+// RESOURCE_EXHAUSTED: too much load, or over a limit.
 type AuthorizationServiceServer interface {
 	// Authorize decides one request.
 	Authorize(context.Context, *AuthorizeRequest) (*AuthorizeResponse, error)

@@ -120,7 +120,9 @@ type PushResponse struct {
 	Version *Version `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
 	// warnings are for whoever pushed, in words: what will keep a later push
 	// from being taken, and what to do about it.
-	Warnings      []string `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Warnings []string `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// token of the release, for Freshness.at_least. It is opaque.
+	Token         string `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -167,6 +169,13 @@ func (x *PushResponse) GetWarnings() []string {
 		return x.Warnings
 	}
 	return nil
+}
+
+func (x *PushResponse) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
 }
 
 // GetBundleRequest names a release.
@@ -883,7 +892,12 @@ type WatchResponse struct {
 	// Empty beside an error.
 	Path []*Proof `protobuf:"bytes,2,rep,name=path,proto3" json:"path,omitempty"`
 	// error, if nothing decides: what Authorize would end with.
-	Error         *WatchError `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	Error *WatchError `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	// reads are the paths of the input that the policies on the path may read, each
+	// with all below it; other parts of a request do not change a decision.
+	Reads []*ReadPath `protobuf:"bytes,4,rep,name=reads,proto3" json:"reads,omitempty"`
+	// engine that evaluates, with its version.
+	Engine        string `protobuf:"bytes,5,opt,name=engine,proto3" json:"engine,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -939,6 +953,153 @@ func (x *WatchResponse) GetError() *WatchError {
 	return nil
 }
 
+func (x *WatchResponse) GetReads() []*ReadPath {
+	if x != nil {
+		return x.Reads
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetEngine() string {
+	if x != nil {
+		return x.Engine
+	}
+	return ""
+}
+
+// ReadPath leads from the input to a value in it; without steps it is the whole.
+type ReadPath struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// steps from the outside in.
+	Steps         []*ReadStep `protobuf:"bytes,1,rep,name=steps,proto3" json:"steps,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadPath) Reset() {
+	*x = ReadPath{}
+	mi := &file_microwall_v1_policy_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadPath) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadPath) ProtoMessage() {}
+
+func (x *ReadPath) ProtoReflect() protoreflect.Message {
+	mi := &file_microwall_v1_policy_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadPath.ProtoReflect.Descriptor instead.
+func (*ReadPath) Descriptor() ([]byte, []int) {
+	return file_microwall_v1_policy_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ReadPath) GetSteps() []*ReadStep {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+// ReadStep goes into an object or an array.
+type ReadStep struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// step is a member or an element.
+	//
+	// Types that are valid to be assigned to Step:
+	//
+	//	*ReadStep_Name
+	//	*ReadStep_Index
+	Step          isReadStep_Step `protobuf_oneof:"step"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadStep) Reset() {
+	*x = ReadStep{}
+	mi := &file_microwall_v1_policy_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadStep) ProtoMessage() {}
+
+func (x *ReadStep) ProtoReflect() protoreflect.Message {
+	mi := &file_microwall_v1_policy_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadStep.ProtoReflect.Descriptor instead.
+func (*ReadStep) Descriptor() ([]byte, []int) {
+	return file_microwall_v1_policy_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ReadStep) GetStep() isReadStep_Step {
+	if x != nil {
+		return x.Step
+	}
+	return nil
+}
+
+func (x *ReadStep) GetName() string {
+	if x != nil {
+		if x, ok := x.Step.(*ReadStep_Name); ok {
+			return x.Name
+		}
+	}
+	return ""
+}
+
+func (x *ReadStep) GetIndex() int64 {
+	if x != nil {
+		if x, ok := x.Step.(*ReadStep_Index); ok {
+			return x.Index
+		}
+	}
+	return 0
+}
+
+type isReadStep_Step interface {
+	isReadStep_Step()
+}
+
+type ReadStep_Name struct {
+	// name of a member.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3,oneof"`
+}
+
+type ReadStep_Index struct {
+	// index of an element, from 0.
+	Index int64 `protobuf:"varint,2,opt,name=index,proto3,oneof"`
+}
+
+func (*ReadStep_Name) isReadStep_Step() {}
+
+func (*ReadStep_Index) isReadStep_Step() {}
+
 // Proof says for how long one version is believed.
 type Proof struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -958,7 +1119,7 @@ type Proof struct {
 
 func (x *Proof) Reset() {
 	*x = Proof{}
-	mi := &file_microwall_v1_policy_proto_msgTypes[16]
+	mi := &file_microwall_v1_policy_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -970,7 +1131,7 @@ func (x *Proof) String() string {
 func (*Proof) ProtoMessage() {}
 
 func (x *Proof) ProtoReflect() protoreflect.Message {
-	mi := &file_microwall_v1_policy_proto_msgTypes[16]
+	mi := &file_microwall_v1_policy_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -983,7 +1144,7 @@ func (x *Proof) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proof.ProtoReflect.Descriptor instead.
 func (*Proof) Descriptor() ([]byte, []int) {
-	return file_microwall_v1_policy_proto_rawDescGZIP(), []int{16}
+	return file_microwall_v1_policy_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Proof) GetVersion() *Version {
@@ -1027,7 +1188,7 @@ type WatchError struct {
 
 func (x *WatchError) Reset() {
 	*x = WatchError{}
-	mi := &file_microwall_v1_policy_proto_msgTypes[17]
+	mi := &file_microwall_v1_policy_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1039,7 +1200,7 @@ func (x *WatchError) String() string {
 func (*WatchError) ProtoMessage() {}
 
 func (x *WatchError) ProtoReflect() protoreflect.Message {
-	mi := &file_microwall_v1_policy_proto_msgTypes[17]
+	mi := &file_microwall_v1_policy_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1052,7 +1213,7 @@ func (x *WatchError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchError.ProtoReflect.Descriptor instead.
 func (*WatchError) Descriptor() ([]byte, []int) {
-	return file_microwall_v1_policy_proto_rawDescGZIP(), []int{17}
+	return file_microwall_v1_policy_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WatchError) GetCode() int32 {
@@ -1080,7 +1241,7 @@ type ListStatusesRequest struct {
 
 func (x *ListStatusesRequest) Reset() {
 	*x = ListStatusesRequest{}
-	mi := &file_microwall_v1_policy_proto_msgTypes[18]
+	mi := &file_microwall_v1_policy_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1092,7 +1253,7 @@ func (x *ListStatusesRequest) String() string {
 func (*ListStatusesRequest) ProtoMessage() {}
 
 func (x *ListStatusesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_microwall_v1_policy_proto_msgTypes[18]
+	mi := &file_microwall_v1_policy_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1105,7 +1266,7 @@ func (x *ListStatusesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListStatusesRequest.ProtoReflect.Descriptor instead.
 func (*ListStatusesRequest) Descriptor() ([]byte, []int) {
-	return file_microwall_v1_policy_proto_rawDescGZIP(), []int{18}
+	return file_microwall_v1_policy_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListStatusesRequest) GetNamespace() string {
@@ -1127,7 +1288,7 @@ type ListStatusesResponse struct {
 
 func (x *ListStatusesResponse) Reset() {
 	*x = ListStatusesResponse{}
-	mi := &file_microwall_v1_policy_proto_msgTypes[19]
+	mi := &file_microwall_v1_policy_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1139,7 +1300,7 @@ func (x *ListStatusesResponse) String() string {
 func (*ListStatusesResponse) ProtoMessage() {}
 
 func (x *ListStatusesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_microwall_v1_policy_proto_msgTypes[19]
+	mi := &file_microwall_v1_policy_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1152,7 +1313,7 @@ func (x *ListStatusesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListStatusesResponse.ProtoReflect.Descriptor instead.
 func (*ListStatusesResponse) Descriptor() ([]byte, []int) {
-	return file_microwall_v1_policy_proto_rawDescGZIP(), []int{19}
+	return file_microwall_v1_policy_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListStatusesResponse) GetStatuses() []*InstanceStatus {
@@ -1182,7 +1343,7 @@ type InstanceStatus struct {
 
 func (x *InstanceStatus) Reset() {
 	*x = InstanceStatus{}
-	mi := &file_microwall_v1_policy_proto_msgTypes[20]
+	mi := &file_microwall_v1_policy_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1194,7 +1355,7 @@ func (x *InstanceStatus) String() string {
 func (*InstanceStatus) ProtoMessage() {}
 
 func (x *InstanceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_microwall_v1_policy_proto_msgTypes[20]
+	mi := &file_microwall_v1_policy_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1207,7 +1368,7 @@ func (x *InstanceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceStatus.ProtoReflect.Descriptor instead.
 func (*InstanceStatus) Descriptor() ([]byte, []int) {
-	return file_microwall_v1_policy_proto_rawDescGZIP(), []int{20}
+	return file_microwall_v1_policy_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *InstanceStatus) GetNamespace() string {
@@ -1257,7 +1418,7 @@ type ConfirmRequest struct {
 
 func (x *ConfirmRequest) Reset() {
 	*x = ConfirmRequest{}
-	mi := &file_microwall_v1_policy_proto_msgTypes[21]
+	mi := &file_microwall_v1_policy_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1269,7 +1430,7 @@ func (x *ConfirmRequest) String() string {
 func (*ConfirmRequest) ProtoMessage() {}
 
 func (x *ConfirmRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_microwall_v1_policy_proto_msgTypes[21]
+	mi := &file_microwall_v1_policy_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1282,7 +1443,7 @@ func (x *ConfirmRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmRequest) Descriptor() ([]byte, []int) {
-	return file_microwall_v1_policy_proto_rawDescGZIP(), []int{21}
+	return file_microwall_v1_policy_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ConfirmRequest) GetNamespaces() []string {
@@ -1303,7 +1464,7 @@ type ConfirmResponse struct {
 
 func (x *ConfirmResponse) Reset() {
 	*x = ConfirmResponse{}
-	mi := &file_microwall_v1_policy_proto_msgTypes[22]
+	mi := &file_microwall_v1_policy_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1315,7 +1476,7 @@ func (x *ConfirmResponse) String() string {
 func (*ConfirmResponse) ProtoMessage() {}
 
 func (x *ConfirmResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_microwall_v1_policy_proto_msgTypes[22]
+	mi := &file_microwall_v1_policy_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1328,7 +1489,7 @@ func (x *ConfirmResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmResponse) Descriptor() ([]byte, []int) {
-	return file_microwall_v1_policy_proto_rawDescGZIP(), []int{22}
+	return file_microwall_v1_policy_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ConfirmResponse) GetHeads() []*ConfirmedHead {
@@ -1353,7 +1514,7 @@ type ConfirmedHead struct {
 
 func (x *ConfirmedHead) Reset() {
 	*x = ConfirmedHead{}
-	mi := &file_microwall_v1_policy_proto_msgTypes[23]
+	mi := &file_microwall_v1_policy_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1365,7 +1526,7 @@ func (x *ConfirmedHead) String() string {
 func (*ConfirmedHead) ProtoMessage() {}
 
 func (x *ConfirmedHead) ProtoReflect() protoreflect.Message {
-	mi := &file_microwall_v1_policy_proto_msgTypes[23]
+	mi := &file_microwall_v1_policy_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1378,7 +1539,7 @@ func (x *ConfirmedHead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmedHead.ProtoReflect.Descriptor instead.
 func (*ConfirmedHead) Descriptor() ([]byte, []int) {
-	return file_microwall_v1_policy_proto_rawDescGZIP(), []int{23}
+	return file_microwall_v1_policy_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ConfirmedHead) GetVersion() *Version {
@@ -1410,10 +1571,11 @@ const file_microwall_v1_policy_proto_rawDesc = "" +
 	"\vPushRequest\x12\x1a\n" +
 	"\arelease\x18\x01 \x01(\fH\x00R\arelease\x12\x16\n" +
 	"\x05chunk\x18\x02 \x01(\fH\x00R\x05chunkB\x06\n" +
-	"\x04part\"[\n" +
+	"\x04part\"q\n" +
 	"\fPushResponse\x12/\n" +
 	"\aversion\x18\x01 \x01(\v2\x15.microwall.v1.VersionR\aversion\x12\x1a\n" +
-	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"b\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings\x12\x14\n" +
+	"\x05token\x18\x03 \x01(\tR\x05token\"b\n" +
 	"\x10GetBundleRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1a\n" +
@@ -1453,11 +1615,19 @@ const file_microwall_v1_policy_proto_rawDesc = "" +
 	"\fWatchRequest\x12\x1e\n" +
 	"\n" +
 	"namespaces\x18\x01 \x03(\tR\n" +
-	"namespaces\"\x86\x01\n" +
+	"namespaces\"\xcc\x01\n" +
 	"\rWatchResponse\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12'\n" +
 	"\x04path\x18\x02 \x03(\v2\x13.microwall.v1.ProofR\x04path\x12.\n" +
-	"\x05error\x18\x03 \x01(\v2\x18.microwall.v1.WatchErrorR\x05error\"\xd0\x01\n" +
+	"\x05error\x18\x03 \x01(\v2\x18.microwall.v1.WatchErrorR\x05error\x12,\n" +
+	"\x05reads\x18\x04 \x03(\v2\x16.microwall.v1.ReadPathR\x05reads\x12\x16\n" +
+	"\x06engine\x18\x05 \x01(\tR\x06engine\"8\n" +
+	"\bReadPath\x12,\n" +
+	"\x05steps\x18\x01 \x03(\v2\x16.microwall.v1.ReadStepR\x05steps\"@\n" +
+	"\bReadStep\x12\x14\n" +
+	"\x04name\x18\x01 \x01(\tH\x00R\x04name\x12\x16\n" +
+	"\x05index\x18\x02 \x01(\x03H\x00R\x05indexB\x06\n" +
+	"\x04step\"\xd0\x01\n" +
 	"\x05Proof\x12/\n" +
 	"\aversion\x18\x01 \x01(\v2\x15.microwall.v1.VersionR\aversion\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12>\n" +
@@ -1512,7 +1682,7 @@ func file_microwall_v1_policy_proto_rawDescGZIP() []byte {
 	return file_microwall_v1_policy_proto_rawDescData
 }
 
-var file_microwall_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_microwall_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_microwall_v1_policy_proto_goTypes = []any{
 	(*PushRequest)(nil),            // 0: microwall.v1.PushRequest
 	(*PushResponse)(nil),           // 1: microwall.v1.PushResponse
@@ -1530,55 +1700,59 @@ var file_microwall_v1_policy_proto_goTypes = []any{
 	(*GetTrustResponse)(nil),       // 13: microwall.v1.GetTrustResponse
 	(*WatchRequest)(nil),           // 14: microwall.v1.WatchRequest
 	(*WatchResponse)(nil),          // 15: microwall.v1.WatchResponse
-	(*Proof)(nil),                  // 16: microwall.v1.Proof
-	(*WatchError)(nil),             // 17: microwall.v1.WatchError
-	(*ListStatusesRequest)(nil),    // 18: microwall.v1.ListStatusesRequest
-	(*ListStatusesResponse)(nil),   // 19: microwall.v1.ListStatusesResponse
-	(*InstanceStatus)(nil),         // 20: microwall.v1.InstanceStatus
-	(*ConfirmRequest)(nil),         // 21: microwall.v1.ConfirmRequest
-	(*ConfirmResponse)(nil),        // 22: microwall.v1.ConfirmResponse
-	(*ConfirmedHead)(nil),          // 23: microwall.v1.ConfirmedHead
-	(*Version)(nil),                // 24: microwall.v1.Version
-	(*timestamppb.Timestamp)(nil),  // 25: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 26: google.protobuf.Duration
+	(*ReadPath)(nil),               // 16: microwall.v1.ReadPath
+	(*ReadStep)(nil),               // 17: microwall.v1.ReadStep
+	(*Proof)(nil),                  // 18: microwall.v1.Proof
+	(*WatchError)(nil),             // 19: microwall.v1.WatchError
+	(*ListStatusesRequest)(nil),    // 20: microwall.v1.ListStatusesRequest
+	(*ListStatusesResponse)(nil),   // 21: microwall.v1.ListStatusesResponse
+	(*InstanceStatus)(nil),         // 22: microwall.v1.InstanceStatus
+	(*ConfirmRequest)(nil),         // 23: microwall.v1.ConfirmRequest
+	(*ConfirmResponse)(nil),        // 24: microwall.v1.ConfirmResponse
+	(*ConfirmedHead)(nil),          // 25: microwall.v1.ConfirmedHead
+	(*Version)(nil),                // 26: microwall.v1.Version
+	(*timestamppb.Timestamp)(nil),  // 27: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 28: google.protobuf.Duration
 }
 var file_microwall_v1_policy_proto_depIdxs = []int32{
-	24, // 0: microwall.v1.PushResponse.version:type_name -> microwall.v1.Version
-	16, // 1: microwall.v1.WatchResponse.path:type_name -> microwall.v1.Proof
-	17, // 2: microwall.v1.WatchResponse.error:type_name -> microwall.v1.WatchError
-	24, // 3: microwall.v1.Proof.version:type_name -> microwall.v1.Version
-	25, // 4: microwall.v1.Proof.time:type_name -> google.protobuf.Timestamp
-	26, // 5: microwall.v1.Proof.max_staleness:type_name -> google.protobuf.Duration
-	20, // 6: microwall.v1.ListStatusesResponse.statuses:type_name -> microwall.v1.InstanceStatus
-	25, // 7: microwall.v1.InstanceStatus.received:type_name -> google.protobuf.Timestamp
-	23, // 8: microwall.v1.ConfirmResponse.heads:type_name -> microwall.v1.ConfirmedHead
-	24, // 9: microwall.v1.ConfirmedHead.version:type_name -> microwall.v1.Version
-	25, // 10: microwall.v1.ConfirmedHead.time:type_name -> google.protobuf.Timestamp
-	0,  // 11: microwall.v1.PolicyService.Push:input_type -> microwall.v1.PushRequest
-	2,  // 12: microwall.v1.PolicyService.GetBundle:input_type -> microwall.v1.GetBundleRequest
-	4,  // 13: microwall.v1.PolicyService.GetRelease:input_type -> microwall.v1.GetReleaseRequest
-	6,  // 14: microwall.v1.PolicyService.ListReleases:input_type -> microwall.v1.ListReleasesRequest
-	8,  // 15: microwall.v1.PolicyService.ListNamespaces:input_type -> microwall.v1.ListNamespacesRequest
-	10, // 16: microwall.v1.PolicyService.PushTrust:input_type -> microwall.v1.PushTrustRequest
-	12, // 17: microwall.v1.PolicyService.GetTrust:input_type -> microwall.v1.GetTrustRequest
-	14, // 18: microwall.v1.PolicyService.Watch:input_type -> microwall.v1.WatchRequest
-	21, // 19: microwall.v1.PolicyService.Confirm:input_type -> microwall.v1.ConfirmRequest
-	18, // 20: microwall.v1.PolicyService.ListStatuses:input_type -> microwall.v1.ListStatusesRequest
-	1,  // 21: microwall.v1.PolicyService.Push:output_type -> microwall.v1.PushResponse
-	3,  // 22: microwall.v1.PolicyService.GetBundle:output_type -> microwall.v1.GetBundleResponse
-	5,  // 23: microwall.v1.PolicyService.GetRelease:output_type -> microwall.v1.GetReleaseResponse
-	7,  // 24: microwall.v1.PolicyService.ListReleases:output_type -> microwall.v1.ListReleasesResponse
-	9,  // 25: microwall.v1.PolicyService.ListNamespaces:output_type -> microwall.v1.ListNamespacesResponse
-	11, // 26: microwall.v1.PolicyService.PushTrust:output_type -> microwall.v1.PushTrustResponse
-	13, // 27: microwall.v1.PolicyService.GetTrust:output_type -> microwall.v1.GetTrustResponse
-	15, // 28: microwall.v1.PolicyService.Watch:output_type -> microwall.v1.WatchResponse
-	22, // 29: microwall.v1.PolicyService.Confirm:output_type -> microwall.v1.ConfirmResponse
-	19, // 30: microwall.v1.PolicyService.ListStatuses:output_type -> microwall.v1.ListStatusesResponse
-	21, // [21:31] is the sub-list for method output_type
-	11, // [11:21] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	26, // 0: microwall.v1.PushResponse.version:type_name -> microwall.v1.Version
+	18, // 1: microwall.v1.WatchResponse.path:type_name -> microwall.v1.Proof
+	19, // 2: microwall.v1.WatchResponse.error:type_name -> microwall.v1.WatchError
+	16, // 3: microwall.v1.WatchResponse.reads:type_name -> microwall.v1.ReadPath
+	17, // 4: microwall.v1.ReadPath.steps:type_name -> microwall.v1.ReadStep
+	26, // 5: microwall.v1.Proof.version:type_name -> microwall.v1.Version
+	27, // 6: microwall.v1.Proof.time:type_name -> google.protobuf.Timestamp
+	28, // 7: microwall.v1.Proof.max_staleness:type_name -> google.protobuf.Duration
+	22, // 8: microwall.v1.ListStatusesResponse.statuses:type_name -> microwall.v1.InstanceStatus
+	27, // 9: microwall.v1.InstanceStatus.received:type_name -> google.protobuf.Timestamp
+	25, // 10: microwall.v1.ConfirmResponse.heads:type_name -> microwall.v1.ConfirmedHead
+	26, // 11: microwall.v1.ConfirmedHead.version:type_name -> microwall.v1.Version
+	27, // 12: microwall.v1.ConfirmedHead.time:type_name -> google.protobuf.Timestamp
+	0,  // 13: microwall.v1.PolicyService.Push:input_type -> microwall.v1.PushRequest
+	2,  // 14: microwall.v1.PolicyService.GetBundle:input_type -> microwall.v1.GetBundleRequest
+	4,  // 15: microwall.v1.PolicyService.GetRelease:input_type -> microwall.v1.GetReleaseRequest
+	6,  // 16: microwall.v1.PolicyService.ListReleases:input_type -> microwall.v1.ListReleasesRequest
+	8,  // 17: microwall.v1.PolicyService.ListNamespaces:input_type -> microwall.v1.ListNamespacesRequest
+	10, // 18: microwall.v1.PolicyService.PushTrust:input_type -> microwall.v1.PushTrustRequest
+	12, // 19: microwall.v1.PolicyService.GetTrust:input_type -> microwall.v1.GetTrustRequest
+	14, // 20: microwall.v1.PolicyService.Watch:input_type -> microwall.v1.WatchRequest
+	23, // 21: microwall.v1.PolicyService.Confirm:input_type -> microwall.v1.ConfirmRequest
+	20, // 22: microwall.v1.PolicyService.ListStatuses:input_type -> microwall.v1.ListStatusesRequest
+	1,  // 23: microwall.v1.PolicyService.Push:output_type -> microwall.v1.PushResponse
+	3,  // 24: microwall.v1.PolicyService.GetBundle:output_type -> microwall.v1.GetBundleResponse
+	5,  // 25: microwall.v1.PolicyService.GetRelease:output_type -> microwall.v1.GetReleaseResponse
+	7,  // 26: microwall.v1.PolicyService.ListReleases:output_type -> microwall.v1.ListReleasesResponse
+	9,  // 27: microwall.v1.PolicyService.ListNamespaces:output_type -> microwall.v1.ListNamespacesResponse
+	11, // 28: microwall.v1.PolicyService.PushTrust:output_type -> microwall.v1.PushTrustResponse
+	13, // 29: microwall.v1.PolicyService.GetTrust:output_type -> microwall.v1.GetTrustResponse
+	15, // 30: microwall.v1.PolicyService.Watch:output_type -> microwall.v1.WatchResponse
+	24, // 31: microwall.v1.PolicyService.Confirm:output_type -> microwall.v1.ConfirmResponse
+	21, // 32: microwall.v1.PolicyService.ListStatuses:output_type -> microwall.v1.ListStatusesResponse
+	23, // [23:33] is the sub-list for method output_type
+	13, // [13:23] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_microwall_v1_policy_proto_init() }
@@ -1595,13 +1769,17 @@ func file_microwall_v1_policy_proto_init() {
 		(*GetBundleResponse_Release)(nil),
 		(*GetBundleResponse_Chunk)(nil),
 	}
+	file_microwall_v1_policy_proto_msgTypes[17].OneofWrappers = []any{
+		(*ReadStep_Name)(nil),
+		(*ReadStep_Index)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_microwall_v1_policy_proto_rawDesc), len(file_microwall_v1_policy_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
