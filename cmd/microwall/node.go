@@ -115,6 +115,12 @@ func startNode(ctx context.Context, f serveFlags, o *observer, run func(func(con
 	n.ready = follow.ready
 	run(follow.run)
 	run(func(ctx context.Context) error {
+		// What is said before there are streams is lost.
+		select {
+		case <-follow.opened:
+		case <-ctx.Done():
+			return nil
+		}
 		fleet.Run(ctx, fleet.Config{
 			Conn: config.Conn, Domain: trust.Domain(), Principal: broker.Credentials.Principal(), Instance: f.instance,
 			Role: "pdp", Software: "microwall " + readVersion().Version, State: state, Changed: changed,
@@ -132,6 +138,7 @@ type following struct {
 	state    *live.Live
 	observer *observer
 	store    atomic.Pointer[jetstream.Store] // nil until it has been reached
+	opened   chan struct{}                   // closed then
 	// ready is closed once the store was asked for every release, or at once if
 	// there are releases on disk.
 	ready chan struct{}
@@ -144,7 +151,7 @@ type following struct {
 }
 
 func newFollowing(config jetstream.StoreConfig, state *live.Live, trustChanged <-chan struct{}, o *observer) *following {
-	f := &following{config: config, state: state, observer: o, ready: make(chan struct{}), trustChanged: trustChanged}
+	f := &following{config: config, state: state, observer: o, opened: make(chan struct{}), ready: make(chan struct{}), trustChanged: trustChanged}
 	if len(state.Snapshot().Versions()) > 0 {
 		f.setReady()
 	}
@@ -158,6 +165,7 @@ func (f *following) open(ctx context.Context) error {
 	s, err := jetstream.OpenStore(ctx, f.config)
 	if err == nil {
 		f.store.Store(s)
+		close(f.opened)
 	}
 	return err
 }
