@@ -20,9 +20,9 @@ import (
 type ReleasesConfig struct {
 	// Live is the state that this process decides with.
 	Live *live.Live
-	// Store returns where releases are made durable, nil as long as it has not
-	// been reached.
-	Store func() *jetstream.Store
+	// Store returns where releases are made durable, or why it has not been
+	// reached yet, with the next step.
+	Store func() (*jetstream.Store, error)
 	// ReceiveTimeout is how long a bundle may take to arrive after its release.
 	// Zero is two minutes.
 	ReceiveTimeout time.Duration
@@ -130,10 +130,11 @@ func (r *Releases) warnings(ctx context.Context) []string {
 }
 
 func (r *Releases) store() (*jetstream.Store, error) {
-	if s := r.config.Store(); s != nil {
-		return s, nil
+	s, err := r.config.Store()
+	if err != nil {
+		return nil, policy.Errorf(policy.Unavailable, "releases can neither be stored nor read, as this PDP cannot use NATS yet: %w", err)
 	}
-	return nil, policy.Errorf(policy.Unavailable, "NATS has not been reached yet, so releases can neither be stored nor read; see that it runs, then try again")
+	return s, nil
 }
 
 // claimed returns the namespace that a refused release names.

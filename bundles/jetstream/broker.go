@@ -223,7 +223,7 @@ func persist(ctx context.Context, nc *nats.Conn, what string, request func(conte
 		case since.IsZero():
 			since = time.Now()
 		case time.Since(since) > unconnected:
-			return policy.Errorf(policy.Unavailable, "%s: there is no connection to NATS, and none was made within %s; see that NATS runs and can be reached, and look at the log of whoever wants to", what, unconnected)
+			return policy.Errorf(policy.Unavailable, "%s: there is no connection to NATS, and none was made within %s; see that NATS runs and can be reached", what, unconnected)
 		}
 		err := attemptAgain(ctx, nc, max(0, lost-quick), request)
 		if errors.Is(err, nats.ErrTimeout) {

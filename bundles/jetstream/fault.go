@@ -24,7 +24,7 @@ type Fault struct {
 	// connection is why there is none.
 	connection error
 	// refused is the last thing that the broker did not permit since it was
-	// connected to, until it has answered anything.
+	// connected to.
 	refused error
 	// unanswered are the namespaces whose head it does not hand out.
 	unanswered map[policy.Namespace]error
@@ -38,7 +38,10 @@ func (f *Fault) Tell(e Event) {
 	case Connected:
 		f.up, f.connection, f.refused, f.unanswered = true, nil, nil, nil
 	case Disconnected:
-		f.up, f.over, f.connection = false, e.Err == nil, e.Err
+		f.up, f.over, f.connection = false, e.Err == nil, nil
+		if e.Err != nil {
+			f.connection = policy.Errorf(policy.Unavailable, "the connection to NATS was lost (%w); see that NATS runs there and can be reached", e.Err)
+		}
 	case BrokerError:
 		if errors.Is(e.Err, nats.ErrPermissionViolation) {
 			f.refused = e.Err
@@ -53,7 +56,6 @@ func (f *Fault) Tell(e Event) {
 			f.unanswered[e.Namespace] = e.Err
 		}
 	case Answered:
-		f.refused = nil
 		delete(f.unanswered, e.Namespace)
 	}
 }
@@ -75,7 +77,7 @@ func (f *Fault) Err() error {
 	case !f.up:
 		return f.connection
 	case len(f.unanswered) == 0:
-		return f.refused
+		return nil
 	}
 	all := slices.Sorted(maps.Keys(f.unanswered))
 	names := make([]string, len(all))
@@ -83,6 +85,15 @@ func (f *Fault) Err() error {
 		names[i] = string(n)
 	}
 	return policy.Errorf(policy.Unavailable, "the release of %s is not handed out: %w", strings.Join(names, ", "), f.unanswered[all[0]])
+}
+
+// Refused returns the last thing that the broker has not permitted since it was
+// connected to, nil if there is none. It may be what nobody needs, and it is known
+// before a question that was not permitted is given up.
+func (f *Fault) Refused() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.refused
 }
 
 // explain says of an error of the connection what to do about it. Of several

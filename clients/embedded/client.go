@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -167,7 +168,7 @@ func New(ctx context.Context, config Config) (*Client, error) {
 		return c, nil
 	case err = <-failed:
 	case <-ctx.Done():
-		err = c.notStarted(context.Cause(ctx))
+		err = c.notStarted()
 	}
 	c.Close()
 	return nil, err
@@ -175,12 +176,12 @@ func New(ctx context.Context, config Config) (*Client, error) {
 
 // notStarted is the error of a client that has nothing to decide by when its time
 // to start is over.
-func (c *Client) notStarted(cause error) error {
-	why := c.fault.Err()
+func (c *Client) notStarted() error {
+	why := cmp.Or(c.fault.Err(), c.fault.Refused())
 	if why == nil {
 		why = errors.New("it is connected, and has not answered yet; allow more time")
 	}
-	return policy.Errorf(policy.Unavailable, "not all releases that decide in %v are on disk, and NATS at %s did not hand them out in time (%v): %w", c.config.Namespaces, jetstream.Redacted(c.config.NATS), cause, why)
+	return policy.Errorf(policy.Unavailable, "not all releases that decide in %v are on disk, and NATS at %s did not hand them out in time: %w", c.config.Namespaces, jetstream.Redacted(c.config.NATS), why)
 }
 
 // complete reports whether every namespace decides already.
