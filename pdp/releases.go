@@ -20,9 +20,9 @@ import (
 type ReleasesConfig struct {
 	// Live is the state that this process decides with.
 	Live *live.Live
-	// Store returns where releases are made durable, nil as long as it has not
-	// been reached.
-	Store func() *jetstream.Store
+	// Store returns where releases are made durable, or why it has not been
+	// reached yet, with the next step.
+	Store func() (*jetstream.Store, error)
 	// ReceiveTimeout is how long a bundle may take to arrive after its release.
 	// Zero is two minutes.
 	ReceiveTimeout time.Duration
@@ -130,10 +130,11 @@ func (r *Releases) warnings(ctx context.Context) []string {
 }
 
 func (r *Releases) store() (*jetstream.Store, error) {
-	if s := r.config.Store(); s != nil {
-		return s, nil
+	s, err := r.config.Store()
+	if err != nil {
+		return nil, policy.Errorf(policy.Unavailable, "releases can neither be stored nor read, as this PDP cannot use NATS yet: %w", err)
 	}
-	return nil, policy.Errorf(policy.Unavailable, "NATS has not been reached yet, so releases can neither be stored nor read; see that it runs, then try again")
+	return s, nil
 }
 
 // claimed returns the namespace that a refused release names.
@@ -197,7 +198,8 @@ func (r *Releases) push(ctx context.Context, note []byte, fetch live.Fetch) (*bu
 		}
 	case err != nil && after == 0 && policy.KindOf(err) == policy.Conflict:
 		// Whoever would take it here would be taken back elsewhere.
-		return signed, policy.Errorf(policy.Conflict, "%w; the store has no release of %s any more: raise the epoch in the trust file, and push again", err, next.Namespace)
+		lost := cmp.Or(r.lost(next.Namespace), policy.Errorf(policy.NotFound, "the store has no release of %s any more: raise the epoch in the trust file, and push again", next.Namespace))
+		return signed, policy.Errorf(policy.Conflict, "%w (%w)", lost, err)
 	case err != nil:
 		return signed, err
 	default:
@@ -368,7 +370,11 @@ func (r *Releases) Get(ctx context.Context, n policy.Namespace, epoch, revision 
 		return jetstream.Head{}, err
 	}
 	if revision == 0 {
-		return store.Head(ctx, n)
+		head, err := store.Head(ctx, n)
+		if policy.KindOf(err) == policy.NotFound {
+			err = cmp.Or(r.lost(n), err)
+		}
+		return head, err
 	}
 	all, err := store.History(ctx, n)
 	if err != nil {
@@ -397,13 +403,25 @@ func (r *Releases) List(ctx context.Context, n policy.Namespace) ([][]byte, erro
 		return nil, err
 	}
 	if len(all) == 0 {
-		return nil, policy.Errorf(policy.NotFound, "namespace %s has no release; push one: microwall push DIR --namespace %s", n, n)
+		return nil, cmp.Or(r.lost(n), policy.Errorf(policy.NotFound, "namespace %s has no release; push one: microwall push DIR --namespace %s", n, n))
 	}
 	notes := make([][]byte, len(all))
 	for i, h := range all {
 		notes[i] = h.Note
 	}
 	return notes, nil
+}
+
+// lost is the error of a namespace without a release in the store by one of which
+// this process decides all the same; nil if it does not. So it is where NATS was
+// exchanged, and where its streams were removed.
+func (r *Releases) lost(n policy.Namespace) error {
+	for _, v := range r.config.Live.Snapshot().Versions() {
+		if v.Namespace == n {
+			return policy.Errorf(policy.NotFound, "the store has no release of %s any more, or NATS is another one; this PDP decides on by revision %d of epoch %d, which it has on disk: raise the epoch in the trust file, and push again", n, v.Revision, v.Epoch)
+		}
+	}
+	return nil
 }
 
 // Bundle returns the packed bundle of a release. It is not verified.

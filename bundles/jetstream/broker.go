@@ -30,6 +30,9 @@ const (
 	putTimeout  = 30 * time.Second
 	// maxPut bounds a put with any deadline: it is far below sweepPause.
 	maxPut = 5 * time.Minute
+	// unconnected is how long a request waits for a connection: those of a cluster
+	// that loses a server are made again sooner.
+	unconnected = 5 * time.Second
 )
 
 // Error codes of JetStream that nats.go has no names for.
@@ -65,10 +68,11 @@ type stored struct {
 	time    time.Time
 }
 
-// bounded returns ctx with a deadline, its own or one of after from now.
+// bounded returns ctx with a deadline: one of after from now, or a little before its
+// own, so that whoever waits until then is still told why in vain.
 func bounded(ctx context.Context, after time.Duration) (context.Context, context.CancelFunc) {
-	if _, ok := ctx.Deadline(); ok {
-		return context.WithCancel(ctx)
+	if end, ok := ctx.Deadline(); ok {
+		return context.WithDeadline(ctx, end.Add(-min(time.Until(end)/10, time.Second)))
 	}
 	return context.WithTimeout(ctx, after)
 }
@@ -147,14 +151,17 @@ func code(err error) js.ErrorCode {
 
 // unanswered is the error when ctx ended before the broker did what it should.
 func unanswered(ctx context.Context, last error) error {
-	if last == nil {
+	if last == nil || policy.Ended(last) { // whoever asked is told that already
 		last = errors.New("no answer")
 	}
 	hint := "see that it runs and can be reached"
+	if errors.Is(last, nats.ErrPermissionViolation) {
+		hint = askForMore
+	}
 	if errors.Is(last, nats.ErrNoResponders) || errors.Is(last, js.ErrNoStreamResponse) {
 		hint = "see that JetStream is on in this account, and that the streams are there"
 	}
-	return policy.Errorf(policy.Unavailable, "the NATS broker did not answer in time (%w; last: %v); %s", ctx.Err(), last, hint)
+	return policy.Errorf(policy.Unavailable, "the NATS broker did not answer in time (%v; last: %w); %s", ctx.Err(), last, hint)
 }
 
 // refused is the error for what the broker answered.
@@ -207,21 +214,34 @@ func pause(ctx context.Context, n int) error {
 // ends.
 func persist(ctx context.Context, nc *nats.Conn, what string, request func(context.Context) error) error {
 	lost := 0
+	var last error      // that the broker has caused
+	var since time.Time // when there was a connection last
 	for n := 0; ; n++ {
+		switch connected := nc.IsConnected(); {
+		case connected:
+			since = time.Time{}
+		case since.IsZero():
+			since = time.Now()
+		case time.Since(since) > unconnected:
+			return policy.Errorf(policy.Unavailable, "%s: there is no connection to NATS, and none was made within %s; see that NATS runs and can be reached", what, unconnected)
+		}
 		err := attemptAgain(ctx, nc, max(0, lost-quick), request)
 		if errors.Is(err, nats.ErrTimeout) {
 			lost++
+		}
+		if !policy.Ended(err) {
+			last = err
 		}
 		switch {
 		case err == nil, errors.Is(err, errAbsent):
 			return err
 		case ctx.Err() != nil:
-			return unanswered(ctx, err)
+			return unanswered(ctx, last)
 		case !transient(err):
 			return refused(what, err)
 		}
 		if pause(ctx, n) != nil {
-			return unanswered(ctx, err)
+			return unanswered(ctx, last)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	neturl "net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -82,11 +83,23 @@ func Connect(ctx context.Context, url string, o ConnectOptions) (*nats.Conn, err
 		way.connected(nc)
 		events(Connected{URL: nc.ConnectedUrlRedacted()})
 	}
+	// What goes wrong after the dialling, in TLS say, nats.go has no callback for.
+	var conn atomic.Pointer[nats.Conn]
+	next := func(all []nats.Server, info nats.ServerInfo) (*nats.Server, time.Duration) {
+		if nc := conn.Load(); nc != nil {
+			go func() { // nats.go holds its lock here
+				if err := nc.LastError(); err != nil && !errors.Is(err, nats.ErrPermissionViolation) {
+					events(BrokerError{Err: o.explain(err)})
+				}
+			}()
+		}
+		return way.next(all, info)
+	}
 	options := []nats.Option{
 		nats.Name(o.Name),
 		nats.MaxReconnects(-1),
 		nats.RetryOnFailedConnect(true),
-		nats.ReconnectToServer(way.next),
+		nats.ReconnectToServer(next),
 		nats.ReconnectBufSize(-1),
 		nats.Timeout(2 * time.Second),
 		nats.PingInterval(pingInterval),
@@ -95,11 +108,11 @@ func Connect(ctx context.Context, url string, o ConnectOptions) (*nats.Conn, err
 		nats.ConnectHandler(connected),
 		nats.ReconnectHandler(connected),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { events(Disconnected{Err: err}) }),
-		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { events(BrokerError{Err: err}) }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { events(BrokerError{Err: o.explain(err)}) }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			// Whoever subscribed reports what was dropped.
 			if !errors.Is(err, nats.ErrSlowConsumer) {
-				events(BrokerError{Err: err})
+				events(BrokerError{Err: o.explain(err)})
 			}
 		}),
 	}
@@ -137,6 +150,7 @@ func Connect(ctx context.Context, url string, o ConnectOptions) (*nats.Conn, err
 			}
 			return nil, policy.Errorf(policy.BadRequest, "cannot connect to NATS: %w; look at the URL, which has the form nats://HOST:PORT, and at the credentials", r.err)
 		}
+		conn.Store(r.nc)
 		return r.nc, nil
 	case <-ctx.Done():
 		go func() {
@@ -146,6 +160,15 @@ func Connect(ctx context.Context, url string, o ConnectOptions) (*nats.Conn, err
 		}()
 		return nil, policy.Errorf(policy.Unavailable, "gave up connecting to NATS: %w", context.Cause(ctx))
 	}
+}
+
+// Redacted returns the URLs of brokers without the passwords that may be in them.
+func Redacted(list string) string {
+	var all []string
+	for _, u := range servers(list) {
+		all = append(all, u.Redacted())
+	}
+	return strings.Join(all, ",")
 }
 
 // servers are the URLs in a list with commas between, those that can be read.

@@ -173,3 +173,25 @@ func TestAServerThatHasNoTLSIsRefusedWhereTheURLAsksForIt(t *testing.T) {
 		t.Error("connected in plaintext")
 	}
 }
+
+// Why nobody gets in is told whenever that comes about, not only at the start.
+func TestAServerThatComesLaterAndHasNoTLSIsToldOf(t *testing.T) {
+	server := serve(t)
+	url := server.URL()
+	server.Shutdown()
+	events := make(chan jetstream.Event, 1000)
+	nc, err := jetstream.Connect(t.Context(), strings.Replace(url, "nats://", "tls://", 1), jetstream.ConnectOptions{Events: func(e jetstream.Event) {
+		select {
+		case events <- e:
+		default:
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	wantEvent[jetstream.BrokerError](t, events, nil)
+	serveAt(t, t.TempDir(), portOf(t, url))
+	e := wantEvent(t, events, func(e jetstream.BrokerError) bool { return errors.Is(e.Err, nats.ErrSecureConnWanted) })
+	wantKind(t, e.Err, policy.Unavailable, "has no TLS")
+}

@@ -54,6 +54,10 @@ type AskFailed struct {
 	Err    error
 }
 
+// Answered says that the broker has answered for the head of a namespace, whether
+// there is one or not: for the first time, or after it could not be asked for.
+type Answered struct{ Namespace policy.Namespace }
+
 // SlowConsumer says that messages were dropped because they arrived faster than
 // this process took them. All heads are asked for again.
 type SlowConsumer struct {
@@ -106,6 +110,7 @@ func (BrokerError) event()  {}
 func (HeadSeen) event()     {}
 func (Offered) event()      {}
 func (AskFailed) event()    {}
+func (Answered) event()     {}
 func (SlowConsumer) event() {}
 func (Ignored) event()      {}
 func (Remade) event()       {}

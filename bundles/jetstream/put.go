@@ -79,8 +79,8 @@ func (p *put) run(ctx context.Context) (uint64, error) {
 		// stream says what is so.
 		seq, found, readErr := p.behind(ctx)
 		switch {
-		case readErr != nil && ctx.Err() != nil:
-			return 0, p.gaveUp(ctx, err)
+		case readErr != nil && (ctx.Err() != nil || policy.KindOf(readErr) == policy.Unavailable):
+			return 0, p.gaveUp(ctx, readErr)
 		case readErr != nil:
 			return 0, readErr
 		case found == mine:

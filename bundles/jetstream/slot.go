@@ -47,6 +47,7 @@ type slot struct {
 	waiting  *arrival // to be offered again when due
 	offers   int      // how often waiting was offered
 	failures int      // how often in a row the head could not be asked for
+	answered bool     // and that is known
 	looks    int      // how often more to ask, as the answer may be behind
 	accepted policy.Digest
 	refused  []policy.Digest // the last few
@@ -118,6 +119,10 @@ func (s *slot) settled(a *arrival) bool {
 // if the answer may be behind, it is asked for again later.
 func (f *Follower) askHead(ctx context.Context, s *slot) (*arrival, bool) {
 	m, err := directGet(ctx, f.config.Conn, headStream, headSubject(f.config.Domain, s.ns))
+	if answered := err == nil || errors.Is(err, errAbsent); answered && !s.answered {
+		f.config.Events(Answered{Namespace: s.ns})
+		s.answered = true
+	}
 	switch {
 	case err == nil:
 		s.failures = 0
@@ -137,7 +142,8 @@ func (f *Follower) askHead(ctx context.Context, s *slot) (*arrival, bool) {
 	case ctx.Err() != nil:
 		return nil, false
 	}
-	f.config.Events(AskFailed{Namespace: s.ns, Err: err})
+	f.config.Events(AskFailed{Namespace: s.ns, Err: explainAsk(f.config.Domain, err)})
+	s.answered = false
 	// Without a connection there is nobody to ask; all is asked for when there
 	// is one.
 	if f.config.Conn.IsConnected() {

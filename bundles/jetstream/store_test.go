@@ -1,10 +1,14 @@
 package jetstream_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
+	"io"
+	"net"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -313,7 +317,7 @@ func TestWithoutABrokerNothingIsReleased(t *testing.T) {
 		"history":    func() error { _, err := s.History(ctx, cart); return err },
 		"namespaces": func() error { _, err := s.Namespaces(ctx); return err },
 	} {
-		if err := read(); policy.KindOf(err) != policy.Unavailable || !policy.Ended(err) {
+		if err := read(); policy.KindOf(err) != policy.Unavailable || policy.Ended(err) || !strings.Contains(err.Error(), "see that it runs") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -499,4 +503,60 @@ func damagedSeq(t *testing.T, s *jetstream.Store) uint64 {
 	t.Helper()
 	h, _ := s.Head(t.Context(), cart)
 	return h.Seq
+}
+
+// Whoever waits longer than that waits for somebody to start the broker: he is told,
+// however much time he has.
+func TestABrokerThatIsGoneIsSaidToBe(t *testing.T) {
+	t.Parallel() // it waits
+	server := serve(t)
+	s := openStore(t, server.URL())
+	server.Shutdown()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	_, err := s.Head(ctx, cart)
+	wantKind(t, err, policy.Unavailable, "there is no connection to NATS", "see that NATS runs")
+	_, err = s.Put(ctx, cart, []byte("note"), []byte("small"), 0)
+	wantKind(t, err, policy.Unavailable, "there is no connection to NATS", "nothing was released")
+	if ctx.Err() != nil {
+		t.Error("it took all the time there was")
+	}
+}
+
+// A broker that takes a question and never answers is to blame, not who asked it.
+func TestAnAnswerThatDoesNotComeIsSaidBeforeTheTimeIsOver(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	go func() {
+		for {
+			conn, err := silent.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				_, _ = io.WriteString(conn, `INFO {"server_id":"a","version":"2.15.0","proto":1,"headers":true,"max_payload":1048576}`+"\r\n")
+				for lines := bufio.NewScanner(conn); lines.Scan(); {
+					if lines.Text() == "PING" {
+						_, _ = io.WriteString(conn, "PONG\r\n") // who has gone needs none
+					}
+				}
+			}()
+		}
+	}()
+	nc, err := jetstream.Connect(t.Context(), "nats://"+silent.Addr().String(), jetstream.ConnectOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	_, err = jetstream.OpenStore(ctx, jetstream.StoreConfig{Conn: nc, Domain: "shop"})
+	if ctx.Err() != nil {
+		t.Error("whoever waits for the answer has gone")
+	}
+	wantKind(t, err, policy.Unavailable, "NATS", "see that it runs")
 }

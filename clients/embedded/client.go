@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -73,6 +74,7 @@ type Config struct {
 type Client struct {
 	config Config
 	broker jetstream.ConnectOptions
+	fault  *jetstream.Fault
 	live   *live.Live
 	cache  *cache.Cache
 	keys   sync.Pool // of *decisionkey.Builder
@@ -96,7 +98,8 @@ var _ policy.Authorizer = (*Client)(nil)
 // New returns a client that decides. It returns at once if releases of all
 // namespaces and their guardrails are on disk; otherwise when NATS, or the
 // directory, was asked for each of them, whether there is one or not. If ctx ends before that, New
-// fails and leaves nothing behind. The client lives until [Client.Close].
+// fails, says what stands in the way, and leaves nothing behind. A client that
+// started from disk says that in its [Status]. The client lives until [Client.Close].
 func New(ctx context.Context, config Config) (*Client, error) {
 	if len(config.Namespaces) == 0 {
 		return nil, policy.Errorf(policy.BadRequest, "no namespace: name those that this client decides in Config.Namespaces")
@@ -112,6 +115,15 @@ func New(ctx context.Context, config Config) (*Client, error) {
 	}
 	if err := jetstream.CheckInstance(config.Instance); err != nil {
 		return nil, err
+	}
+	fault := new(jetstream.Fault)
+	if tell := config.OnNATS; tell == nil {
+		config.OnNATS = fault.Tell
+	} else {
+		config.OnNATS = func(e jetstream.Event) {
+			fault.Tell(e)
+			tell(e)
+		}
 	}
 	broker := jetstream.ConnectOptions{Name: "microwall-embedded", TLS: config.TLS, Plaintext: config.Plaintext, Events: config.OnNATS}
 	if config.Mode.dir == "" {
@@ -140,7 +152,7 @@ func New(ctx context.Context, config Config) (*Client, error) {
 	}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	c := &Client{
-		config: config, broker: broker, live: state, cache: cache.New(config.Cache), stop: stop, synced: make(chan struct{}), trustChanged: trustChanged, changed: changed,
+		config: config, broker: broker, fault: fault, live: state, cache: cache.New(config.Cache), stop: stop, synced: make(chan struct{}), trustChanged: trustChanged, changed: changed,
 		worth: map[policy.Namespace]*worth{},
 		keys:  sync.Pool{New: func() any { return new(decisionkey.Builder) }},
 	}
@@ -162,10 +174,20 @@ func New(ctx context.Context, config Config) (*Client, error) {
 		return c, nil
 	case err = <-failed:
 	case <-ctx.Done():
-		err = policy.Errorf(policy.Unavailable, "no releases of %v on disk, and NATS at %s was not reached: %w", config.Namespaces, config.NATS, context.Cause(ctx))
+		err = c.notStarted()
 	}
 	c.Close()
 	return nil, err
+}
+
+// notStarted is the error of a client that has nothing to decide by when its time
+// to start is over.
+func (c *Client) notStarted() error {
+	why := cmp.Or(c.fault.Err(), c.fault.Refused())
+	if why == nil {
+		why = errors.New("it is connected, and has not answered yet; allow more time")
+	}
+	return policy.Errorf(policy.Unavailable, "not all releases that decide in %v are on disk, and NATS at %s did not hand them out in time: %w", c.config.Namespaces, jetstream.Redacted(c.config.NATS), why)
 }
 
 // complete reports whether every namespace decides already.

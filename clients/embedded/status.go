@@ -12,6 +12,10 @@ type Status struct {
 	Mode string
 	// Connected is true while there is a connection to NATS.
 	Connected bool
+	// Fault is why nothing new is heard from NATS, and what to do about it: there
+	// is no connection, or it does not hand out a release. Nil if nothing is wrong
+	// that is known here, and where the mode leaves NATS alone.
+	Fault error
 	// TrustVersion is the version of the trust file in force.
 	TrustVersion uint64
 	// Namespaces that are held, guardrails among them, sorted.
@@ -28,7 +32,12 @@ func (c *Client) Status() Status {
 	c.mu.Lock()
 	conn := c.conn
 	c.mu.Unlock()
+	var fault error
+	if c.config.Mode.dir == "" {
+		fault = c.fault.Err()
+	}
 	return Status{
+		Fault:        fault,
 		Mode:         c.config.Mode.String(),
 		Connected:    conn != nil && conn.IsConnected(),
 		TrustVersion: c.live.Trust().Version(),

@@ -8,12 +8,10 @@ import (
 	"io"
 	"os"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/microwall/microwall/bundles/jetstream"
 	"github.com/microwall/microwall/bundles/live"
 	"github.com/microwall/microwall/clients/embedded"
 	"github.com/microwall/microwall/clients/remote"
@@ -242,22 +240,13 @@ func (f *authorizeFlags) open(ctx context.Context, r *policy.Request) (policy.Au
 		if err != nil {
 			return nil, nil, err
 		}
-		var last atomic.Pointer[error]
 		c, err := embedded.New(ctx, embedded.Config{
 			NATS: f.nats, Credentials: f.broker.creds, TLS: secure, Plaintext: f.dial.Plaintext,
 			TrustFile: f.trust, Namespaces: []policy.Namespace{r.Namespace},
-			OnNATS: func(e jetstream.Event) {
-				if e, ok := e.(jetstream.BrokerError); ok {
-					last.Store(&e.Err)
-				}
-			},
 		})
 		switch {
-		case errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil: // without a disk to speak of
-			if why := last.Load(); why != nil {
-				return nil, nil, policy.Errorf(policy.Unavailable, "NATS at %s did not hand out the releases of %s within %s: %w; see that it runs there, and who may read them (--nats-creds)", f.nats, r.Namespace, f.timeout, *why)
-			}
-			return nil, nil, policy.Errorf(policy.Unavailable, "NATS at %s was not reached within %s; see that it runs there, or allow more with --timeout", f.nats, f.timeout)
+		case err != nil && ctx.Err() != nil:
+			return nil, nil, fmt.Errorf("%w (--nats, --nats-creds, --timeout)", err)
 		case err != nil:
 			return nil, nil, err
 		}

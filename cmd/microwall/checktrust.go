@@ -26,11 +26,12 @@ func newCheckTrust(w world) *cobra.Command {
 be taken at all, which guardrails are lost, who may sign what. With --server it
 also asks what is released, and says which namespaces would stop deciding because
 their heads stand on keys that go, and to which releases there is no rolling back.
-The server may keep quiet about some; it cannot make any up.
+The server may keep quiet about some; it cannot make any up. Which version is in
+force there is its word.
 
 It is a PROBLEM, and the exit code is 1, if
   - no process takes the file: its domain is another, its version is not higher, or
-    its epoch is lower;
+    lower than what the server has in force, or its epoch is lower;
   - something stops deciding: a head does not open, nobody may sign a namespace any
     more, a guardrail has no release, or no beacon key stays;
   - something is guarded less: a guardrail is none any more, fewer keys must sign a

@@ -83,5 +83,5 @@ principals:
 	}
 	s.expect("cart", exitYes, "allowed", ask("cart-1.nkey", "shop.cart", secure...)...)
 	s.expect("cart", exitError, "ermissions", ask("cart-1.nkey", "shop.pay", secure...)...)
-	s.expect("cart", exitError, "did not hand out", ask("cart-1.nkey", "shop.cart", "--nats-ca", ca.File)...) // no client certificate
+	s.expect("cart", exitError, "did not hand them out", ask("cart-1.nkey", "shop.cart", "--nats-ca", ca.File)...) // no client certificate
 }

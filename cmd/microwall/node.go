@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -38,7 +39,10 @@ type node struct {
 	confirm  func(context.Context, policy.Namespace) (*bundles.SignedBeacon, error)
 	nats     string          // where clients find NATS, "" if they do not
 	ready    <-chan struct{} // closed once there is something to decide by
-	closers  []func()
+	// cutOff reports whether nothing new arrives, for want of NATS; nil where it
+	// is not needed.
+	cutOff  func() bool
+	closers []func()
 }
 
 func (n *node) close() {
@@ -64,6 +68,11 @@ func startNode(ctx context.Context, f serveFlags, o *observer, run func(func(con
 	broker, err := f.brokerOptions(o)
 	if err != nil {
 		return nil, err
+	}
+	fault := new(jetstream.Fault)
+	broker.Events = func(e jetstream.Event) {
+		fault.Tell(e)
+		o.nats(e)
 	}
 	config := jetstream.StoreConfig{Domain: trust.Domain(), Replicas: f.replicas(), MaxBytes: f.store, Keep: f.keep, MaxPacked: f.bundles.Packed, Events: o.nats}
 	if f.natsURL == "" {
@@ -98,10 +107,14 @@ func startNode(ctx context.Context, f serveFlags, o *observer, run func(func(con
 	n.closers = append(n.closers, state.Close)
 	o.registry.MustRegister(ages{state})
 	follow := newFollowing(config, state, trustChanged, o)
-	if f.beaconKey != "" {
+	follow.fault, follow.anonymous = fault, f.natsURL != "" && f.broker.creds == ""
+	switch {
+	case f.beaconKey != "":
 		if follow.issuer, err = f.issuer(state, o); err != nil {
 			return nil, err
 		}
+	case len(state.Trust().Beacons()) > 0:
+		o.log.Warn("the trust file lists keys that sign beacons, and this PDP has none of them: unless another one runs with --beacon-key, every release is stale, and denied where it says so; make a key with `microwall keygen`, list it under beacons, and start with --beacon-key")
 	}
 	if f.natsURL == "" {
 		// A server of our own is there, or something is wrong.
@@ -110,11 +123,18 @@ func startNode(ctx context.Context, f serveFlags, o *observer, run func(func(con
 		}
 	}
 	n.source = state
-	n.releases = pdp.NewReleases(pdp.ReleasesConfig{Live: state, Store: follow.store.Load, Events: o.pdp})
+	n.releases = pdp.NewReleases(pdp.ReleasesConfig{Live: state, Store: follow.reached, Events: o.pdp})
 	n.confirm = follow.confirm
+	n.cutOff = func() bool { return !config.Conn.IsConnected() || follow.store.Load() == nil }
 	n.ready = follow.ready
 	run(follow.run)
 	run(func(ctx context.Context) error {
+		// What is said before there are streams is lost.
+		select {
+		case <-follow.opened:
+		case <-ctx.Done():
+			return nil
+		}
 		fleet.Run(ctx, fleet.Config{
 			Conn: config.Conn, Domain: trust.Domain(), Principal: broker.Credentials.Principal(), Instance: f.instance,
 			Role: "pdp", Software: "microwall " + readVersion().Version, State: state, Changed: changed,
@@ -132,6 +152,12 @@ type following struct {
 	state    *live.Live
 	observer *observer
 	store    atomic.Pointer[jetstream.Store] // nil until it has been reached
+	opened   chan struct{}                   // closed then
+	fault    *jetstream.Fault                // why it has not
+	openErr  atomic.Pointer[error]           // of the last attempt to open it
+	// anonymous is true if this process has no file of credentials to show to
+	// servers that run elsewhere.
+	anonymous bool
 	// ready is closed once the store was asked for every release, or at once if
 	// there are releases on disk.
 	ready chan struct{}
@@ -144,7 +170,7 @@ type following struct {
 }
 
 func newFollowing(config jetstream.StoreConfig, state *live.Live, trustChanged <-chan struct{}, o *observer) *following {
-	f := &following{config: config, state: state, observer: o, ready: make(chan struct{}), trustChanged: trustChanged}
+	f := &following{config: config, state: state, observer: o, opened: make(chan struct{}), ready: make(chan struct{}), trustChanged: trustChanged}
 	if len(state.Snapshot().Versions()) > 0 {
 		f.setReady()
 	}
@@ -156,10 +182,30 @@ func (f *following) setReady() { f.once.Do(func() { close(f.ready) }) }
 // open opens the store.
 func (f *following) open(ctx context.Context) error {
 	s, err := jetstream.OpenStore(ctx, f.config)
-	if err == nil {
-		f.store.Store(s)
+	if err != nil {
+		f.openErr.Store(&err)
+		return err
 	}
-	return err
+	f.store.Store(s)
+	close(f.opened)
+	if f.anonymous && !f.config.Conn.AuthRequired() {
+		f.observer.log.Warn("whoever reaches this NATS server may do everything there, without credentials: hold up releases, and remove them; run it by the file that `microwall nats-config` writes, and start with --nats-creds", "url", f.config.Conn.ConnectedUrlRedacted())
+	}
+	return nil
+}
+
+// reached returns the store, or why it has not been reached yet.
+func (f *following) reached() (*jetstream.Store, error) {
+	if s := f.store.Load(); s != nil {
+		return s, nil
+	}
+	if err := cmp.Or(f.fault.Err(), f.fault.Refused()); err != nil {
+		return nil, err
+	}
+	if err := f.openErr.Load(); err != nil {
+		return nil, *err
+	}
+	return nil, policy.Errorf(policy.Unavailable, "it has not answered yet; try again")
 }
 
 // run reaches the store, however long that takes, and then follows it until ctx

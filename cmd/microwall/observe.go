@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -36,11 +37,18 @@ type observer struct {
 	issued    prometheus.Gauge
 	doubted   prometheus.Counter
 	ignored   loglimit.Limiter
+
+	mu   sync.Mutex
+	said map[string]time.Time // of what NATS says, when it was logged last
 }
+
+// mostSaid bounds what is remembered of that.
+const mostSaid = 100
 
 func newObserver(log *slog.Logger) *observer {
 	o := &observer{
 		log:      log,
+		said:     make(map[string]time.Time),
 		registry: prometheus.NewRegistry(),
 		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "microwall_decisions_total", Help: "Decisions by namespace and outcome: allowed, denied, or the kind of error.",
@@ -169,7 +177,7 @@ func (o *observer) nats(e jetstream.Event) {
 			o.log.Warn("connection to NATS lost; deciding on by what is here", "error", e.Err)
 		}
 	case jetstream.BrokerError:
-		o.log.Warn("NATS", "error", e.Err)
+		o.brokerError(e.Err)
 	case jetstream.AskFailed:
 		o.log.Warn("head could not be asked for; asking again", "namespace", e.Namespace, "beacon", e.Beacon, "error", e.Err)
 	case jetstream.ReadAgain:
@@ -189,6 +197,31 @@ func (o *observer) nats(e jetstream.Event) {
 		if ok, unsaid := o.ignored.Allow(time.Now()); ok {
 			o.log.Warn("message ignored", "subject", e.Subject, "more", e.More+unsaid, "error", e.Err)
 		}
+	}
+}
+
+// sameAgain is how long the same line about NATS is not written again: every attempt
+// to connect fails in the same way.
+const sameAgain = time.Minute
+
+// brokerError logs what NATS says. What is refused needs somebody to act.
+func (o *observer) brokerError(err error) {
+	o.mu.Lock()
+	last, now := o.said[err.Error()], time.Now()
+	again := !last.IsZero() && now.Sub(last) < sameAgain
+	if !again {
+		if len(o.said) >= mostSaid {
+			clear(o.said)
+		}
+		o.said[err.Error()] = now
+	}
+	o.mu.Unlock()
+	switch {
+	case again:
+	case policy.KindOf(err) == policy.Denied:
+		o.log.Error("NATS", "error", err)
+	default:
+		o.log.Warn("NATS", "error", err)
 	}
 }
 
@@ -213,6 +246,7 @@ func (o *observer) tls(e tlsfiles.Event) {
 // readiness is what /readyz says.
 type readiness struct {
 	ready    <-chan struct{} // closed once it is
+	cutOff   func() bool     // whether nothing new arrives; nil: never
 	stopping atomic.Bool
 }
 
@@ -236,6 +270,8 @@ func newHTTP(r *readiness, o *observer) http.Handler {
 			say(w, http.StatusServiceUnavailable, "stopping")
 		case !r.isReady():
 			say(w, http.StatusServiceUnavailable, "not loaded yet: NATS was not reached, and no release is on disk")
+		case r.cutOff != nil && r.cutOff():
+			say(w, http.StatusOK, "ok, but without NATS: what is here decides on, and nothing new arrives; the log says why")
 		default:
 			say(w, http.StatusOK, "ok")
 		}

@@ -73,8 +73,14 @@ func (o *observer) watchAges(ctx context.Context, state *live.Live) {
 		}
 		for _, s := range state.Status() {
 			if s.Stale && !said[s.Namespace] {
-				o.log.Warn("stale: no beacon has proven in time that this is the newest release; see that NATS is reached and that a PDP issues beacons",
-					"namespace", s.Namespace, "revision", s.Version.Revision, "proven", s.Proven, "max_staleness", s.MaxStaleness.String(), "when_stale", s.WhenStale.String(), "error", s.Unproven)
+				about := []any{"namespace", s.Namespace, "revision", s.Version.Revision, "max_staleness", s.MaxStaleness.String(), "when_stale", s.WhenStale.String()}
+				if !s.Proven.IsZero() {
+					about = append(about, "proven", s.Proven)
+				}
+				if s.Unproven != nil {
+					about = append(about, "error", s.Unproven)
+				}
+				o.log.Warn("stale: no beacon has proven in time that this is the newest release; see that NATS is reached, and that a PDP runs with --beacon-key", about...)
 			}
 			said[s.Namespace] = s.Stale
 		}

@@ -275,7 +275,7 @@ func serve(ctx context.Context, w world, f serveFlags) (err error) {
 		Events:             o.call,
 	}
 	server := grpcapi.New(config)
-	ready := &readiness{ready: n.ready}
+	ready := &readiness{ready: n.ready, cutOff: n.cutOff}
 	web := &http.Server{Handler: newHTTP(ready, o), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
 
 	failed := make(chan error, 2)

@@ -249,3 +249,11 @@ func TestAServerSweepsFromItsStartOn(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// On a NATS server without accounts anybody may store and remove what he likes.
+func TestANATSServerThatLetsEverybodyInIsWarnedOf(t *testing.T) {
+	s := newSite(t, "--nats", testkit.NATS(t, t.TempDir()).URL(), "--max-store", "100000000")
+	if !s.logged(`"level":"WARN","msg":"whoever reaches this NATS server may do everything there, .*nats-config.*--nats-creds`) {
+		t.Error(s.text())
+	}
+}

@@ -30,7 +30,7 @@ type instanceStatus struct {
 	Revision  uint64           `json:"revision,omitempty"`
 	HeadEpoch uint64           `json:"head_epoch,omitempty"`
 	Head      uint64           `json:"head"`
-	// State is "head", "behind", "refused", "stale", "silent" or "left".
+	// State is "head", "behind", "ahead", "refused", "stale", "silent" or "left".
 	State   string    `json:"state"`
 	Refused string    `json:"refused,omitempty"`
 	Proven  time.Time `json:"proven,omitzero"`
@@ -47,6 +47,7 @@ const silentAfter = 50 * time.Second
 const (
 	stateHead    = "head"
 	stateBehind  = "behind"
+	stateAhead   = "ahead"
 	stateRefused = "refused"
 	stateStale   = "stale"
 	stateSilent  = "silent"
@@ -75,6 +76,9 @@ is how old the proof of that (a beacon) was when this was heard, and HEARD how
 long ago that was. STATE is
   head     it decides by the newest release
   behind   it decides by an older one, or by none
+  ahead    it decides by one that is newer than what NATS has, or of which NATS has
+           nothing: NATS was exchanged, or its streams removed. Raise the epoch in
+           the trust file, and push again
   refused  it has refused the newest one, for the reason that it gives
   stale    it decides by the newest one, which nobody has proven for longer than
            it is believed
@@ -183,7 +187,8 @@ func names(some []instanceStatus) string {
 func awaitHeads(ctx context.Context, c *pap.Client, n policy.Namespace, wait time.Duration) ([]instanceStatus, error) {
 	for end := time.Now().Add(wait); ; {
 		all, err := statuses(ctx, c, n)
-		if here, late := counted(all); err != nil || here > 0 && len(late) == 0 || time.Until(end) < 0 {
+		yet := policy.KindOf(err) == policy.NotFound && err != nil // somebody may be about to release it, or to say something
+		if here, late := counted(all); err != nil && !yet || here > 0 && len(late) == 0 || time.Until(end) < 0 {
 			return all, err
 		}
 		select {
@@ -196,7 +201,7 @@ func awaitHeads(ctx context.Context, c *pap.Client, n policy.Namespace, wait tim
 
 // statuses compares what everybody says with the heads, which are verified. Who
 // says something may make up namespaces without end, so only those are asked for
-// that have a release; in another nobody is behind.
+// that have a release; in another nobody is behind, and who decides there is ahead.
 func statuses(ctx context.Context, c *pap.Client, n policy.Namespace) ([]instanceStatus, error) {
 	said, err := c.Statuses(ctx, n)
 	if err != nil || len(said) == 0 && n == "" {
@@ -233,19 +238,31 @@ func statuses(ctx context.Context, c *pap.Client, n policy.Namespace) ([]instanc
 		if head != nil {
 			all[i].HeadEpoch, all[i].Head = head.Release().Epoch, head.Release().Revision
 		}
-		all[i].State = stateOf(s, head != nil && s.Digest != head.Digest(), newest)
+		var newestRelease *policy.Version // nil if it is not known
+		_, has := slices.BinarySearch(released, s.Namespace)
+		switch {
+		case head != nil:
+			newestRelease = new(head.Version())
+		case !has:
+			newestRelease = &policy.Version{}
+		}
+		all[i].State = stateOf(s, newestRelease, newest)
 	}
 	return all, nil
 }
 
-// stateOf is the state of an instance by what it said last. newest is when anybody
-// said anything last.
-func stateOf(s pap.Status, notHead bool, newest time.Time) string {
+// stateOf is the state of an instance by what it said last. head is of revision 0 if
+// there is none, and nil if it does not verify. newest is when anybody said anything
+// last.
+func stateOf(s pap.Status, head *policy.Version, newest time.Time) string {
+	notHead := head != nil && head.Revision > 0 && s.Digest != head.Digest
 	switch {
 	case s.Left:
 		return stateLeft
 	case newest.Sub(s.Received) > silentAfter:
 		return stateSilent
+	case head != nil && (policy.Version{Epoch: s.Epoch, Revision: s.Revision}).Compare(*head) > 0:
+		return stateAhead
 	case notHead && s.Refused != "":
 		return stateRefused
 	case notHead:

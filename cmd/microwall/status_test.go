@@ -88,23 +88,41 @@ func TestWaitingForEverybodySaysWhoIsLate(t *testing.T) {
 
 func TestTheStateOfAnInstance(t *testing.T) {
 	now := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
+	head, none := policy.Version{Epoch: 1, Revision: 7, Digest: policy.Digest{7}}, policy.Version{}
+	runs := func(epoch, revision uint64, digest byte, change ...func(*report.Report)) report.Report {
+		r := report.Report{Epoch: epoch, Revision: revision, Digest: policy.Digest{digest}}
+		for _, c := range change {
+			c(&r)
+		}
+		return r
+	}
+	refused := func(r *report.Report) { r.Refused = "it does not compile" }
+	stale := func(r *report.Report) { r.Stale = true }
+	left := func(r *report.Report) { r.Left = true }
 	for _, tt := range []struct {
-		said    report.Report
-		ago     time.Duration
-		notHead bool
-		want    string
+		said report.Report
+		head *policy.Version
+		ago  time.Duration
+		want string
 	}{
-		{report.Report{}, 45 * time.Second, false, stateHead},
-		{report.Report{}, 0, true, stateBehind},
-		{report.Report{Refused: "it does not compile"}, 0, true, stateRefused},
-		{report.Report{Refused: "an older one"}, 0, false, stateHead},
-		{report.Report{Stale: true}, 0, false, stateStale},
-		{report.Report{}, 51 * time.Second, false, stateSilent}, // killed
-		{report.Report{}, 51 * time.Second, true, stateSilent},
-		{report.Report{Left: true}, 80 * time.Second, true, stateLeft},
+		{runs(1, 7, 7), &head, 45 * time.Second, stateHead},
+		{runs(1, 6, 6), &head, 0, stateBehind},
+		{runs(0, 0, 0), &head, 0, stateBehind},
+		{runs(1, 7, 8), &head, 0, stateBehind}, // a fork
+		{runs(1, 6, 6, refused), &head, 0, stateRefused},
+		{runs(1, 7, 7, refused), &head, 0, stateHead}, // an older one
+		{runs(1, 7, 7, stale), &head, 0, stateStale},
+		{runs(1, 8, 8), &head, 0, stateAhead}, // the streams came back from an old copy
+		{runs(2, 1, 8), &head, 0, stateAhead},
+		{runs(1, 7, 7), &none, 0, stateAhead}, // another NATS
+		{runs(0, 0, 0), &none, 0, stateHead},
+		{runs(1, 7, 7), nil, 0, stateHead},                    // of an epoch before
+		{runs(1, 7, 7), &head, 51 * time.Second, stateSilent}, // killed
+		{runs(1, 6, 6), &head, 51 * time.Second, stateSilent},
+		{runs(1, 6, 6, left), &head, 80 * time.Second, stateLeft},
 	} {
-		if got := stateOf(pap.Status{Received: now.Add(-tt.ago), Report: tt.said}, tt.notHead, now); got != tt.want {
-			t.Errorf("%+v, %s ago, not the head: %t: %s, want %s", tt.said, tt.ago, tt.notHead, got, tt.want)
+		if got := stateOf(pap.Status{Received: now.Add(-tt.ago), Report: tt.said}, tt.head, now); got != tt.want {
+			t.Errorf("%+v, %s ago, head %v: %s, want %s", tt.said, tt.ago, tt.head, got, tt.want)
 		}
 	}
 }
@@ -123,7 +141,7 @@ func TestToWaitForSomebodyInVainIsANoAndNoError(t *testing.T) {
 	s.must(err)
 	s.must(jetstream.SendStatus(conn, "shop", jetstream.Status{Namespace: "shop.cart", Principal: "anonymous", Instance: "late", Body: body}, time.Minute))
 	s.must(conn.Flush())
-	s.expect("cart", exitNo, "microwall: 1 of 2 do not decide by the newest release after 100ms: late of anonymous in shop.cart (behind); look at their logs", "status", "shop.cart", "--wait", "100ms")
+	s.expect("cart", exitNo, "microwall: 1 of 2 do not decide by the newest release after 100ms: late of anonymous in shop.cart (ahead); look at their logs", "status", "shop.cart", "--wait", "100ms")
 	// Told apart by epoch, too, and the proof is as old as it was when that was heard.
 	s.expect("cart", exitYes, "late      1/7   1/1   1h old", "status", "shop.cart")
 	s.expect("cart", exitError, "namespace shop.crat has no release", "status", "shop.crat", "--wait", "100ms")

@@ -215,6 +215,12 @@ func (c *Client) CheckTrust(ctx context.Context, after *bundles.Trust) ([]Findin
 	all = append(all, after.Namespaces()...)
 	slices.Sort(all)
 	var found findings
+	switch theirs, before := c.TrustInForce(ctx), c.trust.Version(); {
+	case theirs > after.Version():
+		found.add("", true, "version %d is in force on %s, as it says, and this is version %d: no process takes the file; begin with the one that is in force", theirs, c.server, after.Version())
+	case theirs > before && theirs < after.Version():
+		found.add("", false, "version %d is in force on %s, as it says, and this was compared with version %d; compare it with the one that is in force", theirs, c.server, before)
+	}
 	for _, n := range slices.Compact(all) {
 		if err := c.checkNamespace(ctx, n, after, &found); err != nil {
 			return nil, err

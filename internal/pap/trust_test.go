@@ -158,6 +158,27 @@ func TestWhatATrustFileWouldStop(t *testing.T) {
 			}
 		})
 	}
+	for inForce, want := range map[uint64]string{0: "", 1: "", 2: "note: version 2 is in force on pdp, as it says, and this was compared with version 1", 3: "", 4: "problem: version 4 is in force on pdp, as it says, and this is version 3: no process takes the file"} {
+		ahead := &between{ClientConnInterface: p.Conn, answer: func(_ string, answer any, err error) error {
+			if m, ok := answer.(*microwallv1.GetTrustResponse); ok {
+				m.InForce = inForce
+			}
+			return err
+		}}
+		found, err := pap.New(ahead, "pdp", d.Trust()).CheckTrust(t.Context(), parse(rooted(3)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for _, f := range found {
+			if got = "note: " + f.Text; f.Problem {
+				got = "problem: " + f.Text
+			}
+		}
+		if !strings.HasPrefix(got, want) || (got == "") != (want == "") {
+			t.Errorf("version %d in force: %q, want %q", inForce, got, want)
+		}
+	}
 	odd := &between{ClientConnInterface: p.Conn, answer: func(_ string, answer any, err error) error {
 		if m, ok := answer.(*microwallv1.ListNamespacesResponse); ok {
 			m.Namespaces = []string{"shop.cart", "../etc"}

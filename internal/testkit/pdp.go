@@ -92,7 +92,7 @@ func (d *Domain) StartPDP(url, dir string, change ...func(*pdp.ReleasesConfig)) 
 	d.must(err)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	d.must(err)
-	releases := pdp.ReleasesConfig{Live: state, Store: func() *jetstream.Store { return store }}
+	releases := pdp.ReleasesConfig{Live: state, Store: func() (*jetstream.Store, error) { return store, nil }}
 	for _, c := range change {
 		c(&releases)
 	}

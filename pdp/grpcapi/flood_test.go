@@ -251,7 +251,7 @@ func handingOut(t *testing.T, config grpcapi.Config) microwallv1.PolicyServiceCl
 	d.Push(p, "center", "shop", `deny contains "no" if false`)
 	d.Push(p, "cart", "shop.cart", module.String())
 	config.Decide = p.Service
-	config.Releases = pdp.NewReleases(pdp.ReleasesConfig{Live: p.Live, Store: func() *jetstream.Store { return p.Store }})
+	config.Releases = pdp.NewReleases(pdp.ReleasesConfig{Live: p.Live, Store: func() (*jetstream.Store, error) { return p.Store, nil }})
 	conn, err := dial.Dial(dial.Config{Server: serve(t, config).addr}, grpc.WithStaticStreamWindowSize(64<<10))
 	if err != nil {
 		t.Fatal(err)

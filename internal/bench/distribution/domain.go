@@ -182,7 +182,7 @@ func (d *domain) startPDP(ctx context.Context, trust *bundles.Trust, maxBytes in
 	}
 	server := grpcapi.New(grpcapi.Config{
 		Decide:   pdp.New(pdp.Config{Source: state}),
-		Releases: pdp.NewReleases(pdp.ReleasesConfig{Live: state, Store: func() *jetstream.Store { return store }}),
+		Releases: pdp.NewReleases(pdp.ReleasesConfig{Live: state, Store: func() (*jetstream.Store, error) { return store, nil }}),
 	})
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var work sync.WaitGroup
