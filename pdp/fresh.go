@@ -13,23 +13,12 @@ import (
 // when they are decided. Whoever waits here takes no slot from those who can be
 // decided.
 func (s *Service) fresh(ctx context.Context, rs []policy.Request) (*live.Snapshot, error) {
-	var f policy.Freshness
-	for i := range rs {
-		f = f.And(rs[i].Freshness)
-	}
-	if f.IsZero() {
+	if !slices.ContainsFunc(rs, func(r policy.Request) bool { return !r.Freshness.IsZero() }) {
 		return nil, nil
-	}
-	var namespaces []policy.Namespace
-	for i := range rs {
-		// One that cannot be decided has its error later.
-		if n := rs[i].Namespace; s.config.Limits.Check(&rs[i]) == nil && !slices.Contains(namespaces, n) {
-			namespaces = append(namespaces, n)
-		}
 	}
 	defer s.patient.Add(-1)
 	if s.patient.Add(1) > int64(s.config.Queue) {
 		return nil, policy.Errorf(policy.Exhausted, "%d requests wait already for releases that they ask for; ask again later, or ask another PDP", s.config.Queue)
 	}
-	return live.Fresh(ctx, s.config.Source, namespaces, f, s.config.Confirm)
+	return live.Fresh(ctx, s.config.Source, rs, s.config.Confirm)
 }

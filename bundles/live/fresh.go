@@ -34,8 +34,11 @@ func (l *Live) Confirmed(n policy.Namespace, note []byte, asked time.Time) (*bun
 	return beacon, head, nil
 }
 
-// Fresh returns the snapshot of a source by which requests in some namespaces are
-// decided that ask for a freshness: at once if none is asked for, or if what is
+// patience is how long a request waits for releases that has no deadline.
+const patience = 15 * time.Second
+
+// Fresh returns the snapshot of a source by which requests are decided, as fresh
+// as all of them ask for together: at once if they ask for nothing, or if what is
 // held has it; otherwise once it has arrived.
 //
 // confirm returns what the head of a namespace was after it was called. Nil is for
@@ -44,11 +47,27 @@ func (l *Live) Confirmed(n policy.Namespace, note []byte, asked time.Time) (*bun
 //
 // The error is of kind policy.BadRequest for what is no token, policy.Failed for a
 // token of a release that there never was, policy.Unavailable if it did not arrive
-// before ctx ended, and otherwise that of confirm.
-func Fresh(ctx context.Context, source Source, namespaces []policy.Namespace, f policy.Freshness, confirm func(context.Context, policy.Namespace) (policy.Version, error)) (*Snapshot, error) {
+// before ctx ended (or within 15 s, if ctx has no deadline), and otherwise that of
+// confirm. What only keeps one of the requests from being decided is no error.
+func Fresh(ctx context.Context, source Source, rs []policy.Request, confirm func(context.Context, policy.Namespace) (policy.Version, error)) (*Snapshot, error) {
 	s := source.Snapshot()
+	var f policy.Freshness
+	for i := range rs {
+		f = f.And(rs[i].Freshness)
+	}
 	if f.IsZero() {
 		return s, nil
+	}
+	var namespaces []policy.Namespace
+	for i := range rs {
+		if _, err := policy.ParseNamespace(string(rs[i].Namespace)); err == nil && !slices.Contains(namespaces, rs[i].Namespace) {
+			namespaces = append(namespaces, rs[i].Namespace)
+		}
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, patience)
+		defer cancel()
 	}
 	if v, ok := behind(s, namespaces, f.Seen()); ok {
 		return nil, policy.Errorf(policy.Unavailable, "release %d of %s has not arrived here yet, and is known to be there; ask another PDP, or again", v.Revision, v.Namespace)

@@ -88,6 +88,8 @@ type Client struct {
 	trustChanged <-chan struct{}
 	// changed receives when there may be something new to report to the fleet.
 	changed <-chan struct{}
+	// behind receives when a head was confirmed that is not held.
+	behind chan struct{}
 
 	mu   sync.Mutex
 	conn *nats.Conn
@@ -153,8 +155,9 @@ func New(ctx context.Context, config Config) (*Client, error) {
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	c := &Client{
 		config: config, broker: broker, fault: fault, live: state, cache: cache.New(config.Cache), stop: stop, synced: make(chan struct{}), trustChanged: trustChanged, changed: changed,
-		worth: map[policy.Namespace]*worth{},
-		keys:  sync.Pool{New: func() any { return new(decisionkey.Builder) }},
+		behind: make(chan struct{}, 1),
+		worth:  map[policy.Namespace]*worth{},
+		keys:   sync.Pool{New: func() any { return new(decisionkey.Builder) }},
 	}
 	for _, n := range config.Namespaces {
 		c.worth[n] = new(worth)
@@ -279,6 +282,8 @@ func (c *Client) followThese(ctx context.Context, conn *nats.Conn, trust *jetstr
 					end()
 				}
 				f.Refresh() // what the old trust file refused, the new one may open
+			case <-c.behind:
+				f.Refresh()
 			case <-round.Done():
 				return
 			}
@@ -308,11 +313,18 @@ func (c *Client) Close() {
 }
 
 // Authorize decides one request by the newest releases, or hands out the
-// decision that they made for the same request before. It never waits for a
-// release.
+// decision that they made for the same request before. It waits for a release only
+// if the request's Freshness asks for one: until ctx ends, or 15 seconds.
 func (c *Client) Authorize(ctx context.Context, r policy.Request) (policy.Decision, error) {
+	snapshot := c.live.Snapshot()
+	if !r.Freshness.IsZero() {
+		var err error
+		if snapshot, err = c.fresh(ctx, r); err != nil {
+			return policy.Decision{}, err
+		}
+	}
 	now := c.config.Now()
-	return c.decide(ctx, c.live.Snapshot(), &r, now, now)
+	return c.decide(ctx, snapshot, &r, now, now)
 }
 
 // AuthorizeBatch decides requests by one snapshot and one time stamp. Whether what
@@ -322,7 +334,11 @@ func (c *Client) AuthorizeBatch(ctx context.Context, rs []policy.Request) ([]pol
 	if err := c.config.Limits.CheckBatch(len(rs)); err != nil {
 		return nil, err
 	}
-	snapshot, now := c.live.Snapshot(), c.config.Now()
+	snapshot, err := c.fresh(ctx, rs...)
+	if err != nil {
+		return nil, err
+	}
+	now := c.config.Now()
 	results := make([]policy.Result, len(rs))
 	for i := range rs {
 		if err := ctx.Err(); err != nil {

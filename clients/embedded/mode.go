@@ -41,6 +41,9 @@ func Once() Mode { return Mode{by: jetstream.ByAsking} }
 // refused. Nothing is ever written there.
 func Directory(dir string) Mode { return Mode{dir: dir} }
 
+// listens reports whether the client can be told of releases once it has started.
+func (m Mode) listens() bool { return m.dir == "" && m.by != jetstream.ByAsking }
+
 // String returns "push", "poll", "once" or "directory".
 func (m Mode) String() string {
 	switch {

@@ -58,9 +58,6 @@ func (f *following) issue(ctx context.Context, work *sync.WaitGroup) error {
 	return nil
 }
 
-// clockSkew is how far apart the clocks of PDPs may be.
-const clockSkew = 30 * time.Second
-
 // confirm has whichever PDP of the domain signs beacons, often this one, say what
 // the head of a namespace is now.
 func (f *following) confirm(ctx context.Context, ns policy.Namespace) (*bundles.SignedBeacon, error) {
@@ -69,12 +66,6 @@ func (f *following) confirm(ctx context.Context, ns policy.Namespace) (*bundles.
 	if err != nil {
 		return nil, err
 	}
-	beacon, err := f.state.Trust().OpenBeacon(note)
-	if err != nil {
-		return nil, err
-	}
-	if age := begin.Sub(beacon.Time()); age > clockSkew {
-		return nil, policy.Errorf(policy.Unavailable, "what confirms the head of %s is from %s before it was asked for: it was kept by somebody on the way, or the clocks of the PDPs differ; ask again", ns, age.Round(time.Second))
-	}
-	return beacon, nil
+	beacon, _, err := f.state.Confirmed(ns, note, begin)
+	return beacon, err
 }

@@ -35,10 +35,10 @@ const (
 // node is what a server decides with.
 type node struct {
 	source   live.Source
-	releases *pdp.Releases // nil where folders decide
-	confirm  func(context.Context, policy.Namespace) (*bundles.SignedBeacon, error)
-	nats     string          // where clients find NATS, "" if they do not
-	ready    <-chan struct{} // closed once there is something to decide by
+	releases *pdp.Releases                                                          // nil where folders decide
+	confirm  func(context.Context, policy.Namespace) (*bundles.SignedBeacon, error) // nil if nobody can say
+	nats     string                                                                 // where clients find NATS, "" if they do not
+	ready    <-chan struct{}                                                        // closed once there is something to decide by
 	// cutOff reports whether nothing new arrives, for want of NATS; nil where it
 	// is not needed.
 	cutOff  func() bool
@@ -332,4 +332,19 @@ func (o *observer) natsServer(level slog.Level, text string) {
 		return
 	}
 	o.log.Log(context.Background(), level, "NATS server: "+text)
+}
+
+// head returns what asks for the head of a namespace, nil if nobody can say.
+func (n *node) head() func(context.Context, policy.Namespace) (policy.Version, error) {
+	if n.confirm == nil {
+		return nil
+	}
+	return func(ctx context.Context, ns policy.Namespace) (policy.Version, error) {
+		beacon, err := n.confirm(ctx, ns)
+		if err != nil {
+			return policy.Version{}, err
+		}
+		head, _ := beacon.Head(ns) // it was looked up when the beacon was verified
+		return head, nil
+	}
 }

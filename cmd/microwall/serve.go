@@ -266,7 +266,7 @@ func serve(ctx context.Context, w world, f serveFlags) (err error) {
 	}
 	n = started
 
-	decide := pdp.New(pdp.Config{Source: n.source, Limits: f.limits, Queue: f.queue, Events: o.pdp})
+	decide := pdp.New(pdp.Config{Source: n.source, Confirm: n.head(), Limits: f.limits, Queue: f.queue, Events: o.pdp})
 	config := grpcapi.Config{
 		Decide: decide, Watch: decide, Confirm: n.confirm,
 		Releases: n.releases, Limits: f.limits, Bundles: f.bundles,

@@ -6,12 +6,14 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"golang.org/x/mod/sumdb/note"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/microwall/microwall/bundles"
 	"github.com/microwall/microwall/bundles/jetstream"
 	"github.com/microwall/microwall/bundles/live"
 	"github.com/microwall/microwall/internal/natsserver"
@@ -96,9 +98,25 @@ func (d *Domain) StartPDP(url, dir string, change ...func(*pdp.ReleasesConfig)) 
 	for _, c := range change {
 		c(&releases)
 	}
-	p := &PDP{Addr: listener.Addr().String(), Live: state, Store: store, NATSConn: conn, Service: pdp.New(pdp.Config{Source: state})}
+	confirm := func(ctx context.Context, n policy.Namespace) (*bundles.SignedBeacon, policy.Version, error) {
+		asked := time.Now()
+		note, err := jetstream.Confirm(ctx, conn, "shop", n)
+		if err != nil {
+			return nil, policy.Version{}, err
+		}
+		return state.Confirmed(n, note, asked)
+	}
+	service := pdp.New(pdp.Config{Source: state, Confirm: func(ctx context.Context, n policy.Namespace) (policy.Version, error) {
+		_, head, err := confirm(ctx, n)
+		return head, err
+	}})
+	p := &PDP{Addr: listener.Addr().String(), Live: state, Store: store, NATSConn: conn, Service: service}
 	server := grpcapi.New(grpcapi.Config{
 		Decide: p.Service, Watch: p.Service,
+		Confirm: func(ctx context.Context, n policy.Namespace) (*bundles.SignedBeacon, error) {
+			beacon, _, err := confirm(ctx, n)
+			return beacon, err
+		},
 		Releases: pdp.NewReleases(releases),
 	})
 	var work sync.WaitGroup
