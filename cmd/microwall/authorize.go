@@ -31,6 +31,9 @@ type authorizeFlags struct {
 	namespace                 string
 	subject, action, resource string
 	context                   []string
+	atLeast                   []string
+	head                      bool
+	repeat                    int
 }
 
 func newAuthorize(w world) *cobra.Command {
@@ -49,6 +52,13 @@ JSON value.
 
 Properties of the subject, the action and the resource can only be given as
 JSON: {"subject": {"type": "user", "id": "ann", "properties": {...}}, ...}.
+
+What decides is what the one who is asked holds, which is within a second of the
+newest. --at-least TOKEN has it decided by the release that a push printed the
+token of, or a newer one, and --head by the newest as it is confirmed to be now;
+both wait until --timeout.
+
+--repeat N asks N times and says how long the first answer took, and the others.
 
 Exit code 0 if it is allowed, 1 if it is denied, 2 if there is no decision; with
 --format json the error is then in context.error, and decision is false.`,
@@ -84,6 +94,9 @@ Exit code 0 if it is allowed, 1 if it is denied, 2 if there is no decision; with
 	fs.StringVar(&f.action, "action", "", "name of the action")
 	fs.StringVar(&f.resource, "resource", "", "TYPE:ID of what it is done to")
 	fs.StringArrayVar(&f.context, "context", nil, "NAME=TEXT or NAME:=JSON; may be repeated")
+	fs.StringArrayVar(&f.atLeast, "at-least", nil, "decide by the release of this `TOKEN`, or a newer one; may be repeated")
+	fs.BoolVar(&f.head, "head", false, "decide by the newest releases, as they are confirmed to be now")
+	fs.IntVar(&f.repeat, "repeat", 1, "ask so many times, and say how long it took")
 	completeFolders(cmd, "bundle", "guardrail")
 	return cmd
 }
@@ -91,6 +104,12 @@ Exit code 0 if it is allowed, 1 if it is denied, 2 if there is no decision; with
 // checkDoors refuses flags that belong to another way to decide than the one
 // that was chosen. given tells which are on the command line.
 func (f *authorizeFlags) checkDoors(given func(flag string) bool) error {
+	if f.repeat < 1 {
+		return policy.Errorf(policy.BadRequest, "--repeat is %d; it is asked at least once", f.repeat)
+	}
+	if f.bundle != "" && !f.freshness().IsZero() {
+		return policy.Errorf(policy.BadRequest, "--at-least and --head are for what was released; drop them, or --bundle")
+	}
 	if len(f.guardrails) > 0 && f.bundle == "" {
 		return policy.Errorf(policy.BadRequest, "--guardrail goes with --bundle: elsewhere it is the trust file that names guardrails")
 	}
@@ -130,17 +149,22 @@ func (f *authorizeFlags) authorize(ctx context.Context, w world, given func(flag
 	if err != nil {
 		return err
 	}
+	r.Freshness = f.freshness()
 	ask, done, err := f.open(ctx, &r)
 	if err != nil {
 		return err
 	}
 	defer done()
-	d, err := ask.Authorize(ctx, r)
+	var asked latencies
+	d, err := asked.authorize(ctx, ask, r, f.repeat)
 	if err != nil {
 		return err
 	}
 	if err := f.print(w, r.Namespace, d); err != nil {
 		return err
+	}
+	if f.repeat > 1 {
+		fmt.Fprintf(w.stderr, "microwall: %s\n", asked)
 	}
 	if !d.Allowed {
 		return errNo

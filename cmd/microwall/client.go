@@ -234,13 +234,14 @@ type released struct {
 	Digest    policy.Digest    `json:"digest"`
 	Bundle    policy.Digest    `json:"bundle"`
 	Unchanged bool             `json:"unchanged"`
+	Token     policy.Token     `json:"token"`
 	Warnings  []string         `json:"warnings,omitempty"`
 }
 
 func (f *releaseFlags) print(w world, result pap.Result) error {
 	r := result.Release.Release()
 	if f.format == formatJSON {
-		return writeJSON(w.stdout, released{r.Namespace, r.Epoch, r.Revision, result.Release.Digest(), r.Bundle, result.Unchanged, result.Warnings})
+		return writeJSON(w.stdout, released{r.Namespace, r.Epoch, r.Revision, result.Release.Digest(), r.Bundle, result.Unchanged, result.Release.Version().Token(), result.Warnings})
 	}
 	verb := "released"
 	switch {
@@ -249,7 +250,7 @@ func (f *releaseFlags) print(w world, result pap.Result) error {
 	case r.Retired():
 		verb = "retired by"
 	}
-	_, err := fmt.Fprintf(w.stdout, "%s: %s revision %d (epoch %d)\nrelease %s\nbundle  %s\n", r.Namespace, verb, r.Revision, r.Epoch, result.Release.Digest(), r.Bundle)
+	_, err := fmt.Fprintf(w.stdout, "%s: %s revision %d (epoch %d)\nrelease %s\nbundle  %s\ntoken   %s\n", r.Namespace, verb, r.Revision, r.Epoch, result.Release.Digest(), r.Bundle, result.Release.Version().Token())
 	for _, text := range result.Warnings {
 		// Not among what a script reads of the release.
 		_, warnErr := fmt.Fprintf(w.stderr, "microwall: warning: %s\n", visible(text))

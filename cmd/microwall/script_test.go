@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -89,6 +90,7 @@ func TestScript(t *testing.T) {
 			"splice":    splice,
 			"replace":   replace,
 			"secret":    setSecret,
+			"remember":  remember,
 			"ca":        makeCA,
 			"cert":      makeCert,
 			"smalldisk": smallDisk,
@@ -235,6 +237,16 @@ func replace(ts *testscript.TestScript, neg bool, args []string) {
 func setSecret(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg, args, 2, 2, "secret VARIABLE FILE")
 	ts.Setenv(args[0], ts.ReadFile(args[1]))
+}
+
+// remember puts what a pattern finds in the last output into a variable.
+func remember(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, args, 2, 2, "remember VARIABLE PATTERN")
+	found := regexp.MustCompile("(?m)" + args[1]).FindStringSubmatch(ts.ReadFile("stdout"))
+	if len(found) != 2 {
+		ts.Fatalf("nothing matches %s", args[1])
+	}
+	ts.Setenv(args[0], found[1])
 }
 
 func makeCA(ts *testscript.TestScript, neg bool, args []string) {
