@@ -220,7 +220,7 @@ func (c *Client) follow(ctx context.Context) error {
 	defer end()
 	reporting.Go(func() {
 		fleet.Run(ctx, fleet.Config{
-			Conn: conn, Domain: c.live.Trust().Domain(), Principal: c.broker.Credentials.Principal(), Instance: c.config.Instance,
+			Conn: conn, As: jetstream.Client, Domain: c.live.Trust().Domain(), Principal: c.broker.Credentials.Principal(), Instance: c.config.Instance,
 			Role: "embedded", State: c.live, Changed: c.changed,
 		})
 	})
@@ -244,7 +244,7 @@ func (c *Client) allAsked() {
 // it is done: that nothing is left to ask for.
 func (c *Client) followThese(ctx context.Context, conn *nats.Conn, trust *jetstream.TrustFollower, these []policy.Namespace) (done bool, err error) {
 	f, err := jetstream.NewFollower(jetstream.FollowConfig{
-		Conn: conn, Domain: c.live.Trust().Domain(), Namespaces: these, Mode: c.config.Mode.by, Poll: c.config.Mode.every,
+		Conn: conn, As: jetstream.Client, Domain: c.live.Trust().Domain(), Namespaces: these, Mode: c.config.Mode.by, Poll: c.config.Mode.every,
 		Offer: c.offer, MaxPacked: c.config.Bundles.Packed, Events: c.config.OnNATS,
 		Beacon: func(_ context.Context, _ policy.Namespace, note []byte) error {
 			err := c.live.Prove(note)

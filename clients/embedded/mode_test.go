@@ -14,7 +14,6 @@ import (
 	"github.com/microwall/microwall/bundles/jetstream"
 	"github.com/microwall/microwall/bundles/live"
 	"github.com/microwall/microwall/clients/embedded"
-	"github.com/microwall/microwall/internal/natsserver"
 	"github.com/microwall/microwall/internal/testkit"
 	"github.com/microwall/microwall/policy"
 )
@@ -56,7 +55,7 @@ func TestAClientIsPushedToOrPolls(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			d := testkit.NewDomain(t)
 			d.WriteTrust(testkit.TrustOptions{Beacons: []string{"beat"}})
-			url := testkit.NATS(t, t.TempDir()).URL()
+			url := d.ServeNATS(t.TempDir()).URL()
 			p := d.StartPDP(url, t.TempDir())
 			d.Push(p, "center", "shop", guardrail)
 			d.Push(p, "cart", "shop.cart", allowsNot)
@@ -122,7 +121,7 @@ func TestAClientThatAsksOnceAsksUntilItIsAnswered(t *testing.T) {
 	t.Parallel() // it waits, for files or a broker to be looked at again
 	d := testkit.NewDomain(t)
 	stored := t.TempDir()
-	nats := testkit.NATS(t, stored)
+	nats := d.ServeNATS(stored)
 	url := nats.URL()
 	p := d.StartPDP(url, t.TempDir())
 	d.Push(p, "center", "shop", guardrail)
@@ -141,11 +140,7 @@ func TestAClientThatAsksOnceAsksUntilItIsAnswered(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	back, err := natsserver.Start(t.Context(), natsserver.Config{Port: number, StoreDir: stored, MaxBytes: 1 << 30})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(back.Shutdown)
+	d.ServeNATSAt(number, stored)
 	late.waitFor(two.Version())
 	late.expect("shop.cart", "Add", "allow")
 	late.wait("the connection is closed", func(e any) bool { _, ok := e.(jetstream.Disconnected); return ok })
@@ -215,7 +210,7 @@ func TestAClientOfADirectoryNeedsNoNATS(t *testing.T) {
 func TestWhatAClientOrAPDPKeepsIsADirectory(t *testing.T) {
 	t.Parallel() // it waits, for files or a broker to be looked at again
 	d := testkit.NewDomain(t)
-	url, dir := testkit.NATS(t, t.TempDir()).URL(), t.TempDir()
+	url, dir := d.ServeNATS(t.TempDir()).URL(), t.TempDir()
 	p := d.StartPDP(url, dir)
 	d.Push(p, "center", "shop", guardrail)
 	d.Push(p, "cart", "shop.cart", allowsAdd)
