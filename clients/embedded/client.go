@@ -143,7 +143,7 @@ func New(ctx context.Context, config Config) (*Client, error) {
 	trustChanged, changed := make(chan struct{}, 1), make(chan struct{}, 1)
 	state, err := live.New(ctx, live.Config{
 		Trust: trust, Namespaces: config.Namespaces, Dir: config.Dir, Bundles: config.Bundles,
-		Policy: config.Policy, Events: fleet.OnNews(changed, live.OnTrust(trustChanged, config.OnRelease)), Now: config.Now,
+		Policy: config.Policy, ProvenEvery: config.Mode.provenEvery(), Events: fleet.OnNews(changed, live.OnTrust(trustChanged, config.OnRelease)), Now: config.Now,
 	})
 	if err != nil {
 		return nil, err
