@@ -43,7 +43,7 @@ import (
 func BenchmarkAuthorize(b *testing.B) {
 	d := testkit.NewDomain(b)
 	guardrails, cart := boutiqueBundle(b, "guardrails"), boutiqueBundle(b, "cart")
-	url := testkit.NATS(b, b.TempDir()).URL()
+	url := d.ServeNATS(b.TempDir()).URL()
 	p := d.StartPDP(url, b.TempDir())
 	for _, release := range []struct {
 		key    string

@@ -28,7 +28,7 @@ func TestAConfirmedHeadIsNeverOlderThanAPushBeforeIt(t *testing.T) {
 	defer client.Close()
 	confirm := func(ns policy.Namespace) (policy.Version, error) {
 		begun := time.Now()
-		note, err := jetstream.Confirm(t.Context(), client, "shop", ns)
+		note, err := jetstream.Confirm(t.Context(), client, jetstream.PDP, "shop", ns)
 		if err != nil {
 			return policy.Version{}, err
 		}
@@ -114,10 +114,10 @@ func TestNobodyConfirms(t *testing.T) {
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	if _, err := jetstream.Confirm(ctx, client, "shop", "shop.cart"); policy.KindOf(err) != policy.Unavailable || !strings.Contains(err.Error(), "--beacon-key") {
+	if _, err := jetstream.Confirm(ctx, client, jetstream.PDP, "shop", "shop.cart"); policy.KindOf(err) != policy.Unavailable || !strings.Contains(err.Error(), "--beacon-key") {
 		t.Errorf("without a PDP: %v", err)
 	}
-	if _, err := jetstream.Confirm(t.Context(), client, "shop", "other.cart"); policy.KindOf(err) != policy.BadRequest {
+	if _, err := jetstream.Confirm(t.Context(), client, jetstream.PDP, "shop", "other.cart"); policy.KindOf(err) != policy.BadRequest {
 		t.Errorf("of another domain: %v", err)
 	}
 	// Whoever asks cannot have the answer stored as a head.
@@ -135,11 +135,11 @@ func TestNobodyConfirms(t *testing.T) {
 			Confirm: func(context.Context, policy.Namespace) ([]byte, error) { return []byte("evil"), nil },
 		})
 	}()
-	if note, err := jetstream.Confirm(t.Context(), client, "shop", "shop.cart"); err != nil || string(note) != "evil" {
+	if note, err := jetstream.Confirm(t.Context(), client, jetstream.PDP, "shop", "shop.cart"); err != nil || string(note) != "evil" {
 		t.Errorf("%q, %v", note, err)
 	}
 	for _, reply := range []string{"$KV.policy.shop.shop_cart.head", "pdp.beatin.shop.shop_cart", ""} {
-		if err := client.PublishMsg(&nats.Msg{Subject: "pdp.confirm.shop.shop_cart", Reply: reply}); err != nil {
+		if err := client.PublishMsg(&nats.Msg{Subject: "pdp.confirm.shop.shop_cart.head", Reply: reply}); err != nil {
 			t.Fatal(err)
 		}
 		select {
@@ -149,7 +149,7 @@ func TestNobodyConfirms(t *testing.T) {
 		}
 	}
 	// Everybody else is answered, as the broker keeps in mind who is not.
-	if m, err := client.Request("pdp.confirm.shop.-none", nil, patience); err != nil || m.Header.Get("Microwall-Error") == "" {
+	if m, err := client.Request("pdp.confirm.shop.-none.head", nil, patience); err != nil || m.Header.Get("Microwall-Error") == "" {
 		t.Errorf("%v, %v", m, err)
 	}
 	end()
@@ -179,8 +179,12 @@ func TestAClientHearsAndConfirmsWithinItsAccount(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	wantBeacon(t, d, client, "shop_cart", cart.Version(), time.Time{})
-	heard, err := client.SubscribeSync("pdp.beat.shop.shop_cart")
+	if m, err := client.Request("ask.shop_cart.beat", nil, patience); err != nil {
+		t.Error(err)
+	} else if b, err := d.Trust().OpenBeacon(m.Data); err != nil || b.Heads()[0] != cart.Version() {
+		t.Errorf("got %v, %v", b, err)
+	}
+	heard, err := client.SubscribeSync("hear.shop_cart.beat")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +197,7 @@ func TestAClientHearsAndConfirmsWithinItsAccount(t *testing.T) {
 	} else if b, err := d.Trust().OpenBeacon(m.Data); err != nil || b.Heads()[0] != cart.Version() {
 		t.Errorf("heard %v, %v", b, err)
 	}
-	note, err := jetstream.Confirm(t.Context(), client, "shop", "shop.cart")
+	note, err := jetstream.Confirm(t.Context(), client, jetstream.Client, "shop", "shop.cart")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,11 +207,11 @@ func TestAClientHearsAndConfirmsWithinItsAccount(t *testing.T) {
 	// Of what is none of its business it is told nothing.
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	if note, err := jetstream.Confirm(ctx, client, "shop", "shop.pay"); policy.KindOf(err) != policy.Unavailable {
+	if note, err := jetstream.Confirm(ctx, client, jetstream.Client, "shop", "shop.pay"); policy.KindOf(err) != policy.Unavailable {
 		t.Errorf("another team's head is confirmed: %s, %v", note, err)
 	}
 	// Nor does it issue beacons, or tick.
-	for _, subject := range []string{"pdp.beatin.shop.shop_cart", "pdp.beat.shop.shop_cart", "$KV.policy.shop.-tick.head", "$KV.policy.shop.-confirm.head"} {
+	for _, subject := range []string{"pdp.beatin.shop.shop_cart", "pdp.beat.shop.shop_cart", "$KV.policy.shop.-tick.head", "$KV.policy.shop.-confirm.head", "hear.shop_cart.beat"} {
 		if m, err := client.Request(subject, []byte("evil"), 200*time.Millisecond); err == nil {
 			t.Errorf("%s is answered %s", subject, m.Data)
 		}

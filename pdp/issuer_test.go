@@ -335,7 +335,7 @@ func TestAnOlderTrustFileDoesNotConfirmAnOlderHead(t *testing.T) {
 	wantConfirmed := func(want policy.Version) {
 		t.Helper()
 		for range 10 {
-			note, err := jetstream.Confirm(t.Context(), renewed.NATSConn, "shop", "shop.cart")
+			note, err := jetstream.Confirm(t.Context(), renewed.NATSConn, jetstream.PDP, "shop", "shop.cart")
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -74,7 +74,8 @@ func NewReleases(config ReleasesConfig) *Releases {
 type Receipt struct {
 	// Version that is the head now.
 	Version policy.Version
-	// Warnings say what will keep a later push from being taken.
+	// Warnings say what will keep a later push from being taken, and what keeps
+	// this one from deciding anything.
 	Warnings []string
 }
 
@@ -97,7 +98,7 @@ func (r *Releases) Push(ctx context.Context, note []byte, fetch live.Fetch) (Rec
 		return Receipt{}, err
 	}
 	r.config.Events(Pushed{Version: signed.Version(), Signers: signed.Signers(), Took: r.config.Now().Sub(start)})
-	return Receipt{Version: signed.Version(), Warnings: r.warnings(ctx)}, nil
+	return Receipt{Version: signed.Version(), Warnings: slices.Concat(r.undecided(signed.Release().Namespace), r.warnings(ctx))}, nil
 }
 
 // fullFrom is how full the store may be before authors are told, in percent;
@@ -106,6 +107,15 @@ const (
 	fullFrom    = 80
 	fillTimeout = time.Second
 )
+
+// undecided is why a release that was just taken decides nothing: a guardrail above
+// it is not loaded.
+func (r *Releases) undecided(n policy.Namespace) []string {
+	if _, err := r.config.Live.Snapshot().Path(n); policy.KindOf(err) == policy.Unavailable {
+		return []string{"it is released, and every request is refused: " + err.Error()}
+	}
+	return nil
+}
 
 // warnings are what an author should know who has released. The release is there
 // in any case, so that a store that cannot be asked is no reason for an error.

@@ -343,3 +343,30 @@ func TestAReleaseThatTheStoreHasLostCanBePushedAgain(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A guardrail that the trust file names and nobody has pushed stops all below it:
+// whoever pushes there is told, and so is whoever looks at the state.
+func TestAReleaseThatDecidesNothingIsWarnedOf(t *testing.T) {
+	d, p := startPDP(t)
+	result := d.Push(p, "cart", "shop.cart", `allow := true`)
+	if len(result.Warnings) != 1 || !strings.Contains(result.Warnings[0], "cannot be decided without its guardrail shop, which is not loaded; push the guardrail") {
+		t.Errorf("warnings: %q", result.Warnings)
+	}
+	undecided := func() error {
+		for _, s := range p.Live.Status() {
+			if s.Namespace == "shop.cart" {
+				return s.Undecided
+			}
+		}
+		return nil
+	}
+	if err := undecided(); policy.KindOf(err) != policy.Unavailable {
+		t.Errorf("status: %v", err)
+	}
+	if result := d.Push(p, "center", "shop", `deny contains "no" if false`); len(result.Warnings) != 0 {
+		t.Errorf("warnings: %q", result.Warnings)
+	}
+	if err := undecided(); err != nil {
+		t.Errorf("status: %v", err)
+	}
+}

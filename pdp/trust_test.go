@@ -40,7 +40,7 @@ func newFleet(t *testing.T) *fleet {
 	t.Helper()
 	f := &fleet{Domain: testkit.NewDomain(t), t: t}
 	f.WriteTrust(twoRoots(1))
-	f.url = testkit.NATS(t, t.TempDir()).URL()
+	f.url = f.ServeNATS(t.TempDir()).URL()
 	for i := range f.pdps {
 		f.pdps[i] = f.StartPDP(f.url, t.TempDir())
 	}

@@ -92,52 +92,55 @@ func (a Accounts) Config() ([]byte, error) {
 	}
 
 	fmt.Fprintf(&b, "accounts {\n  # The streams. What a client may ask of them is exported, subject by subject.\n  %s {\n    jetstream: enabled\n    exports: [\n", storeAccount)
-	for _, s := range services(a.Domain) {
-		fmt.Fprintf(&b, "      {service: %s, accounts: [%s]}\n", strconv.Quote(s), strconv.Quote(a.Domain))
-	}
-	for _, s := range pushes(a.Domain) {
-		fmt.Fprintf(&b, "      {stream: %s, accounts: [%s]}\n", strconv.Quote(s), strconv.Quote(a.Domain))
+	all := imports(a.Domain)
+	for _, i := range all {
+		fmt.Fprintf(&b, "      {%s: %s, accounts: [%s]}\n", i.kind, strconv.Quote(i.from), strconv.Quote(a.Domain))
 	}
 	fmt.Fprintf(&b, "    ]\n    users: [\n%s    ]\n  }\n", store.Bytes())
-	fmt.Fprintf(&b, "  # The clients of the domain. They have no JetStream of their own.\n  %s {\n    limits {max_connections: %d, max_subscriptions: %d, max_payload: %d}\n    imports: [\n",
+	fmt.Fprintf(&b, "  # The clients of the domain. They have no JetStream of their own. What they ask for,\n  # hear and say has short names here, because a server keeps in memory, for each\n  # connection, what it may do.\n  %s {\n    limits {max_connections: %d, max_subscriptions: %d, max_payload: %d}\n    imports: [\n",
 		strconv.Quote(a.Domain), a.MaxConnections, maxSubscriptions, maxClientPayload)
-	for _, s := range services(a.Domain) {
-		fmt.Fprintf(&b, "      {service: {account: %s, subject: %s}}\n", storeAccount, strconv.Quote(s))
-	}
-	for _, s := range pushes(a.Domain) {
-		fmt.Fprintf(&b, "      {stream: {account: %s, subject: %s}}\n", storeAccount, strconv.Quote(s))
+	for _, i := range all {
+		fmt.Fprintf(&b, "      {%s: {account: %s, subject: %s}, to: %s}\n", i.kind, storeAccount, strconv.Quote(i.from), strconv.Quote(i.to))
 	}
 	fmt.Fprintf(&b, "    ]\n    users: [\n%s    ]\n  }\n}\n", clients.Bytes())
 	return b.Bytes(), nil
 }
 
-// services are what clients may ask the account that has the streams. One
-// wildcard stands for all namespaces: an import for each would take a broker
-// minutes to start.
-func services(domain string) []string {
-	return []string{
-		getSubject(headStream, "$KV.policy."+domain+".*.head"),
-		getSubject(blobStream, "pdp.blob."+domain+".*.*"),
-		getSubject(beatStream, "pdp.beatin."+domain+".*"),
-		confirmSubject(domain, "*"),
-		statusSubject(domain, "*", "*", "*"),
-	}
-}
+// imported is what the clients of a domain have of the account of the streams: a
+// service is asked, a stream comes by itself.
+type imported struct{ kind, from, to string }
 
-// pushes are what comes by itself.
-func pushes(domain string) []string {
-	return []string{"pdp.head." + domain + ".*", "pdp.beat." + domain + ".*"}
+// imports are all of them. One wildcard stands for all namespaces: an import for
+// each would take a broker minutes to start.
+//
+// An answer goes to the subject that its asker chose, and that may be one of these
+// names. Then nats-server imports the answer, too, as if it had come by the name
+// that the broker itself gave the question, which has three tokens: "_R_", and two
+// that nobody chose. So what a stream or a PDP would take has a wildcard beyond
+// them: it is empty then, and nobody listens to such a subject. What is left are
+// direct gets of nonsense that want no answer, which are not looked at.
+func imports(domain string) []imported {
+	from, to := storeNames(domain), clientNames(domain)
+	return []imported{
+		{"service", from.askHead("*"), to.askHead("$1")},
+		{"service", from.askBlob("*", "*"), to.askBlob("$1", "$2")},
+		{"service", from.askBeat("*"), to.askBeat("$1")},
+		{"service", from.askConfirmOf("*", "*"), to.askConfirmOf("$1", "$2")},
+		{"service", from.say("*", "*", "*"), to.say("$1", "$2", "$3")},
+		{"stream", from.hearHead("*"), to.hearHead("$1")},
+		{"stream", from.hearBeat("*"), to.hearBeat("$1")},
+	}
 }
 
 func writeUser(b *bytes.Buffer, comment, key string, p Permissions) {
 	fmt.Fprintf(b, "      # %s\n      {nkey: %s, permissions: {\n", comment, key)
 	for _, side := range []struct {
-		name    string
-		allowed []string
-	}{{"publish", p.Publish}, {"subscribe", p.Subscribe}} {
+		name           string
+		allowed, never []string
+	}{{"publish", p.Publish, p.NeverPublish}, {"subscribe", p.Subscribe, p.NeverSubscribe}} {
 		fmt.Fprintf(b, "        %s: {allow: %s", side.name, quoted(side.allowed))
-		if len(p.Never) > 0 {
-			fmt.Fprintf(b, ", deny: %s", quoted(p.Never))
+		if len(side.never) > 0 {
+			fmt.Fprintf(b, ", deny: %s", quoted(side.never))
 		}
 		b.WriteString("}\n")
 	}

@@ -169,7 +169,7 @@ func newWorld(t *testing.T, g *guarded) *world {
 	}
 	mustPut(t, g.store, pay, note(pay, 1), []byte("of pay"), 0)
 	mustPut(t, g.store, shop, note(shop, 1), random(3, jetstream.MaxInline+1), 0)
-	if _, err := g.pdp.QueueSubscribe("pdp.confirm.boutique.*", "pdp", func(m *nats.Msg) {
+	if _, err := g.pdp.QueueSubscribe("pdp.confirm.boutique.*.*", "pdp", func(m *nats.Msg) {
 		w.asked <- m.Subject
 		_ = m.Respond([]byte("a beacon"))
 	}); err != nil {
@@ -181,7 +181,7 @@ func newWorld(t *testing.T, g *guarded) *world {
 	w.thief = g.connect(t, "pay-1")
 	own := g.connect(t, "cart-1")
 	w.victim = startFollower(t, "", jetstream.FollowConfig{
-		Conn: own.Conn, Namespaces: []policy.Namespace{cart, shop}, FetchJitter: -1,
+		Conn: own.Conn, As: jetstream.Client, Namespaces: []policy.Namespace{cart, shop}, FetchJitter: -1,
 		Beacon: func(_ context.Context, _ policy.Namespace, beacon []byte) error {
 			w.beats <- string(beacon)
 			return nil
@@ -239,16 +239,16 @@ func TestAThiefOfCredentialsCanOnlyDoWhatTheirPrincipalDoes(t *testing.T) {
 		// What the principal itself does goes on.
 		w.release(t)
 		for subject, want := range map[string]string{
-			"$JS.API.DIRECT.GET.KV_policy.$KV.policy.boutique.boutique_pay.head": note(pay, 1) + "\x00Iof pay",
-			"$JS.API.DIRECT.GET.KV_policy.$KV.policy.boutique.-trust.head":       "$KV.policy.boutique.-trust.head",
-			"$JS.API.DIRECT.GET.BEAT.pdp.beatin.boutique.boutique_pay":           "pdp.beatin.boutique.boutique_pay",
-			"pdp.confirm.boutique.boutique_pay":                                  "a beacon",
+			"ask.boutique_pay.head":         note(pay, 1) + "\x00Iof pay",
+			"ask.-trust.head":               "$KV.policy.boutique.-trust.head",
+			"ask.boutique_pay.beat":         "pdp.beatin.boutique.boutique_pay",
+			"ask.boutique_pay.confirm.head": "a beacon",
 		} {
 			if m := w.thief.answer(t, subject, ""); string(m.Data) != want {
 				t.Errorf("%s: %q", subject, m.Data)
 			}
 		}
-		if m := w.thief.answer(t, "pdp.status.boutique.boutique_pay.pay-1.a", "fine"); !strings.Contains(string(m.Data), `"STATUS"`) {
+		if m := w.thief.answer(t, "say.pay-1.boutique_pay.a", "fine"); !strings.Contains(string(m.Data), `"STATUS"`) {
 			t.Errorf("its own status was not stored: %s", m.Data)
 		}
 	})
@@ -264,7 +264,13 @@ func (w *world) publishElsewhere(t *testing.T) {
 		"pdp.beat.boutique.boutique_cart", "pdp.beat.boutique.boutique_pay",
 		"pdp.status.boutique.boutique_cart.cart-1.a", "pdp.status.boutique.boutique_pay.cart-1.a",
 		"pdp.status.boutique.boutique_cart.pay-1.a", "pdp.status.boutique.boutique_pay.pay-1", "pdp.status.boutique.boutique_pay.pay-1.a.b",
-		"pdp.status.other.boutique_pay.pay-1.a", "pdp.confirm.boutique.boutique_cart", "pdp.confirm.boutique.-tick",
+		"pdp.status.other.boutique_pay.pay-1.a", "pdp.confirm.boutique.boutique_cart.head", "pdp.confirm.boutique.-tick",
+		// The streams' own names are not for it, whosever they are.
+		"pdp.status.boutique.boutique_pay.pay-1.a", "pdp.confirm.boutique.boutique_pay.head",
+		// What others hear, and it itself; what others ask; what they say of themselves.
+		"hear.boutique_cart.head", "hear.boutique_cart.beat", "hear.boutique.head", "hear.boutique.beat", "hear.boutique_pay.head", "hear.boutique_pay.beat", "hear.-trust.head", "hear.-tick.head", "hear", "hear.boutique_pay", "hear.boutique_pay.head.a",
+		"ask.boutique_cart.head", "ask.boutique_cart.beat", "ask.boutique_cart.confirm.head", "ask.boutique_cart.blob." + strings.Repeat("0", 64), "ask.-tick.head", "ask.-confirm.head", "ask.-tick.confirm.head", "ask", "ask.boutique_pay",
+		"say.cart-1.boutique_cart.a", "say.cart-1.boutique_pay.a", "say.pay-1.boutique_cart.a", "say.pay-1.-trust.a", "say.pay-1.boutique_pay", "say.pay-1.boutique_pay.a.b", "say.boutique_pay.pay-1.a", "say.pay-1.a",
 		"_INBOX_cart-1.a.b", "_INBOX_pdp-1.a.b", "_INBOX_pay-1.a", "_R_.a.b", "_GR_.a.b", "anything",
 		"$SYS.REQ.SERVER.PING", "$SYS.REQ.ACCOUNT.boutique.CONNZ", "$SYS.REQ.USER.INFO", "$SYS.ACCOUNT.boutique.CONNECT", "$SYS.REQ.ACCOUNT.STORE.DISCONNECT",
 		"$JS.ACK.KV_policy.a.1.1.1.1.1", "$JS.FC.KV_policy.a.b", "$NRG.V.a",
@@ -296,7 +302,11 @@ func (w *world) askForMore(t *testing.T) {
 		{"$JS.API.DIRECT.GET.KV_policy.$KV.policy.boutique.-tick.head", ""}, {"$JS.API.DIRECT.GET.KV_policy.$KV.policy.other.other.head", ""}, {"$JS.API.DIRECT.GET.KV_policy.>", ""},
 		{"$JS.API.DIRECT.GET.BLOBS.pdp.blob.boutique.boutique_cart." + policy.DigestOf(random(1, jetstream.MaxInline+1)).Hex(), ""},
 		{"$JS.API.DIRECT.GET.BEAT.pdp.beatin.boutique.boutique_cart", ""}, {"$JS.API.DIRECT.GET.STATUS.pdp.status.boutique.boutique_cart.cart-1.a", ""},
-		{"$JS.API.DIRECT.GET.STATUS.pdp.status.boutique.boutique_pay.pay-1.a", ""}, {"pdp.confirm.boutique.boutique_cart", ""}, {"pdp.confirm.boutique.*", ""}, {"$SYS.REQ.SERVER.PING.VARZ", ""},
+		{"$JS.API.DIRECT.GET.STATUS.pdp.status.boutique.boutique_pay.pay-1.a", ""}, {"pdp.confirm.boutique.boutique_cart.head", ""}, {"pdp.confirm.boutique.*", ""}, {"$SYS.REQ.SERVER.PING.VARZ", ""},
+		// By the streams' own names not even what is its own.
+		{"$JS.API.DIRECT.GET.KV_policy.$KV.policy.boutique.boutique_pay.head", ""}, {"$JS.API.DIRECT.GET.BEAT.pdp.beatin.boutique.boutique_pay", ""}, {"pdp.confirm.boutique.boutique_pay.head", ""},
+		// By the names that it has for the same.
+		{"ask.boutique_cart.head", ""}, {"ask.*.head", ""}, {"ask.>", ""}, {"ask.-tick.head", ""}, {"ask.boutique_cart.blob." + policy.DigestOf(random(1, jetstream.MaxInline+1)).Hex(), ""}, {"ask.boutique_cart.beat", ""}, {"ask.boutique_cart.confirm.head", ""}, {"ask.*.confirm.head", ""}, {"ask.$1.head", ""},
 	} {
 		if err := w.thief.PublishRequest(q[0], "_INBOX_pay-1.answer", []byte(q[1])); err != nil {
 			t.Fatal(err)
@@ -308,7 +318,7 @@ func (w *world) askForMore(t *testing.T) {
 		`{"seq":1}`, `{"last_by_subj":"$KV.policy.boutique.boutique_cart.head"}`, `{"seq":1,"next_by_subj":"$KV.policy.boutique.*.head"}`, `{"multi_last":["$KV.policy.>"]}`,
 		`{"batch":100,"seq":1}`, `{"start_time":"2020-01-01T00:00:00Z"}`, `{"up_to_seq":100}`,
 	} {
-		m := w.thief.answer(t, "$JS.API.DIRECT.GET.KV_policy.$KV.policy.boutique.boutique_pay.head", body)
+		m := w.thief.answer(t, "ask.boutique_pay.head", body)
 		if m.Header.Get("Status") != "408" || len(m.Data) > 0 {
 			t.Errorf("%s is answered with %v %q", body, m.Header, m.Data)
 		}
@@ -319,8 +329,13 @@ func (w *world) listenElsewhere(t *testing.T) {
 	for _, subject := range []string{
 		">", "*", "*.>", "_INBOX.>", "_INBOX_cart-1.>", "_INBOX_cart-1.*.*", "_INBOX_pdp-1.>", "*.*.*", "_R_.>",
 		"pdp.>", "pdp.head.>", "pdp.head.boutique.*", "pdp.head.boutique.boutique_cart", "pdp.head.boutique.-tick", "pdp.head.other.boutique_pay", "pdp.beat.boutique.*", "pdp.beat.boutique.boutique_cart",
-		"pdp.status.>", "pdp.status.boutique.boutique_pay.pay-1.a", "pdp.confirm.>", "pdp.confirm.boutique.boutique_pay", "pdp.confirm.boutique.boutique_cart", "$KV.>", "pdp.blob.>", "pdp.beatin.>",
+		"pdp.status.>", "pdp.status.boutique.boutique_pay.pay-1.a", "pdp.confirm.>", "pdp.confirm.boutique.boutique_pay.head", "pdp.confirm.boutique.boutique_cart.head", "$KV.>", "pdp.blob.>", "pdp.beatin.>",
 		"$SYS.>", "$SYS.ACCOUNT.boutique.>", "$JS.>", "$JS.API.>", "$JS.EVENT.>", "$JS.API.DIRECT.GET.KV_policy.$KV.policy.boutique.boutique_pay.head",
+		"pdp.head.boutique.boutique_pay", "pdp.beat.boutique.boutique_pay",
+		// What others hear, ask and say; and what it asks and says itself.
+		"hear.>", "hear.*.*", "hear.*.head", "hear.boutique_cart.*", "hear.boutique_cart.head", "hear.boutique_cart.beat", "hear.-tick.*", "hear.-tick.head", "hear.-confirm.head", "*.boutique_pay.*", "*.boutique_pay.head",
+		"ask.>", "ask.*.confirm.head", "ask.boutique_cart.>", "ask.boutique_cart.confirm.head", "ask.boutique_cart.head", "ask.boutique_pay.>", "ask.boutique_pay.confirm.head", "ask.-trust.>",
+		"say.>", "say.*.*.*", "say.cart-1.boutique_cart.*", "say.cart-1.boutique_cart.a", "say.pay-1.boutique_pay.a",
 	} {
 		sub, err := w.thief.SubscribeSync(subject)
 		if err != nil {
@@ -339,10 +354,10 @@ func (w *world) listenElsewhere(t *testing.T) {
 // confuseTheDeputy has the broker, or a PDP, answer what may be asked to a
 // subject that may not be published to.
 func (w *world) confuseTheDeputy(t *testing.T) {
-	const ownHead = "$JS.API.DIRECT.GET.KV_policy.$KV.policy.boutique.boutique_pay.head"
+	const ownHead = "ask.boutique_pay.head"
 	sum := policy.DigestOf(random(3, jetstream.MaxInline+1)).Hex()
 	watcher := w.connect(t, "watcher")
-	reported, err := watcher.SubscribeSync("pdp.status.boutique.*.*.*")
+	reported, err := watcher.SubscribeSync("say.*.*.*")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -352,12 +367,15 @@ func (w *world) confuseTheDeputy(t *testing.T) {
 	replies := []string{
 		"$KV.policy.boutique.boutique_cart.head", "$KV.policy.boutique.boutique_pay.head", "$KV.policy.boutique.-tick.head",
 		"pdp.blob.boutique.boutique_cart." + sum, "pdp.beatin.boutique.boutique_cart", "pdp.beat.boutique.boutique_cart", "pdp.head.boutique.boutique_cart",
-		"pdp.status.boutique.boutique_cart.cart-1.a", "pdp.status.boutique.boutique_cart.cart-1.b", "pdp.confirm.boutique.boutique_cart",
+		"pdp.status.boutique.boutique_cart.cart-1.a", "pdp.status.boutique.boutique_cart.cart-1.b", "pdp.confirm.boutique.boutique_cart.head",
 		"$JS.API.STREAM.DELETE.KV_policy", "$JS.API.STREAM.PURGE.BLOBS", "$JS.API.STREAM.MSG.GET.KV_policy", "$JS.API.DIRECT.GET.KV_policy", "$JS.API.DIRECT.GET.KV_policy.$KV.policy.boutique.boutique_cart.head",
 		"$SYS.REQ.SERVER.PING", "$SYS.REQ.ACCOUNT.STORE.CONNZ", "_INBOX_cart-1.a.b", "_INBOX_pdp-1.a.b",
+		"hear.boutique_cart.head", "hear.boutique_cart.beat", "hear.boutique_cart.other", "hear.-trust.head", "say.cart-1.boutique_cart.a", "say.cart-1.boutique_cart.b", "say.pay-1.boutique_pay.b",
+		"ask.boutique_cart.confirm.head", "ask.boutique_pay.confirm.head", "ask.boutique_cart.head", "ask.boutique_pay.head",
+		"ask.boutique_pay.confirm", "ask.boutique_pay.confirm.other", "ask.boutique_pay.beat", "ask.boutique_cart.blob." + sum, "say.a.b", "say.a.b.c.d", "ask.a", "hear.a",
 	}
 	questions := []string{
-		ownHead, "$JS.API.DIRECT.GET.BLOBS.pdp.blob.boutique.boutique." + sum, "$JS.API.DIRECT.GET.BEAT.pdp.beatin.boutique.boutique_pay", "pdp.confirm.boutique.boutique_pay",
+		ownHead, "ask.boutique.blob." + sum, "ask.boutique_pay.beat", "ask.boutique_pay.confirm.head",
 	}
 	for _, question := range questions {
 		for _, reply := range replies {
@@ -376,13 +394,14 @@ func (w *world) confuseTheDeputy(t *testing.T) {
 	}
 	w.wantUntouched(t)
 	for len(w.asked) > 0 {
-		if subject := <-w.asked; subject != "pdp.confirm.boutique.boutique_pay" {
+		if subject := <-w.asked; subject != "pdp.confirm.boutique.boutique_pay.head" {
 			t.Errorf("a PDP was asked on %s", subject)
 		}
 	}
 	// What it did deliver is genuine, but in the wrong place. The client ignores
 	// it, and counts that.
-	for ignored := 0; ignored < 2*len(questions); {
+	// Those that it misdelivered as a head, as a beacon, and as neither.
+	for ignored := 0; ignored < 3*len(questions); {
 		e := wantEvent(t, w.victim.events, func(e jetstream.Ignored) bool { return policy.KindOf(e.Err) == policy.Denied })
 		ignored += 1 + e.More
 	}
@@ -398,7 +417,7 @@ func (w *world) confuseTheDeputy(t *testing.T) {
 
 // headers are instructions to streams.
 func (w *world) headers(t *testing.T) {
-	const own = "pdp.status.boutique.boutique_pay.pay-1.a"
+	const own = "say.pay-1.boutique_pay.a"
 	for _, header := range []nats.Header{
 		{"Nats-Rollup": {"all"}}, {"Nats-Rollup": {"sub"}}, {"Nats-Batch-Id": {"a"}, "Nats-Batch-Sequence": {"1"}, "Nats-Batch-Commit": {"1"}},
 		{"Nats-Incr": {"+1"}}, {"Nats-Schedule": {"@at 2020-01-01T00:00:00Z"}, "Nats-Schedule-Target": {"pdp.status.boutique.boutique_cart.cart-1.a"}},
@@ -419,13 +438,13 @@ func (w *world) headers(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = w.thief.PublishMsg(&nats.Msg{
-		Subject: "pdp.confirm.boutique.boutique_pay", Reply: "_INBOX_pay-1.traced", Data: []byte("mine"),
+		Subject: "ask.boutique_pay.confirm.head", Reply: "_INBOX_pay-1.traced", Data: []byte("mine"),
 		Header: nats.Header{"Nats-Trace-Dest": {"pdp.status.boutique.boutique_cart.cart-1.traced"}},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.thief.answer(t, "pdp.confirm.boutique.boutique_pay", "")
+	w.thief.answer(t, "ask.boutique_pay.confirm.head", "")
 	if err := w.pdp.Flush(); err != nil {
 		t.Fatal(err)
 	}
@@ -462,10 +481,10 @@ func TestOneDomainsClientsCannotUseUpTheBroker(t *testing.T) {
 	g := guard(t, jetstream.Accounts{MaxConnections: 3})
 	first := g.connect(t, "pay-1")
 	// A report as large as it may be, and one more byte.
-	if _, err := first.Request("pdp.status.boutique.boutique_pay.pay-1.a", make([]byte, 16<<10), patience); err != nil {
+	if _, err := first.Request("say.pay-1.boutique_pay.a", make([]byte, 16<<10), patience); err != nil {
 		t.Error(err)
 	}
-	if err := first.Publish("pdp.status.boutique.boutique_pay.pay-1.a", make([]byte, 16<<10+1)); !errors.Is(err, nats.ErrMaxPayload) {
+	if err := first.Publish("say.pay-1.boutique_pay.a", make([]byte, 16<<10+1)); !errors.Is(err, nats.ErrMaxPayload) {
 		t.Errorf("a report over the limit: %v", err)
 	}
 	// As many subscriptions as one connection may have, and one more: the first
@@ -499,18 +518,19 @@ func TestWhoeverShowsNoCredentialsReadsOnlyWhereThatIsAllowed(t *testing.T) {
 	g := guard(t, jetstream.Accounts{Anonymous: nobody.Key()})
 	mustPut(t, g.store, cart, note(cart, 1), []byte("small"), 0)
 	u := g.connect(t, "")
-	f := startFollower(t, "", jetstream.FollowConfig{Conn: u.Conn, Namespaces: []policy.Namespace{cart}}, nil)
+	f := startFollower(t, "", jetstream.FollowConfig{Conn: u.Conn, As: jetstream.Client, Namespaces: []policy.Namespace{cart}}, nil)
 	f.wantOffer(t, note(cart, 1), []byte("small"))
 	for _, subject := range []string{
 		"$KV.policy.boutique.boutique_cart.head", "pdp.head.boutique.boutique_cart", "$JS.API.STREAM.INFO.KV_policy", "$JS.API.STREAM.DELETE.KV_policy", "pdp.status.boutique.boutique_cart.cart-1.a",
 		"$JS.API.DIRECT.GET.KV_policy.$KV.policy.boutique.-tick.head", "$JS.API.DIRECT.GET.KV_policy.$KV.policy.boutique.-confirm.head", "_INBOX.a.b",
+		"ask.-tick.head", "ask.-confirm.head", "ask.-tick.confirm.head", "hear.boutique_cart.head", "hear.-trust.head", "say.cart-1.boutique_cart.a", "say.anonymous.boutique_cart",
 	} {
 		if err := u.PublishRequest(subject, "_INBOX.a", nil); err != nil {
 			t.Fatal(err)
 		}
 		u.wantRefused(t, "Publish to", subject)
 	}
-	if m := u.answer(t, "pdp.status.boutique.boutique_cart.anonymous.a", "fine"); !strings.Contains(string(m.Data), `"STATUS"`) {
+	if m := u.answer(t, "say.anonymous.boutique_cart.a", "fine"); !strings.Contains(string(m.Data), `"STATUS"`) {
 		t.Errorf("its status was not stored: %s", m.Data)
 	}
 }
@@ -518,25 +538,27 @@ func TestWhoeverShowsNoCredentialsReadsOnlyWhereThatIsAllowed(t *testing.T) {
 func TestAFleetReaderSeesAllAndChangesNothing(t *testing.T) {
 	w := newWorld(t, guard(t, jetstream.Accounts{}))
 	u := w.connect(t, "watcher")
-	f := startFollower(t, "", jetstream.FollowConfig{Conn: u.Conn, Namespaces: []policy.Namespace{cart, pay}, FetchJitter: -1}, nil)
+	f := startFollower(t, "", jetstream.FollowConfig{Conn: u.Conn, As: jetstream.Fleet, Namespaces: []policy.Namespace{cart, pay}, FetchJitter: -1}, nil)
 	f.wantSynced(t)
-	reports, err := u.SubscribeSync("pdp.status.boutique.*.*.*")
+	reports, err := u.SubscribeSync("say.*.*.*")
 	if err != nil {
 		t.Fatal(err)
 	}
-	ticks, err := u.SubscribeSync("pdp.head.boutique.*")
+	ticks, err := u.SubscribeSync("hear.*.*")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := u.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	w.thief.answer(t, "pdp.status.boutique.boutique_pay.pay-1.a", "fine")
+	w.thief.answer(t, "say.pay-1.boutique_pay.a", "fine")
 	if m, err := reports.NextMsg(patience); err != nil || string(m.Data) != "fine" {
 		t.Errorf("got %v, %v", m, err)
 	}
 	w.before = w.stored(t)
-	for _, subject := range []string{"pdp.status.boutique.boutique_cart.watcher.a", "pdp.confirm.boutique.boutique_cart", "$JS.API.DIRECT.GET.KV_policy.$KV.policy.boutique.-tick.head", "$KV.policy.boutique.boutique_cart.head", "$JS.API.STREAM.INFO.STATUS"} {
+	for _, subject := range []string{"pdp.status.boutique.boutique_cart.watcher.a", "pdp.confirm.boutique.boutique_cart.head", "$JS.API.DIRECT.GET.KV_policy.$KV.policy.boutique.-tick.head", "$KV.policy.boutique.boutique_cart.head", "$JS.API.STREAM.INFO.STATUS",
+		"say.watcher.boutique_cart.a", "ask.boutique_cart.confirm.head", "ask.-tick.head", "hear.boutique_cart.head",
+	} {
 		if err := u.PublishRequest(subject, "_INBOX_watcher.a", nil); err != nil {
 			t.Fatal(err)
 		}
@@ -552,7 +574,7 @@ func TestAFleetReaderSeesAllAndChangesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if m, err := ticks.NextMsg(patience); err != nil || m.Subject != "pdp.head.boutique.boutique_pay" {
+	if m, err := ticks.NextMsg(patience); err != nil || m.Subject != "hear.boutique_pay.head" {
 		t.Errorf("got %v, %v", m, err)
 	}
 }

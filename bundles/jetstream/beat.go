@@ -107,7 +107,7 @@ func (f *Follower) prove(ctx context.Context, s *slot, note []byte) {
 
 // askBeat asks for the newest beacon, which there need not be.
 func (f *Follower) askBeat(ctx context.Context, s *slot) {
-	m, err := directGet(ctx, f.config.Conn, beatStream, beatInSubject(f.config.Domain, s.ns))
+	m, err := f.names.get(ctx, f.config.Conn, f.names.askBeat(token(s.ns)))
 	switch {
 	case err == nil:
 		f.prove(ctx, s, m.data)

@@ -40,7 +40,7 @@ func BenchmarkPutToOffer(b *testing.B) {
 	defer nc.Close()
 	offered := make(chan time.Time, 1)
 	f, err := jetstream.NewFollower(jetstream.FollowConfig{
-		Conn: nc, Domain: domain, Namespaces: []policy.Namespace{cart},
+		Conn: nc, As: jetstream.PDP, Domain: domain, Namespaces: []policy.Namespace{cart},
 		Offer: func(ctx context.Context, _ []byte, fetch func(context.Context) ([]byte, error)) error {
 			offered <- time.Now()
 			_, err := fetch(ctx)

@@ -246,33 +246,6 @@ func persist(ctx context.Context, nc *nats.Conn, what string, request func(conte
 	}
 }
 
-// directGet asks any replica for the newest message of a subject, once. It may
-// be an old one, and errAbsent may be wrong for a moment.
-func directGet(ctx context.Context, nc *nats.Conn, stream, subject string) (stored, error) {
-	return directGetAgain(ctx, nc, 0, stream, subject)
-}
-
-// directGetAgain is directGet after attempts that were too short.
-func directGetAgain(ctx context.Context, nc *nats.Conn, tooShort int, stream, subject string) (stored, error) {
-	var found stored
-	err := attemptAgain(ctx, nc, tooShort, func(ctx context.Context) error {
-		m, err := nc.RequestWithContext(ctx, getSubject(stream, subject), nil)
-		if err != nil {
-			return err
-		}
-		switch status := m.Header.Get("Status"); status {
-		case "":
-			found = stored{seq: sequence(m), data: m.Data}
-			return nil
-		case "404":
-			return errAbsent
-		default:
-			return errors.New("the broker refuses the question: " + status + " " + m.Header.Get("Description"))
-		}
-	})
-	return found, err
-}
-
 // sequence returns the number that the broker gave a message that it has
 // stored, or 0.
 func sequence(m *nats.Msg) uint64 {

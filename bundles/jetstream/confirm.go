@@ -61,7 +61,7 @@ func ServeConfirm(ctx context.Context, c ConfirmConfig) error {
 		return !stopped
 	}
 	sub, err := c.Conn.QueueSubscribe(confirmSubject(c.Domain, "*"), confirmGroup, func(m *nats.Msg) {
-		ns, err := parseToken(c.Domain, m.Subject[strings.LastIndexByte(m.Subject, '.')+1:])
+		ns, err := parseToken(c.Domain, strings.TrimSuffix(strings.TrimPrefix(m.Subject, "pdp.confirm."+c.Domain+"."), "."+confirmHead))
 		if !isInbox(m.Reply) {
 			events(Ignored{Subject: m.Subject, Err: policy.Errorf(policy.Denied, "the answer is to go to %.100q, which is no inbox", m.Reply)})
 			return
@@ -118,15 +118,17 @@ func respond(m *nats.Msg, note []byte, err error) {
 }
 
 // Confirm asks a PDP for a beacon of a namespace whose tick was committed after
-// Confirm was called, and returns its note. It asks again, and so another one,
+// Confirm was called, and returns its note. As is the kind of principal whose
+// connection it is. It asks again, and so another one,
 // until one can say or ctx ends (after 15 s if it has no deadline).
 //
 // The note is not verified, and who carries it may have kept an older one:
 // whoever takes it verifies it, and compares its time with their own clock. It is
 // policy.NotFound if the PDP says that the namespace has no head, and
 // policy.Unavailable if none could say in time.
-func Confirm(ctx context.Context, nc *nats.Conn, domain string, ns policy.Namespace) ([]byte, error) {
-	if err := checkDomain(domain); err != nil {
+func Confirm(ctx context.Context, nc *nats.Conn, as Kind, domain string, ns policy.Namespace) ([]byte, error) {
+	names, err := as.names(domain)
+	if err != nil {
 		return nil, err
 	}
 	if err := checkNamespace(domain, ns); err != nil {
@@ -137,7 +139,7 @@ func Confirm(ctx context.Context, nc *nats.Conn, domain string, ns policy.Namesp
 	for n := 0; ; n++ {
 		var note []byte
 		err := attempt(ctx, nc, func(ctx context.Context) error {
-			m, err := nc.RequestWithContext(ctx, confirmSubject(domain, token(ns)), nil)
+			m, err := nc.RequestWithContext(ctx, names.askConfirm(token(ns)), nil)
 			if err == nil {
 				note, err = confirmed(m)
 			}

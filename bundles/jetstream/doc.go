@@ -35,6 +35,9 @@
 // a message expire. All answer direct gets. [OpenStore] refuses streams that
 // differ in what safety depends on.
 //
+// Besides, PDPs are asked on pdp.confirm.<domain>.<namespace>.head; see
+// [ServeConfirm].
+//
 // A token on the head stream that begins with "-", as no label does, is no
 // namespace but one of ours: "-tick" and "-confirm" are ticks, "-trust" says which
 // version of the trust file is the newest. The versions themselves are under
@@ -45,26 +48,37 @@
 //
 // The streams are in the account STORE. Clients are in another, one for each
 // domain and with its name, which has no JetStream and imports from STORE, by
-// wildcards over all namespaces:
+// wildcards over all namespaces and under short names:
 //
-//	direct gets by subject of heads, chunks and beacons
-//	pdp.confirm and pdp.status, as questions
-//	pdp.head and pdp.beat, as they come
+//	ask.<namespace>.head          a direct get of the head
+//	ask.<namespace>.beat          a direct get of the newest beacon
+//	ask.<namespace>.blob.<sum>    a direct get of a chunk
+//	ask.<namespace>.confirm.head  pdp.confirm.<domain>.<namespace>.head
+//	hear.<namespace>.head         pdp.head.<domain>.<namespace>
+//	hear.<namespace>.beat         pdp.beat.<domain>.<namespace>
+//	say.<principal>.<namespace>.<instance>
+//	                              pdp.status, to be stored
 //
 // The permissions of its user narrow each client to its namespaces and their
-// guardrails; see [Principal]. [Accounts] writes all this down for nats-server.
+// guardrails; see [Principal]. A broker keeps them for each connection anew, with
+// a node for every token: in the streams' own names they took more memory than all
+// else that a client costs. [Accounts] writes all this down for nats-server.
+//
+// Nobody guesses in which account a connection is: who makes a [Follower], or asks,
+// says as which [Kind] of principal. To a broker without these accounts a client
+// says that nobody answers, and that `microwall nats-config` makes them.
 //
 // What a client asks for is answered in its own account, wherever it wants the
 // answer to go. So it cannot have the broker write into a stream, as it could if
 // it lived in STORE: there a user who may do nothing but read one head can
 // overwrite another, by naming that subject as the place for the answer. Nor does
-// an answer pass from the domain's account into STORE, as status reports: that
-// holds because the imports are wildcards, and is tested. What a client can do is
+// an answer pass from the domain's account into STORE, as a status report or a
+// question to a PDP: that holds because of where the imports have their wildcards,
+// and is tested. What a client can do is
 // to have a genuine message delivered to others in the wrong place. Such a
 // message says where it was stored, so a [Follower] ignores it before it can take
 // the place of another, counts it, and says so every few seconds at most ([Ignored]).
-// Of its own a client stores its status
-// reports, under its own name.
+// Of its own a client stores its status reports, under its own name.
 //
 // The forms of a direct get that name what they want in their body (by number,
 // the next one, many, in batches) cannot be permitted for some subjects only, so

@@ -28,13 +28,16 @@ const (
 	pendingBytes    = 16 << 20
 )
 
-// FollowConfig configures a [Follower]. Conn, Domain, Offer and one of
+// FollowConfig configures a [Follower]. Conn, As, Domain, Offer and one of
 // Namespaces and List are required.
 type FollowConfig struct {
 	// Conn is a connection that may subscribe to the followed namespaces' push
 	// subjects and ask for their heads and chunks, best one made by [Connect].
 	// It remains the caller's, and need not be connected yet.
 	Conn *nats.Conn
+	// As is the kind of principal whose connection it is: it says which account
+	// of the broker Conn is in, and so under which names things are found.
+	As Kind
 	// Domain is the name of the trust domain.
 	Domain string
 	// Namespaces to follow. Nil follows all of the domain: those that List
@@ -85,6 +88,7 @@ type FollowConfig struct {
 // every one does, nor in order.
 type Follower struct {
 	config  FollowConfig
+	names   names
 	started atomic.Bool
 	again   chan struct{} // ask for everything, soon
 	synced  chan struct{}
@@ -116,7 +120,8 @@ func NewFollower(c FollowConfig) (*Follower, error) {
 	case c.Namespaces == nil && c.List == nil:
 		return nil, policy.Errorf(policy.BadRequest, "the follower has neither namespaces nor a list of them; name at least one")
 	}
-	if err := checkDomain(c.Domain); err != nil {
+	names, err := c.As.names(c.Domain)
+	if err != nil {
 		return nil, err
 	}
 	for _, ns := range c.Namespaces {
@@ -145,6 +150,7 @@ func NewFollower(c FollowConfig) (*Follower, error) {
 	c.Namespaces = slices.Clone(c.Namespaces)
 	f := &Follower{
 		config:   c,
+		names:    names,
 		again:    make(chan struct{}, 1),
 		synced:   make(chan struct{}),
 		asked:    make(chan struct{}, 1),

@@ -376,7 +376,7 @@ func TestRunEndsWhenTheConnectionIsClosed(t *testing.T) {
 	url := serve(t).URL()
 	openStore(t, url)
 	nc := connect(t, url)
-	f, err := jetstream.NewFollower(jetstream.FollowConfig{Conn: nc, Domain: domain, Namespaces: []policy.Namespace{cart, shop}, Offer: func(context.Context, []byte, func(context.Context) ([]byte, error)) error { return nil }})
+	f, err := jetstream.NewFollower(jetstream.FollowConfig{Conn: nc, As: jetstream.PDP, Domain: domain, Namespaces: []policy.Namespace{cart, shop}, Offer: func(context.Context, []byte, func(context.Context) ([]byte, error)) error { return nil }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -386,7 +386,7 @@ func TestRunEndsWhenTheConnectionIsClosed(t *testing.T) {
 	nc.Close()
 	wantKind(t, receive(t, done, "the end of Run"), policy.Unavailable, "closed")
 
-	f, err = jetstream.NewFollower(jetstream.FollowConfig{Conn: nc, Domain: domain, Namespaces: cartOnly, Offer: func(context.Context, []byte, func(context.Context) ([]byte, error)) error { return nil }})
+	f, err = jetstream.NewFollower(jetstream.FollowConfig{Conn: nc, As: jetstream.PDP, Domain: domain, Namespaces: cartOnly, Offer: func(context.Context, []byte, func(context.Context) ([]byte, error)) error { return nil }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -398,12 +398,13 @@ func TestAFollowerThatCannotWorkIsNotMade(t *testing.T) {
 	taker := func(context.Context, []byte, func(context.Context) ([]byte, error)) error { return nil }
 	for name, c := range map[string]jetstream.FollowConfig{
 		"no connection":     {Domain: domain, Namespaces: cartOnly, Offer: taker},
-		"no callback":       {Conn: nc, Domain: domain, Namespaces: cartOnly},
-		"no namespaces":     {Conn: nc, Domain: domain, Offer: taker},
-		"no domain":         {Conn: nc, Namespaces: cartOnly, Offer: taker},
-		"another domain":    {Conn: nc, Domain: "other", Namespaces: cartOnly, Offer: taker},
-		"wildcard":          {Conn: nc, Domain: domain, Namespaces: []policy.Namespace{"boutique.>"}, Offer: taker},
-		"negative interval": {Conn: nc, Domain: domain, Namespaces: cartOnly, Offer: taker, Poll: -1},
+		"no callback":       {Conn: nc, As: jetstream.PDP, Domain: domain, Namespaces: cartOnly},
+		"no namespaces":     {Conn: nc, As: jetstream.PDP, Domain: domain, Offer: taker},
+		"no kind":           {Conn: nc, Domain: domain, Namespaces: cartOnly, Offer: taker},
+		"no domain":         {Conn: nc, As: jetstream.PDP, Namespaces: cartOnly, Offer: taker},
+		"another domain":    {Conn: nc, As: jetstream.PDP, Domain: "other", Namespaces: cartOnly, Offer: taker},
+		"wildcard":          {Conn: nc, As: jetstream.PDP, Domain: domain, Namespaces: []policy.Namespace{"boutique.>"}, Offer: taker},
+		"negative interval": {Conn: nc, As: jetstream.PDP, Domain: domain, Namespaces: cartOnly, Offer: taker, Poll: -1},
 	} {
 		if _, err := jetstream.NewFollower(c); policy.KindOf(err) != policy.BadRequest || err == nil {
 			t.Errorf("%s: %v", name, err)

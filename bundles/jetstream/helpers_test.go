@@ -321,6 +321,9 @@ func startFollower(t *testing.T, url string, c jetstream.FollowConfig, refuse fu
 	if c.Conn == nil {
 		c.Conn = connect(t, url)
 	}
+	if c.As == 0 {
+		c.As = jetstream.PDP
+	}
 	c.Domain = domain
 	c.Offer = f.offer
 	also := c.Events

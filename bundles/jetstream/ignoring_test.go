@@ -17,15 +17,15 @@ func TestAFloodOfMisdeliveredAnswersIsCountedAndFillsNoLog(t *testing.T) {
 	seq := mustPut(t, g.store, cart, note(cart, 1), []byte("a"), 0)
 	victim, thief := g.connect(t, "cart-1"), g.connect(t, "pay-1")
 	clock := newClock()
-	f := startFollower(t, "", jetstream.FollowConfig{Conn: victim.Conn, Namespaces: cartOnly, After: clock.after}, nil)
+	f := startFollower(t, "", jetstream.FollowConfig{Conn: victim.Conn, As: jetstream.Client, Namespaces: cartOnly, After: clock.after}, nil)
 	f.wantOffer(t, note(cart, 1), []byte("a"))
 	f.wantSynced(t)
 
-	const question = "$JS.API.DIRECT.GET.KV_policy.$KV.policy.boutique.boutique_pay.head"
+	const question = "ask.boutique_pay.head"
 	misdeliver := func(n int) {
 		t.Helper()
 		for range n {
-			if err := thief.PublishRequest(question, "pdp.head.boutique.boutique_cart", nil); err != nil {
+			if err := thief.PublishRequest(question, "hear.boutique_cart.head", nil); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -33,7 +33,7 @@ func TestAFloodOfMisdeliveredAnswersIsCountedAndFillsNoLog(t *testing.T) {
 	}
 	misdeliver(1)
 	// The first one is told of at once, and none of the others before the pause is over.
-	if e := wantEvent[jetstream.Ignored](t, f.events, nil); e.More != 0 || e.Subject != "pdp.head.boutique.boutique_cart" || policy.KindOf(e.Err) != policy.Denied {
+	if e := wantEvent[jetstream.Ignored](t, f.events, nil); e.More != 0 || e.Subject != "hear.boutique_cart.head" || policy.KindOf(e.Err) != policy.Denied {
 		t.Errorf("ignored %+v", e)
 	}
 	misdeliver(flood)
@@ -77,14 +77,14 @@ func TestAHeadThatIsDeliveredAgainAndAgainIsTakenOnce(t *testing.T) {
 	g := guard(t, jetstream.Accounts{})
 	seq := mustPut(t, g.store, shop, note(shop, 1), random(1, jetstream.MaxInline), 0)
 	victim, thief := g.connect(t, "cart-1"), g.connect(t, "pay-1")
-	f := startFollower(t, "", jetstream.FollowConfig{Conn: victim.Conn, Namespaces: []policy.Namespace{cart, shop}, After: never}, nil)
+	f := startFollower(t, "", jetstream.FollowConfig{Conn: victim.Conn, As: jetstream.Client, Namespaces: []policy.Namespace{cart, shop}, After: never}, nil)
 	f.wantOffer(t, note(shop, 1), random(1, jetstream.MaxInline))
 	f.wantSynced(t)
 	wantEvent(t, f.events, func(e jetstream.Offered) bool { return e.Namespace == shop })
 	received := victim.Stats().InBytes
-	const question, again = "$JS.API.DIRECT.GET.KV_policy.$KV.policy.boutique.boutique.head", 200
+	const question, again = "ask.boutique.head", 200
 	for range again {
-		if err := thief.PublishRequest(question, "pdp.head.boutique.boutique", nil); err != nil {
+		if err := thief.PublishRequest(question, "hear.boutique.head", nil); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -111,12 +111,16 @@ func fenceSubject(domain string, ns policy.Namespace) string {
 	return "$KV.policy." + domain + "." + token(ns) + ".*"
 }
 
-func pushSubject(domain string, ns policy.Namespace) string {
-	return "pdp.head." + domain + "." + token(ns)
-}
+// pushOf is where the head of a token is published once it is stored.
+func pushOf(domain, token string) string { return "pdp.head." + domain + "." + token }
 
 func blobSubject(domain string, ns policy.Namespace, sum policy.Digest) string {
-	return "pdp.blob." + domain + "." + token(ns) + "." + sum.Hex()
+	return blobOf(domain, token(ns), sum.Hex())
+}
+
+// blobOf is where one of the blobs of a token is stored.
+func blobOf(domain, token, blob string) string {
+	return "pdp.blob." + domain + "." + token + "." + blob
 }
 
 // beatInSubject is where the newest beacon of a namespace is stored. It is heard
@@ -129,7 +133,14 @@ func beatInSubject(domain string, ns policy.Namespace) string {
 func beatOf(domain, token string) string { return "pdp.beatin." + domain + "." + token }
 
 // confirmSubject is where PDPs are asked to confirm the head of a token.
-func confirmSubject(domain, token string) string { return "pdp.confirm." + domain + "." + token }
+func confirmSubject(domain, token string) string { return confirmOf(domain, token, confirmHead) }
+
+// confirmHead is what is confirmed. An import takes it for a wildcard; see imports.
+const confirmHead = "head"
+
+func confirmOf(domain, token, what string) string {
+	return "pdp.confirm." + domain + "." + token + "." + what
+}
 
 // statusSubject is where an instance of a principal says how it is doing.
 func statusSubject(domain, token, principal, instance string) string {

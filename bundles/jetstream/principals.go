@@ -86,8 +86,9 @@ func checkPrincipal(name string) error {
 type Permissions struct {
 	Publish   []string
 	Subscribe []string
-	// Never are subjects that are not allowed although the others say so.
-	Never []string
+	// NeverPublish and NeverSubscribe are not allowed although the others say so.
+	NeverPublish   []string
+	NeverSubscribe []string
 }
 
 // Permissions returns what the broker lets the principal do in a domain.
@@ -110,9 +111,7 @@ func (p Principal) Permissions(domain string) (Permissions, error) {
 	case PDP:
 		return Permissions{Publish: []string{">"}, Subscribe: []string{">"}}, nil
 	case Fleet:
-		all := reading(domain, p.Name, []string{"*"})
-		all.Subscribe = append(all.Subscribe, statusSubject(domain, "*", "*", "*"))
-		return all, nil
+		return fleet(domain, p.Name), nil
 	case Client:
 	default:
 		return Permissions{}, policy.Errorf(policy.BadRequest, "principal %s has no kind; there are pdp, client and fleet", p.Name)
@@ -141,35 +140,43 @@ const anonymousName = "anonymous"
 func anonymous(domain string) Permissions {
 	all := client(domain, anonymousName, []string{"*"})
 	all.Subscribe = append(all.Subscribe, "_INBOX.>")
+	all.NeverPublish, all.NeverSubscribe = ticksAsked, ticksHeard
 	return all
 }
 
-// client reads, asks for proof, and says how it is doing.
+// client asks about its namespaces whatever may be asked, hears of them, says how
+// it is doing in each, and has the trust file. A broker keeps this in memory for
+// each connection, and so it is short.
 func client(domain, name string, tokens []string) Permissions {
-	all := reading(domain, name, tokens)
+	n := clientNames(domain)
+	all := Permissions{Subscribe: []string{InboxPrefix(name) + ".>"}}
 	for _, t := range tokens {
-		all.Publish = append(all.Publish, confirmSubject(domain, t), statusSubject(domain, t, name, "*"))
+		all.Publish = append(all.Publish, "ask."+t+".>", n.say(t, name, "*"))
+	}
+	if !slices.Contains(tokens, "*") {
+		tokens = append(tokens, trustToken)
+		all.Publish = append(all.Publish, "ask."+trustToken+".>")
+	}
+	for _, t := range tokens {
+		all.Subscribe = append(all.Subscribe, n.hear(t, true)...)
 	}
 	return all
 }
 
-// reading has the heads, chunks and beacons of namespaces, and the trust file.
-func reading(domain, name string, tokens []string) Permissions {
-	all := Permissions{Subscribe: []string{InboxPrefix(name) + ".>"}}
-	for _, t := range slices.Concat(tokens, []string{trustToken}) {
-		all.Publish = append(all.Publish,
-			getSubject(headStream, "$KV.policy."+domain+"."+t+".head"),
-			getSubject(blobStream, "pdp.blob."+domain+"."+t+".*"))
-		all.Subscribe = append(all.Subscribe, "pdp.head."+domain+"."+t)
+// fleet asks for the heads, chunks and beacons of all namespaces, hears of them,
+// and hears what clients say.
+func fleet(domain, name string) Permissions {
+	n := clientNames(domain)
+	return Permissions{
+		Publish:        []string{n.askHead("*"), n.askBeat("*"), n.askBlob("*", "*")},
+		Subscribe:      append(n.hear("*", true), n.say("*", "*", "*"), InboxPrefix(name)+".>"),
+		NeverPublish:   ticksAsked,
+		NeverSubscribe: ticksHeard,
 	}
-	for _, t := range tokens {
-		if t == "*" {
-			for _, hidden := range []string{tickToken, confirmToken} {
-				all.Never = append(all.Never, getSubject(headStream, "$KV.policy."+domain+"."+hidden+".head"), "pdp.head."+domain+"."+hidden)
-			}
-		}
-		all.Publish = append(all.Publish, getSubject(beatStream, "pdp.beatin."+domain+"."+t))
-		all.Subscribe = append(all.Subscribe, "pdp.beat."+domain+"."+t)
-	}
-	return all
 }
+
+// Ticks are not for those either who have all namespaces.
+var (
+	ticksAsked = []string{"ask." + tickToken + ".>", "ask." + confirmToken + ".>"}
+	ticksHeard = []string{"hear." + tickToken + ".*", "hear." + confirmToken + ".*"}
+)

@@ -118,7 +118,7 @@ func (s *slot) settled(a *arrival) bool {
 // askHead asks for a head, and reports whether the broker answered. If not, or
 // if the answer may be behind, it is asked for again later.
 func (f *Follower) askHead(ctx context.Context, s *slot) (*arrival, bool) {
-	m, err := directGet(ctx, f.config.Conn, headStream, headSubject(f.config.Domain, s.ns))
+	m, err := f.names.get(ctx, f.config.Conn, f.names.askHead(token(s.ns)))
 	if answered := err == nil || errors.Is(err, errAbsent); answered && !s.answered {
 		f.config.Events(Answered{Namespace: s.ns})
 		s.answered = true
@@ -172,7 +172,7 @@ func (f *Follower) offer(ctx context.Context, s *slot, a *arrival) bool {
 	m, err := parseMessage(a.data)
 	if err != nil {
 		s.refuse(a)
-		f.config.Events(Ignored{Subject: pushSubject(f.config.Domain, s.ns), Err: err})
+		f.config.Events(Ignored{Subject: f.names.hearHead(token(s.ns)), Err: err})
 		return false
 	}
 	if a != s.waiting {
@@ -264,9 +264,9 @@ func (f *fetcher) packed(ctx context.Context) ([]byte, error) {
 // times.
 func (f *fetcher) chunk(ctx context.Context, i int) ([]byte, error) {
 	const attempts = 5
-	chunks := f.message.chunks
+	chunks, names := f.message.chunks, f.follower.names
 	for n := 0; ; n++ {
-		m, err := directGetAgain(ctx, f.follower.config.Conn, n, blobStream, blobSubject(f.follower.config.Domain, f.ns, chunks[i]))
+		m, err := names.getAgain(ctx, f.follower.config.Conn, n, names.askBlob(token(f.ns), chunks[i].Hex()))
 		if err == nil {
 			err = checkChunk(chunks, i, m.data)
 		}

@@ -32,8 +32,13 @@ type Status struct {
 
 // SendStatus says how an instance is doing in a namespace. It takes the place of
 // what the instance said before, and is forgotten after ttl (five minutes at
-// most). It is sent once and not waited for: what is lost is said again.
-func SendStatus(nc *nats.Conn, domain string, s Status, ttl time.Duration) error {
+// most). As is the kind of principal whose connection it is. It is sent once and
+// not waited for: what is lost is said again.
+func SendStatus(nc *nats.Conn, as Kind, domain string, s Status, ttl time.Duration) error {
+	names, err := as.names(domain)
+	if err != nil {
+		return err
+	}
 	if err := checkNamespace(domain, s.Namespace); err != nil {
 		return err
 	}
@@ -43,7 +48,7 @@ func SendStatus(nc *nats.Conn, domain string, s Status, ttl time.Duration) error
 	if len(s.Body) > MaxStatus {
 		return policy.Errorf(policy.Exhausted, "status is %d bytes, the limit is %d", len(s.Body), MaxStatus)
 	}
-	m := nats.NewMsg(statusSubject(domain, token(s.Namespace), s.Principal, s.Instance))
+	m := nats.NewMsg(names.say(token(s.Namespace), s.Principal, s.Instance))
 	m.Data = s.Body
 	m.Header.Set(js.MsgTTLHeader, min(ttl, statusAge).Truncate(time.Second).String())
 	if err := nc.PublishMsg(m); err != nil {

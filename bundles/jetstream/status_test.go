@@ -21,7 +21,7 @@ func TestNobodysStatusKeepsThoseOfOthersFromBeingListed(t *testing.T) {
 	var want []string
 	for i := range instances {
 		s := jetstream.Status{Namespace: cart, Principal: "cart-1", Instance: fmt.Sprint("i", i), Body: []byte("fine")}
-		if err := jetstream.SendStatus(mine.Conn, domain, s, time.Minute); err != nil {
+		if err := jetstream.SendStatus(mine.Conn, jetstream.Client, domain, s, time.Minute); err != nil {
 			t.Fatal(err)
 		}
 		want = append(want, s.Instance)
@@ -33,7 +33,7 @@ func TestNobodysStatusKeepsThoseOfOthersFromBeingListed(t *testing.T) {
 	// has a status.
 	for i, header := range []nats.Header{{"Status": {"503"}}, {"Status": {"404"}}, {"Status": {"409"}, "Description": {"Consumer Deleted"}}, {"Status": {"100"}}} {
 		header["Nats-TTL"] = []string{"never"}
-		m := &nats.Msg{Subject: fmt.Sprint("pdp.status.boutique.boutique_pay.pay-1.i", i), Header: header}
+		m := &nats.Msg{Subject: fmt.Sprint("say.pay-1.boutique_pay.i", i), Header: header}
 		if answer, err := thief.RequestMsg(m, patience); err != nil {
 			t.Fatalf("%v: %v %v", header, answer, err)
 		}

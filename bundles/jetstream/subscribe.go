@@ -1,8 +1,6 @@
 package jetstream
 
 import (
-	"strings"
-
 	"github.com/nats-io/nats.go"
 	js "github.com/nats-io/nats.go/jetstream"
 
@@ -13,16 +11,6 @@ import (
 // of each namespace, and they are small.
 const pendingBeats = 16 << 10
 
-// pushKind are messages of one kind that come by themselves.
-type pushKind struct {
-	prefix  string // of their subjects
-	pending int
-	// stored is the subject of a stream that they come from.
-	stored  func(domain, token string) string
-	take    func(policy.Namespace, *nats.Msg)
-	dropped func() // what to do if some were dropped
-}
-
 // subscribe subscribes to pushed heads and beacons. The function that it
 // returns, also with an error, ends the subscriptions.
 func (f *Follower) subscribe() (unsubscribe func(), err error) {
@@ -32,53 +20,33 @@ func (f *Follower) subscribe() (unsubscribe func(), err error) {
 			_ = sub.Unsubscribe() // it fails only if the connection is closed
 		}
 	}
-	add := func(p pushKind, to string, take nats.MsgHandler) error {
-		subject := p.prefix + f.config.Domain + "." + to
-		sub, err := f.listen(subject, p.dropped, func(m *nats.Msg) {
-			if f.genuine(p, m) {
-				take(m)
-			}
-		})
-		if err != nil {
-			return policy.Errorf(policy.Unavailable, "cannot subscribe to %s: %w", subject, err)
-		}
-		subs = append(subs, sub)
-		if err := sub.SetPendingLimits(p.pending, pendingBytes); err != nil {
-			return policy.Errorf(policy.Unavailable, "cannot bound the subscription to %s: %w", subject, err)
-		}
-		return nil
-	}
-	all := []pushKind{{"pdp.head.", pendingMessages, headOf, f.take, f.askSoon}}
-	if f.config.Beacon != nil {
-		// The next beacons come in a moment.
-		all = append(all, pushKind{"pdp.beat.", pendingBeats, beatOf, f.takeBeat, func() {}})
-	}
-	for _, p := range all {
-		if f.config.Namespaces == nil {
-			if err := add(p, "*", func(m *nats.Msg) { f.takeAny(m, p.take) }); err != nil {
-				return unsubscribe, err
-			}
-		}
+	tokens := []string{"*"}
+	if f.config.Namespaces != nil {
+		tokens = tokens[:0]
 		for _, ns := range f.config.Namespaces {
-			if err := add(p, token(ns), func(m *nats.Msg) { p.take(ns, m) }); err != nil {
-				return unsubscribe, err
+			tokens = append(tokens, token(ns))
+		}
+	}
+	for _, t := range tokens {
+		for _, subject := range f.names.hear(t, f.config.Beacon != nil) {
+			pending, dropped := pendingBeats, f.askSoon
+			switch subject {
+			case f.names.hearHead(t):
+				pending = pendingMessages
+			case f.names.hearBeat(t):
+				dropped = func() {} // the next beacons come in a moment
+			}
+			sub, err := f.listen(subject, dropped, func(m *nats.Msg) { f.takeAny(m, t) })
+			if err != nil {
+				return unsubscribe, policy.Errorf(policy.Unavailable, "cannot subscribe to %s: %w", subject, err)
+			}
+			subs = append(subs, sub)
+			if err := sub.SetPendingLimits(pending, pendingBytes); err != nil {
+				return unsubscribe, policy.Errorf(policy.Unavailable, "cannot bound the subscription to %s: %w", subject, err)
 			}
 		}
 	}
 	return unsubscribe, nil
-}
-
-// genuine reports whether the broker says that it stored a message under the very
-// name that it came by. Who may not publish can still have the broker answer a
-// question to this subject: what comes so was stored elsewhere, or nowhere, and
-// must not take the place of what waits here.
-func (f *Follower) genuine(p pushKind, m *nats.Msg) bool {
-	name := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
-	if m.Header.Get(js.SubjectHeader) == p.stored(f.config.Domain, name) {
-		return true
-	}
-	f.ignored.add(m.Subject, errMisdelivered)
-	return false
 }
 
 var errMisdelivered = policy.Errorf(policy.Denied, "a message was delivered here that the broker has not stored as this; see who may use NATS")
@@ -114,19 +82,35 @@ func (f *Follower) begin() bool {
 	return true
 }
 
-// takeAny has a message taken for the namespace that its subject names, when all
-// are followed. It runs in a callback of nats.go and must be quick.
-func (f *Follower) takeAny(m *nats.Msg, take func(policy.Namespace, *nats.Msg)) {
-	name := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
+// takeAny has a message taken that a subscription brought, for the token that it
+// is for or for "*". It runs in a callback of nats.go and must be quick.
+//
+// The broker must say that it stored the message under the very name that it came
+// by. Who may not publish can still have the broker answer a question to this
+// subject: what comes so was stored elsewhere, or nowhere, and must not take the
+// place of what waits here.
+func (f *Follower) takeAny(m *nats.Msg, only string) {
+	name, beacon, ok := f.names.heard(m.Subject)
+	as := headOf(f.config.Domain, name)
+	if beacon {
+		as = beatOf(f.config.Domain, name)
+	}
+	if !ok || only != "*" && only != name || m.Header.Get(js.SubjectHeader) != as {
+		f.ignored.add(m.Subject, errMisdelivered)
+		return
+	}
 	if isReserved(name) {
 		return
 	}
 	ns, err := parseToken(f.config.Domain, name)
-	if err != nil {
+	switch {
+	case err != nil:
 		f.config.Events(Ignored{Subject: m.Subject, Err: err})
-		return
+	case beacon:
+		f.takeBeat(ns, m)
+	default:
+		f.take(ns, m)
 	}
-	take(ns, m)
 }
 
 // take takes a pushed head.

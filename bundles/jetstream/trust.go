@@ -20,11 +20,8 @@ const maxAnnouncement = 64
 
 // trustSubject is where a version of the trust file is stored, once and for all.
 func trustSubject(domain string, version uint64) string {
-	return "pdp.blob." + domain + "." + trustToken + "." + strconv.FormatUint(version, 10)
+	return blobOf(domain, trustToken, strconv.FormatUint(version, 10))
 }
-
-// trustPushSubject is where a new version is announced.
-func trustPushSubject(domain string) string { return "pdp.head." + domain + "." + trustToken }
 
 // announcement is what is said of the newest trust file: its version alone. Nobody
 // believes it; it is a reason to ask.
@@ -117,13 +114,15 @@ func (s *Store) Trust(ctx context.Context, version uint64) ([]byte, error) {
 	return m.data, err
 }
 
-// TrustFollowConfig configures a [TrustFollower]. Conn, Domain, Version and Offer
-// are required.
+// TrustFollowConfig configures a [TrustFollower]. Conn, As, Domain, Version and
+// Offer are required.
 type TrustFollowConfig struct {
 	// Conn is a connection that may subscribe to what is announced of the trust
 	// file, and ask for its versions. It remains the caller's, and need not be
 	// connected yet.
 	Conn *nats.Conn
+	// As is the kind of principal whose connection it is.
+	As Kind
 	// Domain is the name of the trust domain.
 	Domain string
 	// Version returns which version is in force.
@@ -149,6 +148,7 @@ type TrustFollowConfig struct {
 // announcement.
 type TrustFollower struct {
 	config TrustFollowConfig
+	names  names
 	news   chan struct{} // has room for one: something was announced
 	heard  atomic.Uint64 // the highest version that was announced
 	looked chan struct{}
@@ -161,7 +161,8 @@ func NewTrustFollower(c TrustFollowConfig) (*TrustFollower, error) {
 	if c.Conn == nil || c.Version == nil || c.Offer == nil {
 		return nil, policy.Errorf(policy.BadRequest, "the follower of the trust file needs a connection, a version and somebody to offer to")
 	}
-	if err := checkDomain(c.Domain); err != nil {
+	names, err := c.As.names(c.Domain)
+	if err != nil {
 		return nil, err
 	}
 	if c.Poll == 0 {
@@ -173,7 +174,7 @@ func NewTrustFollower(c TrustFollowConfig) (*TrustFollower, error) {
 	if c.Events == nil {
 		c.Events = func(Event) {}
 	}
-	return &TrustFollower{config: c, news: make(chan struct{}, 1), looked: make(chan struct{}), ignored: newIgnoring()}, nil
+	return &TrustFollower{config: c, names: names, news: make(chan struct{}, 1), looked: make(chan struct{}), ignored: newIgnoring()}, nil
 }
 
 // Looked is closed once the broker was asked for what follows the version that was
@@ -192,7 +193,7 @@ func (f *TrustFollower) Run(ctx context.Context) error {
 	status := f.config.Conn.StatusChanged(nats.CONNECTED, nats.CLOSED)
 	defer f.config.Conn.RemoveStatusListener(status)
 	if f.config.Mode == ByPush {
-		sub, err := f.config.Conn.Subscribe(trustPushSubject(f.config.Domain), f.announced)
+		sub, err := f.config.Conn.Subscribe(f.names.hearHead(trustToken), f.announced)
 		if err != nil {
 			return policy.Errorf(policy.Unavailable, "cannot subscribe to the trust file: %w", err)
 		}
@@ -221,7 +222,7 @@ func (f *TrustFollower) Run(ctx context.Context) error {
 				wait = backoff(again-looks, 2*time.Second)
 				looks--
 			case behind:
-				f.config.Events(Ignored{Subject: trustPushSubject(f.config.Domain), Err: policy.Errorf(policy.NotFound,
+				f.config.Events(Ignored{Subject: f.names.hearHead(trustToken), Err: policy.Errorf(policy.NotFound,
 					"version %d of the trust file was announced, but version %d, which leads there, is not to be had; push it, or put the newest one into place by hand", f.heard.Load(), f.config.Version()+1)})
 				f.heard.Store(0) // said once
 			}
@@ -274,14 +275,14 @@ func (f *TrustFollower) unconfirmed() bool {
 // and reports whether more was announced.
 func (f *TrustFollower) catchUp(ctx context.Context) (behind bool, err error) {
 	if f.unconfirmed() {
-		m, err := directGet(ctx, f.config.Conn, blobStream, trustSubject(f.config.Domain, f.config.Version()))
+		m, err := f.get(ctx, f.config.Version())
 		if err == nil {
 			_ = f.config.Offer(m.data) // it has said why
 		}
 	}
 	for {
 		next := f.config.Version() + 1
-		m, err := directGet(ctx, f.config.Conn, blobStream, trustSubject(f.config.Domain, next))
+		m, err := f.get(ctx, next)
 		if errors.Is(err, errAbsent) {
 			return f.heard.Load() >= next, nil
 		}
@@ -292,4 +293,9 @@ func (f *TrustFollower) catchUp(ctx context.Context) (behind bool, err error) {
 			return false, nil //nolint:nilerr // Offer has said why; it is offered again on the next poll
 		}
 	}
+}
+
+// get asks for a version.
+func (f *TrustFollower) get(ctx context.Context, version uint64) (stored, error) {
+	return f.names.get(ctx, f.config.Conn, f.names.askBlob(trustToken, strconv.FormatUint(version, 10)))
 }

@@ -26,7 +26,7 @@ func TestTheTrustFileTravelsWhileAClusterLosesItsLeader(t *testing.T) {
 	c.Lead("KV_policy", c.Leader("BLOBS"))
 	var all []*trustFollow
 	for _, n := range c.Nodes {
-		all = append(all, followTrust(t, connect(t, n.URL()+","+c.URL()), nil))
+		all = append(all, followTrust(t, connect(t, n.URL()+","+c.URL()), jetstream.PDP, nil))
 	}
 	for v := uint64(2); v <= newest; v++ {
 		if v == 10 {

@@ -25,13 +25,13 @@ type trustFollow struct {
 
 // followTrust starts a follower from version 1 on, which takes what is called
 // "trust N" as version N, and refuses anything else.
-func followTrust(t *testing.T, nc *nats.Conn, after func(time.Duration) <-chan time.Time) *trustFollow {
+func followTrust(t *testing.T, nc *nats.Conn, as jetstream.Kind, after func(time.Duration) <-chan time.Time) *trustFollow {
 	t.Helper()
 	f := &trustFollow{offered: make(chan string, 1000), events: make(chan jetstream.Event, 1000)}
 	f.version.Store(1)
 	var err error
 	f.TrustFollower, err = jetstream.NewTrustFollower(jetstream.TrustFollowConfig{
-		Conn: nc, Domain: domain, After: after, Version: f.version.Load, Events: func(e jetstream.Event) { f.events <- e },
+		Conn: nc, As: as, Domain: domain, After: after, Version: f.version.Load, Events: func(e jetstream.Event) { f.events <- e },
 		Offer: func(note []byte) error {
 			f.offered <- string(note)
 			if string(note) != trustNote(f.version.Load()+1) {
@@ -101,7 +101,7 @@ func TestVersionsOfTheTrustFileArriveOneByOneAndInOrder(t *testing.T) {
 		putTrust(t, g.store, v)
 	}
 	// A client has no more rights than it must have.
-	f := followTrust(t, g.connect(t, "cart-1").Conn, never)
+	f := followTrust(t, g.connect(t, "cart-1").Conn, jetstream.Client, never)
 	f.hasLooked(t)
 	for v := uint64(2); v < 5; v++ {
 		f.wants(t, trustNote(v))
@@ -150,7 +150,7 @@ func TestAVersionOfTheTrustFileIsStoredOnce(t *testing.T) {
 func TestATrustFileThatNobodyAnnouncedIsFoundByThePoll(t *testing.T) {
 	url := serve(t).URL()
 	s, clock := openStore(t, url), newClock()
-	f := followTrust(t, connect(t, url), clock.after)
+	f := followTrust(t, connect(t, url), jetstream.PDP, clock.after)
 	f.hasLooked(t)
 	clock.fire(t, func(d time.Duration) bool { return d < 10*time.Second }) // the second look of a start
 	storeTrust(t, s, 2, trustNote(2))
@@ -162,7 +162,7 @@ func TestATrustFileThatNobodyAnnouncedIsFoundByThePoll(t *testing.T) {
 func TestATrustFileIsAskedForWhenThereIsReasonTo(t *testing.T) {
 	url := serve(t).URL()
 	s, clock := openStore(t, url), newClock()
-	f := followTrust(t, connect(t, url), clock.after)
+	f := followTrust(t, connect(t, url), jetstream.PDP, clock.after)
 	f.hasLooked(t)
 	storeTrust(t, s, 2, trustNote(2))
 	f.Ask()
@@ -175,13 +175,13 @@ func TestAnAnnouncementThatIsDeliveredAgainHasNobodyAsk(t *testing.T) {
 	g := guard(t, jetstream.Accounts{})
 	putTrust(t, g.store, 2)
 	victim, thief := g.connect(t, "cart-1"), g.connect(t, "pay-1")
-	f := followTrust(t, victim.Conn, newClock().after)
+	f := followTrust(t, victim.Conn, jetstream.Client, newClock().after)
 	f.wants(t, trustNote(2))
 	f.hasLooked(t)
 	asked := victim.Stats().OutMsgs
-	const question = "$JS.API.DIRECT.GET.KV_policy.$KV.policy.boutique.-trust.head"
+	const question = "ask.-trust.head"
 	for range 500 {
-		if err := thief.PublishRequest(question, "pdp.head.boutique.-trust", nil); err != nil {
+		if err := thief.PublishRequest(question, "hear.-trust.head", nil); err != nil {
 			t.Fatal(err)
 		}
 		thief.answer(t, question, "") // which comes after the other was answered
@@ -202,7 +202,7 @@ func TestAnAnnouncementThatIsDeliveredAgainHasNobodyAsk(t *testing.T) {
 func TestAnnouncementsThatAreForgedLeadNowhere(t *testing.T) {
 	url := serve(t).URL()
 	s, nc, clock := openStore(t, url), connect(t, url), newClock()
-	f := followTrust(t, connect(t, url), clock.after)
+	f := followTrust(t, connect(t, url), jetstream.PDP, clock.after)
 	f.hasLooked(t)
 	for _, forged := range []string{"", "version: 0x2\n", "version: 02\n", "version: 2", "version: -1\n", "version: 99999999999999999999\n", strings.Repeat("9", 1000)} {
 		if err := nc.Publish("pdp.head."+domain+".-trust", []byte(forged)); err != nil {
@@ -238,9 +238,10 @@ func TestAFollowerOfTheTrustFileNeedsWhatItNeeds(t *testing.T) {
 	nc := connect(t, serve(t).URL())
 	for _, c := range []jetstream.TrustFollowConfig{
 		{Domain: domain, Version: func() uint64 { return 1 }, Offer: func([]byte) error { return nil }},
-		{Conn: nc, Domain: domain, Offer: func([]byte) error { return nil }},
-		{Conn: nc, Domain: domain, Version: func() uint64 { return 1 }},
-		{Conn: nc, Domain: "a.b", Version: func() uint64 { return 1 }, Offer: func([]byte) error { return nil }},
+		{Conn: nc, As: jetstream.PDP, Domain: domain, Offer: func([]byte) error { return nil }},
+		{Conn: nc, As: jetstream.PDP, Domain: domain, Version: func() uint64 { return 1 }},
+		{Conn: nc, Domain: domain, Version: func() uint64 { return 1 }, Offer: func([]byte) error { return nil }},
+		{Conn: nc, As: jetstream.PDP, Domain: "a.b", Version: func() uint64 { return 1 }, Offer: func([]byte) error { return nil }},
 	} {
 		_, err := jetstream.NewTrustFollower(c)
 		wantKind(t, err, policy.BadRequest)

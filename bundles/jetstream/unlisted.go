@@ -83,7 +83,7 @@ func (f *Follower) lookUp(ctx context.Context) {
 	subject := "pdp.head." + f.config.Domain + ".*"
 	for ns := range names {
 		if f.slots[ns] == nil {
-			subject = pushSubject(f.config.Domain, ns)
+			subject = f.names.hearHead(token(ns))
 			more++
 		}
 	}

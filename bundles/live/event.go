@@ -7,7 +7,7 @@ import (
 )
 
 // Event is something that happened to the state that decides: one of
-// [Activated], [Refused], [NotKept], [TrustChanged], [Proven], [Behind],
+// [Activated], [Refused], [NotKept], [TrustChanged], [Proven], [Outpaced], [Behind],
 // [BeaconRefused] and [BeaconsNotKept]. Events are delivered one at a time, in order, and must not
 // block.
 type Event interface{ event() }
@@ -56,6 +56,14 @@ type Proven struct {
 	Time time.Time
 }
 
+// Outpaced says that a release which decides from now on will be stale again and
+// again, or for good, by the way that beacons come here.
+type Outpaced struct {
+	Version policy.Version
+	// Err says how, and what to do about it.
+	Err error
+}
+
 // Behind says that a beacon names a head which is not held yet. It is told once
 // for each head.
 type Behind struct {
@@ -86,5 +94,6 @@ func (Refused) event()        {}
 func (NotKept) event()        {}
 func (TrustChanged) event()   {}
 func (Proven) event()         {}
+func (Outpaced) event()       {}
 func (Behind) event()         {}
 func (BeaconRefused) event()  {}

@@ -1,7 +1,9 @@
 package live
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/microwall/microwall/bundles"
@@ -22,7 +24,8 @@ func (l *limit) stale(now time.Time) bool { return l.proof.Load().age(now) > l.m
 // Judge returns what is handed out for a decision of this path at a time. Each
 // namespace on the path that has been without proof for longer than it is
 // believed is named in Decision.Stale, and if any of those says "deny", the
-// decision is a denial whose reasons say so. Otherwise it is d.
+// decision is a denial whose reasons say so first, and then why d is one, if it is.
+// Otherwise it is d.
 //
 // It depends on when it is asked: it comes after a look-up in a cache, and what
 // it returns is not cached. A decision of a folder, or by a trust file that
@@ -49,18 +52,26 @@ func (p *Path) stale(d policy.Decision, now time.Time) policy.Decision {
 		if l.when != bundles.Deny {
 			continue
 		}
-		text := fmt.Sprintf("stale: no beacon has proven that its release is the newest; it is believed for %s without", l.most)
+		text := "stale: not yet proven, as no beacon has said yet that its release is the newest; " + whoProves
 		if age != Forever {
-			text = fmt.Sprintf("stale: for %s no beacon has proven that its release is the newest; it is believed for %s without", age.Truncate(time.Second), l.most)
+			since := now.Add(l.most - age).UTC().Format(time.RFC3339)
+			text = fmt.Sprintf("stale since %s: for %s no beacon has proven that its release is the newest, and it is believed for %s; %s", since, age.Truncate(time.Second), l.most, whoProves)
 		}
 		denials = append(denials, policy.Reason{Namespace: l.namespace, Text: text})
 	}
 	if len(denials) > 0 {
+		if !d.Allowed { // what else denies is worth knowing
+			denials = append(denials, d.Reasons...)
+			slices.SortStableFunc(denials, func(a, b policy.Reason) int { return cmp.Compare(a.Namespace, b.Namespace) })
+		}
 		return policy.Decision{Reasons: denials, Versions: p.versions, Stale: stale, StaleDenied: true, Evaluation: d.Evaluation}
 	}
 	d.Stale = stale
 	return d
 }
+
+// whoProves is what to do about a release that is not proven.
+const whoProves = "see that a PDP runs with --beacon-key, and that NATS is reached"
 
 // Proof says for how long one version is believed.
 type Proof struct {

@@ -38,6 +38,9 @@ func short(d policy.Decision) string {
 	}
 	for _, r := range d.Reasons {
 		text, _, _ := strings.Cut(r.Text, ":")
+		if since, ok := strings.CutPrefix(r.Text, "stale since "); ok && since != "" {
+			text = "stale"
+		}
 		answer += fmt.Sprintf(" [%s: %s]", r.Namespace, text)
 	}
 	if d.Obligations.Len() > 0 {
@@ -109,8 +112,39 @@ func TestWhatWasNeverProvenIsStaleAtOnce(t *testing.T) {
 	d := newProven(t, testkit.TrustOptions{More: map[policy.Namespace]string{"shop.cart": "when-stale: deny"}})
 	s := d.state(t)
 	got := judged(t, s.Snapshot(), "shop.cart", d.clock.now())
-	if short(got) != "deny [shop.cart: stale] stale [shop shop.cart]" || strings.Contains(got.Reasons[0].Text, "292") {
+	if short(got) != "deny [shop.cart: stale] stale [shop shop.cart]" || !strings.HasPrefix(got.Reasons[0].Text, "stale: not yet proven") || !strings.Contains(got.Reasons[0].Text, "--beacon-key") {
 		t.Errorf("got %s, %v", short(got), got.Reasons)
+	}
+	if status := fmt.Sprintf("%+v", s.status("shop.cart")); !strings.Contains(status, "shop.cart: revision 1 of epoch 1, never proven, stale") {
+		t.Error(status)
+	}
+	// Once it was proven, it says since when it is not.
+	s.prove(d.Beacon("beat", d.clock.now(), d.cart.Version()))
+	since := d.clock.now().Add(time.Hour)
+	got = judged(t, s.Snapshot(), "shop.cart", since.Add(time.Minute))
+	if want := "stale since " + since.UTC().Format(time.RFC3339) + ": for 1h1m0s no beacon"; len(got.Reasons) != 1 || !strings.HasPrefix(got.Reasons[0].Text, want) {
+		t.Errorf("got %v, want %s", got.Reasons, want)
+	}
+}
+
+// What denies besides is not hidden by it, what allows is not told.
+func TestAStaleDenialKeepsWhatElseDenies(t *testing.T) {
+	for module, want := range map[string]string{
+		`deny contains "closed"`:                           "deny [shop.cart: stale] [shop: never] [shop.cart: closed] stale [shop shop.cart]",
+		"allow := true\nreasons contains \"on call\"":      "deny [shop.cart: stale] [shop: never] stale [shop shop.cart]",
+		"allow := false\nreasons contains \"not allowed\"": "deny [shop.cart: stale] [shop: never] stale [shop shop.cart]",
+	} {
+		d := newProven(t, testkit.TrustOptions{More: map[policy.Namespace]string{"shop.cart": "when-stale: deny"}})
+		d.guardrail = d.Release("center", "shop", nil, d.Rego(`deny contains "never"`))
+		d.cart = d.Release("cart", "shop.cart", nil, d.Rego(module))
+		if got := short(judged(t, d.state(t).Snapshot(), "shop.cart", d.clock.now())); got != want {
+			t.Errorf("%s: got %s, want %s", module, got, want)
+		}
+	}
+	d := newProven(t, testkit.TrustOptions{More: map[policy.Namespace]string{"shop.cart": "when-stale: deny"}})
+	d.cart = d.Release("cart", "shop.cart", nil, d.Rego("allow := true\nreasons contains \"on call\""))
+	if got := short(judged(t, d.state(t).Snapshot(), "shop.cart", d.clock.now())); got != "deny [shop.cart: stale] stale [shop shop.cart]" {
+		t.Errorf("what would be allowed: %s", got)
 	}
 }
 

@@ -32,6 +32,10 @@ type Config struct {
 	Bundles bundles.Limits
 	// Policy limits evaluations.
 	Policy rego.Options
+	// ProvenEvery is how old a beacon may be at most when the next one comes, by the
+	// way that they come here. Zero is soon enough for any release, and [Forever]
+	// says that none comes.
+	ProvenEvery time.Duration
 	// Events is told what happens; nil tells nobody.
 	Events func(Event)
 	// Now is the clock; nil is time.Now.
@@ -348,9 +352,33 @@ func (l *Live) mayHold(c *Candidate) error {
 // activated tells that a candidate decides.
 func (l *Live) activated(c *Candidate) {
 	l.tell(Activated{Version: c.signed.Version(), Bundle: c.signed.Release().Bundle, FromDisk: c.fromDisk, Took: l.config.Now().Sub(c.arrived)})
+	l.mu.Lock()
+	slow := l.outpaced(c.signed)
+	l.mu.Unlock()
+	if slow != nil {
+		l.tell(Outpaced{Version: c.signed.Version(), Err: slow})
+	}
 	if c.proven != nil {
 		l.tell(Proven{Version: c.signed.Version(), Time: c.proven.beacon.Time()})
 	}
+}
+
+// outpaced returns an error if a release becomes stale before the next beacon has
+// to have come. l.mu must be held.
+func (l *Live) outpaced(r *bundles.Signed) error {
+	most, when := l.trust.Staleness(r.Release())
+	every, n := l.config.ProvenEvery, r.Release().Namespace
+	then := "its decisions say so"
+	if when == bundles.Deny {
+		then = "everything is denied"
+	}
+	switch {
+	case every <= most || !l.enforced():
+		return nil
+	case every == Forever:
+		return policy.Errorf(policy.BadRequest, "beacons do not go on coming here, and the release of %s is believed for %s after its last one: then %s; follow NATS, or let its authors and the trust file allow more (max-staleness)", n, most, then)
+	}
+	return policy.Errorf(policy.BadRequest, "beacons are asked for so seldom here that the last one may be %s old, and the release of %s is believed for %s after it: then %s until the next one; ask more often, or follow NATS", every, n, most, then)
 }
 
 // turn is held while a release of n is activated and kept: one at a time, or an

@@ -2,6 +2,7 @@ package live
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"time"
 
@@ -37,6 +38,41 @@ type Status struct {
 	// Stale is true if the version is older than that. It never is where the
 	// trust file lists no keys that sign beacons.
 	Stale bool
+	// Undecided is why no request is decided in the namespace although the version
+	// is held: a guardrail is not loaded. Nil if nothing is wrong.
+	Undecided error
+	// Outpaced says that the version will be stale again and again, or for good, as
+	// beacons are not asked for here often enough; see [Config.ProvenEvery]. Nil if
+	// they are.
+	Outpaced error
+}
+
+// String says it in a line, for logs.
+func (s Status) String() string {
+	text := fmt.Sprintf("%s: revision %d of epoch %d", s.Namespace, s.Version.Revision, s.Version.Epoch)
+	if s.Version.Revision == 0 {
+		text = fmt.Sprintf("%s: no release", s.Namespace)
+	}
+	if s.Retired {
+		text += ", retired"
+	}
+	if s.Age == Forever {
+		text += ", never proven"
+	} else {
+		text += fmt.Sprintf(", proven %s ago", s.Age.Truncate(time.Millisecond))
+	}
+	if s.Stale {
+		text += ", stale"
+	}
+	for _, about := range []struct {
+		what string
+		err  error
+	}{{"refused", s.Refused}, {"unproven", s.Unproven}, {"undecided", s.Undecided}, {"outpaced", s.Outpaced}} {
+		if about.err != nil {
+			text += fmt.Sprintf(", %s: %v", about.what, about.err)
+		}
+	}
+	return text
 }
 
 // Beacons counts what beacons said of namespaces that are followed here. One
@@ -72,8 +108,12 @@ func (l *Live) Status() []Status {
 		if t != nil {
 			s.Proven = t.beacon.Time()
 		}
-		s.Age = t.age(now)
-		s.Stale = s.Age > s.MaxStaleness && l.enforced()
+		age := t.age(now)
+		s.Age, s.Stale = age, age > s.MaxStaleness && l.enforced()
+		s.Outpaced = l.outpaced(h.signed)
+		if _, err := l.Snapshot().Path(n); policy.KindOf(err) == policy.Unavailable {
+			s.Undecided = err
+		}
 		all = append(all, s)
 	}
 	for n, err := range l.refused {

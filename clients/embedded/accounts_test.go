@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/nats-io/nats.go"
@@ -71,5 +72,23 @@ func TestABundleOverTheClientsOwnLimitIsRefused(t *testing.T) {
 		})
 		c.expect("shop.cart", "Remove", "deny")   // which the large one allows
 		d.Push(p, "cart", "shop.cart", allowsAdd) // for the next one
+	}
+}
+
+func TestAClientOfANATSServerWithoutAccountsSaysWhatMakesThem(t *testing.T) {
+	d := testkit.NewDomain(t)
+	url := testkit.NATS(t, t.TempDir()).URL()
+	p := d.StartPDP(url, t.TempDir())
+	d.Push(p, "cart", "shop.cart", allowsAdd)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	_, err := tryClient(ctx, t, d, url, func(c *embedded.Config) {
+		c.OnNATS = func(e jetstream.Event) {
+			if e, ok := e.(jetstream.AskFailed); ok && e.Namespace != "" {
+				cancel(errors.New("enough"))
+			}
+		}
+	})
+	if policy.KindOf(err) != policy.Unavailable || !strings.Contains(err.Error(), "no responders") || !strings.Contains(err.Error(), "microwall nats-config") {
+		t.Errorf("got %v", err)
 	}
 }

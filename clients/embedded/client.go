@@ -147,7 +147,7 @@ func New(ctx context.Context, config Config) (*Client, error) {
 	trustChanged, changed := make(chan struct{}, 1), make(chan struct{}, 1)
 	state, err := live.New(ctx, live.Config{
 		Trust: trust, Namespaces: config.Namespaces, Dir: config.Dir, Bundles: config.Bundles,
-		Policy: config.Policy, Events: fleet.OnNews(changed, live.OnTrust(trustChanged, config.OnRelease)), Now: config.Now,
+		Policy: config.Policy, ProvenEvery: config.Mode.provenEvery(), Events: fleet.OnNews(changed, live.OnTrust(trustChanged, config.OnRelease)), Now: config.Now,
 	})
 	if err != nil {
 		return nil, err
@@ -229,7 +229,7 @@ func (c *Client) follow(ctx context.Context) error {
 	defer end()
 	reporting.Go(func() {
 		fleet.Run(ctx, fleet.Config{
-			Conn: conn, Domain: c.live.Trust().Domain(), Principal: c.broker.Credentials.Principal(), Instance: c.config.Instance,
+			Conn: conn, As: jetstream.Client, Domain: c.live.Trust().Domain(), Principal: c.broker.Credentials.Principal(), Instance: c.config.Instance,
 			Role: "embedded", State: c.live, Changed: c.changed,
 		})
 	})
@@ -253,7 +253,7 @@ func (c *Client) allAsked() {
 // it is done: that nothing is left to ask for.
 func (c *Client) followThese(ctx context.Context, conn *nats.Conn, trust *jetstream.TrustFollower, these []policy.Namespace) (done bool, err error) {
 	f, err := jetstream.NewFollower(jetstream.FollowConfig{
-		Conn: conn, Domain: c.live.Trust().Domain(), Namespaces: these, Mode: c.config.Mode.by, Poll: c.config.Mode.every,
+		Conn: conn, As: jetstream.Client, Domain: c.live.Trust().Domain(), Namespaces: these, Mode: c.config.Mode.by, Poll: c.config.Mode.every,
 		Offer: c.offer, MaxPacked: c.config.Bundles.Packed, Events: c.config.OnNATS,
 		Beacon: func(_ context.Context, _ policy.Namespace, note []byte) error {
 			err := c.live.Prove(note)

@@ -117,7 +117,7 @@ func (c *client) expect(n policy.Namespace, action, want string) policy.Decision
 func start(t testing.TB) (d *testkit.Domain, p *testkit.PDP, url string) {
 	t.Helper()
 	d = testkit.NewDomain(t)
-	url = testkit.NATS(t, t.TempDir()).URL()
+	url = d.ServeNATS(t.TempDir()).URL()
 	return d, d.StartPDP(url, t.TempDir()), url
 }
 
@@ -228,7 +228,7 @@ func TestAPolicyThatReadsTheHourIsCachedForThatHour(t *testing.T) {
 
 func TestAClientDecidesOnWithoutNATSAndStartsFromDisk(t *testing.T) {
 	d := testkit.NewDomain(t)
-	nats := testkit.NATS(t, t.TempDir())
+	nats := d.ServeNATS(t.TempDir())
 	p := d.StartPDP(nats.URL(), t.TempDir())
 	d.Push(p, "center", "shop", guardrail)
 	d.Push(p, "cart", "shop.cart", allowsAdd)
@@ -328,7 +328,7 @@ func TestForgedHeadsOnTheWireAreRefused(t *testing.T) {
 func TestATrustFileThatChangesIsReadAgain(t *testing.T) {
 	d := testkit.NewDomain(t)
 	d.WriteTrust(testkit.TrustOptions{NoGuardrail: true})
-	url := testkit.NATS(t, t.TempDir()).URL()
+	url := d.ServeNATS(t.TempDir()).URL()
 	p := d.StartPDP(url, t.TempDir())
 	d.Push(p, "center", "shop", guardrail)
 	d.Push(p, "cart", "shop.cart", allowsAdd)
@@ -350,7 +350,7 @@ func TestATrustFileThatChangesIsReadAgain(t *testing.T) {
 func TestAReleaseByANewKeyOpensWithTheTrustFileThatNamesIt(t *testing.T) {
 	d := testkit.NewDomain(t)
 	d.WriteTrust(testkit.TrustOptions{NoGuardrail: true})
-	url := testkit.NATS(t, t.TempDir()).URL()
+	url := d.ServeNATS(t.TempDir()).URL()
 	p := d.StartPDP(url, t.TempDir())
 	d.Push(p, "cart", "shop.cart", allowsAdd)
 	c := newClient(t, d, url)
@@ -375,7 +375,7 @@ func TestAReleaseByANewKeyOpensWithTheTrustFileThatNamesIt(t *testing.T) {
 func TestAKeyThatComesBackDecidesAgain(t *testing.T) {
 	d := testkit.NewDomain(t)
 	d.WriteTrust(testkit.TrustOptions{NoGuardrail: true})
-	url := testkit.NATS(t, t.TempDir()).URL()
+	url := d.ServeNATS(t.TempDir()).URL()
 	p := d.StartPDP(url, t.TempDir())
 	one := d.Push(p, "cart", "shop.cart", allowsAdd)
 	c := newClient(t, d, url)

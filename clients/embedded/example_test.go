@@ -6,6 +6,7 @@ import (
 	"log"
 	"time"
 
+	"github.com/microwall/microwall/bundles/jetstream"
 	"github.com/microwall/microwall/clients/embedded"
 	"github.com/microwall/microwall/policy"
 )
@@ -18,6 +19,12 @@ func Example() {
 		TrustFile:  ".microwall/trust.yaml",
 		Namespaces: []policy.Namespace{"boutique.cart"},
 		Dir:        "releases", // kept here for a start without NATS
+		// Credentials: "keys/cart-1.nkey", // where NATS asks for them: "Who may use NATS"
+		OnNATS: func(e jetstream.Event) { // tells what keeps news away, and what to do
+			if e, ok := e.(jetstream.BrokerError); ok {
+				log.Println(e.Err)
+			}
+		},
 	})
 	if err != nil {
 		log.Fatal(err)

@@ -14,7 +14,6 @@ import (
 	"github.com/microwall/microwall/bundles/jetstream"
 	"github.com/microwall/microwall/bundles/live"
 	"github.com/microwall/microwall/clients/embedded"
-	"github.com/microwall/microwall/internal/natsserver"
 	"github.com/microwall/microwall/internal/testkit"
 	"github.com/microwall/microwall/policy"
 )
@@ -56,7 +55,7 @@ func TestAClientIsPushedToOrPolls(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			d := testkit.NewDomain(t)
 			d.WriteTrust(testkit.TrustOptions{Beacons: []string{"beat"}})
-			url := testkit.NATS(t, t.TempDir()).URL()
+			url := d.ServeNATS(t.TempDir()).URL()
 			p := d.StartPDP(url, t.TempDir())
 			d.Push(p, "center", "shop", guardrail)
 			d.Push(p, "cart", "shop.cart", allowsNot)
@@ -122,7 +121,7 @@ func TestAClientThatAsksOnceAsksUntilItIsAnswered(t *testing.T) {
 	t.Parallel() // it waits, for files or a broker to be looked at again
 	d := testkit.NewDomain(t)
 	stored := t.TempDir()
-	nats := testkit.NATS(t, stored)
+	nats := d.ServeNATS(stored)
 	url := nats.URL()
 	p := d.StartPDP(url, t.TempDir())
 	d.Push(p, "center", "shop", guardrail)
@@ -141,11 +140,7 @@ func TestAClientThatAsksOnceAsksUntilItIsAnswered(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	back, err := natsserver.Start(t.Context(), natsserver.Config{Port: number, StoreDir: stored, MaxBytes: 1 << 30})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(back.Shutdown)
+	d.ServeNATSAt(number, stored)
 	late.waitFor(two.Version())
 	late.expect("shop.cart", "Add", "allow")
 	late.wait("the connection is closed", func(e any) bool { _, ok := e.(jetstream.Disconnected); return ok })
@@ -215,7 +210,7 @@ func TestAClientOfADirectoryNeedsNoNATS(t *testing.T) {
 func TestWhatAClientOrAPDPKeepsIsADirectory(t *testing.T) {
 	t.Parallel() // it waits, for files or a broker to be looked at again
 	d := testkit.NewDomain(t)
-	url, dir := testkit.NATS(t, t.TempDir()).URL(), t.TempDir()
+	url, dir := d.ServeNATS(t.TempDir()).URL(), t.TempDir()
 	p := d.StartPDP(url, dir)
 	d.Push(p, "center", "shop", guardrail)
 	d.Push(p, "cart", "shop.cart", allowsAdd)
@@ -250,8 +245,8 @@ func TestModesThatContradictThemselvesAreRefused(t *testing.T) {
 	}{
 		"neither NATS nor a directory": {func(c *embedded.Config) { c.NATS = "" }, "embedded.Directory(DIR)"},
 		"polling without NATS":         {func(c *embedded.Config) { c.NATS, c.Mode = "", embedded.Poll(0) }, "no NATS server"},
-		"NATS and a directory":         {func(c *embedded.Config) { c.NATS, c.Mode = nats, embedded.Directory(dir) }, "drop one"},
-		"credentials for a directory":  {func(c *embedded.Config) { c.Credentials, c.Mode = "x", embedded.Directory(dir) }, "drop one"},
+		"NATS and a directory":         {func(c *embedded.Config) { c.NATS, c.Mode = nats, embedded.Directory(dir) }, "Config.NATS is for NATS"},
+		"credentials for a directory":  {func(c *embedded.Config) { c.Credentials, c.Mode = "x", embedded.Directory(dir) }, "Config.Credentials is for NATS"},
 		"a directory that is its own":  {func(c *embedded.Config) { c.Mode, c.Dir = embedded.Directory(dir+"/."), dir }, "belongs to this client alone"},
 		"no such directory":            {func(c *embedded.Config) { c.Mode = embedded.Directory(dir + "/nowhere") }, "directory of releases"},
 		"a file":                       {func(c *embedded.Config) { c.Mode = embedded.Directory(d.TrustFile) }, "is none"},
@@ -261,6 +256,52 @@ func TestModesThatContradictThemselvesAreRefused(t *testing.T) {
 		_, err := tryClient(t.Context(), t, d, "", tt.change)
 		if policy.KindOf(err) != policy.BadRequest || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// How often beacons are asked for is chosen here, how long a release is believed
+// without one by its authors: whoever cannot keep up is told.
+func TestAModeThatCannotKeepUpSaysSo(t *testing.T) {
+	d := testkit.NewDomain(t)
+	d.WriteTrust(testkit.TrustOptions{Beacons: []string{"beat"}, More: map[policy.Namespace]string{"shop.cart": "max-staleness: 15s, when-stale: deny"}})
+	url := testkit.NATS(t, t.TempDir()).URL()
+	p := d.StartPDP(url, t.TempDir())
+	g := d.Push(p, "center", "shop", guardrail).Release.Version()
+	cart := d.Push(p, "cart", "shop.cart", allowsAdd).Release.Version()
+	issue(t, d, p, time.Now(), g, cart)
+	kept := t.TempDir()
+	newClient(t, d, url, func(c *embedded.Config) { c.Dir = kept }).Close()
+	for _, tt := range []struct {
+		mode           embedded.Mode
+		cart, guarding string // what is said; "" is nothing
+	}{
+		{embedded.Push(), "", ""},
+		{embedded.Poll(6 * time.Second), "", ""}, // 9 s, and 5 between two beacons
+		{embedded.Poll(time.Minute), "may be 1m35s old, and the release of shop.cart is believed for 15s after it: then everything is denied", ""},
+		{embedded.Poll(0), "may be 50s old", ""},
+		{embedded.Once(), "do not go on coming here", "do not go on coming here"},
+		{embedded.Directory(kept), "do not go on coming here", "do not go on coming here"},
+	} {
+		from := url
+		if tt.mode == embedded.Directory(kept) {
+			from = ""
+		}
+		c := newClient(t, d, from, in(tt.mode))
+		for _, s := range c.Status().Namespaces {
+			want := tt.guarding
+			if s.Namespace == "shop.cart" {
+				want = tt.cart
+			}
+			if got := fmt.Sprint(s.Outpaced); want == "" && s.Outpaced != nil || !strings.Contains(got, want) {
+				t.Errorf("%s: %s: %s, want %q", tt.mode, s.Namespace, got, want)
+			}
+		}
+		if tt.cart != "" {
+			c.wait("it says so", func(e any) bool {
+				o, ok := e.(live.Outpaced)
+				return ok && o.Version == cart && strings.Contains(o.Err.Error(), tt.cart)
+			})
 		}
 	}
 }

@@ -31,7 +31,7 @@ func said(t *testing.T, author *pap.Client, n policy.Namespace, wanted func(pap.
 func TestAClientSaysByWhichReleaseItDecidesAndWhatItRefused(t *testing.T) {
 	d := testkit.NewDomain(t)
 	d.WriteTrust(testkit.TrustOptions{Beacons: []string{"beat"}})
-	url := testkit.NATS(t, t.TempDir()).URL()
+	url := d.ServeNATS(t.TempDir()).URL()
 	p := d.StartPDP(url, t.TempDir())
 	author := d.PAP(p)
 	d.Push(p, "center", "shop", "deny contains \"no\" if false")

@@ -55,7 +55,7 @@ func (c *client) expectStale(want string, stale ...policy.Namespace) {
 func tightened(t testing.TB) (d *testkit.Domain, p *testkit.PDP, url string, heads [2]policy.Version) {
 	d = testkit.NewDomain(t)
 	d.WriteTrust(testkit.TrustOptions{Beacons: []string{"beat"}, More: map[policy.Namespace]string{"shop.cart": "max-staleness: 1m, when-stale: deny"}})
-	url = testkit.NATS(t, t.TempDir()).URL()
+	url = d.ServeNATS(t.TempDir()).URL()
 	p = d.StartPDP(url, t.TempDir())
 	heads[0] = d.Push(p, "center", "shop", guardrail).Release.Version()
 	heads[1] = d.Push(p, "cart", "shop.cart", allowsAdd).Release.Version()
@@ -130,7 +130,7 @@ func TestALongBatchBecomesStaleOnItsWay(t *testing.T) {
 func TestAClientThatIsCutOffDeniesByItsOwnRule(t *testing.T) {
 	d := testkit.NewDomain(t)
 	d.WriteTrust(testkit.TrustOptions{Beacons: []string{"beat"}, More: map[policy.Namespace]string{"shop.cart": "max-staleness: 1m, when-stale: deny"}})
-	nats := testkit.NATS(t, t.TempDir())
+	nats := d.ServeNATS(t.TempDir())
 	p := d.StartPDP(nats.URL(), t.TempDir())
 	g := d.Push(p, "center", "shop", guardrail).Release.Version()
 	cart := d.Push(p, "cart", "shop.cart", allowsAdd).Release.Version()

@@ -27,7 +27,7 @@ func TestAClientStartsFromDiskWithoutWaitingForABroker(t *testing.T) {
 	d.WriteTrust(testkit.TrustOptions{Beacons: []string{"beat"}})
 	dir := t.TempDir()
 	func() { // a broker that is gone afterwards
-		broker := testkit.NATS(t, t.TempDir())
+		broker := d.ServeNATS(t.TempDir())
 		p := d.StartPDP(broker.URL(), t.TempDir())
 		g := d.Push(p, "center", "shop", guardrail).Release.Version()
 		cart := d.Push(p, "cart", "shop.cart", allowsAdd).Release.Version()
@@ -84,7 +84,7 @@ func TestNothingIsOpenedOrCompiledInACallbackOfNATS(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			d := testkit.NewDomain(t)
 			d.WriteTrust(testkit.TrustOptions{Beacons: []string{"beat"}, Roots: []string{"ann"}})
-			url := testkit.NATS(t, t.TempDir()).URL()
+			url := d.ServeNATS(t.TempDir()).URL()
 			p := d.StartPDP(url, t.TempDir())
 			d.Push(p, "center", "shop", guardrail)
 			d.Push(p, "cart", "shop.cart", allowsNot)

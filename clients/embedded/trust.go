@@ -22,7 +22,7 @@ const filesInterval = 2 * time.Second
 // that releases are judged by the newest version.
 func (c *Client) followTrust(ctx context.Context, conn *nats.Conn) (f *jetstream.TrustFollower, stop func(), err error) {
 	f, err = jetstream.NewTrustFollower(jetstream.TrustFollowConfig{
-		Conn: conn, Domain: c.live.Trust().Domain(), Mode: c.config.Mode.by, Poll: c.config.Mode.every, Events: c.config.OnNATS,
+		Conn: conn, As: jetstream.Client, Domain: c.live.Trust().Domain(), Mode: c.config.Mode.by, Poll: c.config.Mode.every, Events: c.config.OnNATS,
 		Version: func() uint64 { return c.live.Trust().Version() }, Offer: c.live.OfferTrust,
 	})
 	if err != nil {

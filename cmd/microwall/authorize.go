@@ -383,7 +383,7 @@ func (f *authorizeFlags) print(w world, n policy.Namespace, d policy.Decision) e
 		fmt.Fprintf(&b, "  by %s revision %d (epoch %d) %s\n", v.Namespace, v.Revision, v.Epoch, v.Digest)
 	}
 	for _, n := range d.Stale {
-		fmt.Fprintf(&b, "  stale: for longer than it is believed, nobody has proven that the release of %s is the newest\n", n)
+		fmt.Fprintf(&b, "  stale: no beacon proves, or has proven in time, that the release of %s is the newest\n", n)
 	}
 	_, err := io.WriteString(w.stdout, b.String())
 	return err

@@ -62,7 +62,7 @@ func (f *following) issue(ctx context.Context, work *sync.WaitGroup) error {
 // the head of a namespace is now.
 func (f *following) confirm(ctx context.Context, ns policy.Namespace) (*bundles.SignedBeacon, error) {
 	begin := time.Now()
-	note, err := jetstream.Confirm(ctx, f.config.Conn, f.config.Domain, ns)
+	note, err := jetstream.Confirm(ctx, f.config.Conn, jetstream.PDP, f.config.Domain, ns)
 	if err != nil {
 		return nil, err
 	}

@@ -50,7 +50,7 @@ func (s *story) attack(ctx context.Context) error {
 	for _, a := range attempts {
 		err := pushRaw(ctx, conn, a.note, a.packed)
 		s.claim(err != nil, "%s, pushed: %s", a.what, status.Convert(err).Message())
-		if err := publishRaw(ctx, anybody, a.note, a.packed); err != nil {
+		if err := publishRaw(ctx, anybody, "hear.boutique_cart.head", a.note, a.packed); err != nil {
 			return err
 		}
 		select {
@@ -59,7 +59,7 @@ func (s *story) attack(ctx context.Context) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		if err := publishRaw(ctx, broker, a.note, a.packed); err != nil {
+		if err := publishRaw(ctx, broker, "pdp.head.boutique.boutique_cart", a.note, a.packed); err != nil {
 			return err
 		}
 		s.say("         and published with a PDP's stolen credentials, which NATS lets through")
@@ -165,12 +165,12 @@ func (w *boutiqueWorld) connectNATS(ctx context.Context, creds jetstream.Credent
 	}})
 }
 
-// publishRaw writes a head where clients listen, as somebody can who reaches
-// the broker.
-func publishRaw(ctx context.Context, broker *nats.Conn, signed, packed []byte) error {
+// publishRaw writes a head where clients listen, or where what they hear comes
+// from, as somebody can who reaches the broker.
+func publishRaw(ctx context.Context, broker *nats.Conn, subject string, signed, packed []byte) error {
 	head := append(append([]byte{}, signed...), 0, 'I')
 	m := &nats.Msg{
-		Subject: "pdp.head.boutique.boutique_cart", Data: append(head, packed...),
+		Subject: subject, Data: append(head, packed...),
 		Header: nats.Header{"Nats-Subject": {"$KV.policy.boutique.boutique_cart.head"}}, // as if it were stored
 	}
 	if err := broker.PublishMsg(m); err != nil {

@@ -136,7 +136,7 @@ func startNode(ctx context.Context, f serveFlags, o *observer, run func(func(con
 			return nil
 		}
 		fleet.Run(ctx, fleet.Config{
-			Conn: config.Conn, Domain: trust.Domain(), Principal: broker.Credentials.Principal(), Instance: f.instance,
+			Conn: config.Conn, As: jetstream.PDP, Domain: trust.Domain(), Principal: broker.Credentials.Principal(), Instance: f.instance,
 			Role: "pdp", Software: "microwall " + readVersion().Version, State: state, Changed: changed,
 		})
 		return nil
@@ -235,14 +235,14 @@ func (f *following) run(ctx context.Context) error {
 // one before refused or made the state drop, so that is offered again.
 func (f *following) follow(ctx context.Context) error {
 	trust, err := jetstream.NewTrustFollower(jetstream.TrustFollowConfig{
-		Conn: f.config.Conn, Domain: f.config.Domain, Events: f.observer.nats,
+		Conn: f.config.Conn, As: jetstream.PDP, Domain: f.config.Domain, Events: f.observer.nats,
 		Version: func() uint64 { return f.state.Trust().Version() }, Pushed: f.state.PushedTrust, Offer: f.state.OfferTrust,
 	})
 	if err != nil {
 		return err
 	}
 	follower, err := jetstream.NewFollower(jetstream.FollowConfig{
-		Conn: f.config.Conn, Domain: f.config.Domain, MaxPacked: f.config.MaxPacked, Events: f.observer.nats,
+		Conn: f.config.Conn, As: jetstream.PDP, Domain: f.config.Domain, MaxPacked: f.config.MaxPacked, Events: f.observer.nats,
 		List: f.store.Load().Namespaces,
 		Offer: func(ctx context.Context, note []byte, fetch func(context.Context) ([]byte, error)) error {
 			return f.state.Offer(ctx, note, fetch)

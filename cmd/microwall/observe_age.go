@@ -59,12 +59,13 @@ func (a ages) Collect(to chan<- prometheus.Metric) {
 	to <- prometheus.MustNewConstMetric(trustVersion, prometheus.GaugeValue, float64(a.state.Trust().Version()))
 }
 
-// watchAges logs what becomes stale, each time that it does, until ctx ends. That
-// it is fresh again is an event.
+// watchAges logs what becomes stale, and what cannot be decided for want of a
+// guardrail, each time that it does, until ctx ends. That a release is fresh again
+// is an event.
 func (o *observer) watchAges(ctx context.Context, state *live.Live) {
 	ticker := time.NewTicker(staleLook)
 	defer ticker.Stop()
-	said := make(map[policy.Namespace]bool)
+	said, undecided := make(map[policy.Namespace]bool), make(map[policy.Namespace]bool)
 	for {
 		select {
 		case <-ticker.C:
@@ -83,6 +84,13 @@ func (o *observer) watchAges(ctx context.Context, state *live.Live) {
 				o.log.Warn("stale: no beacon has proven in time that this is the newest release; see that NATS is reached, and that a PDP runs with --beacon-key", about...)
 			}
 			said[s.Namespace] = s.Stale
+			switch told := undecided[s.Namespace]; {
+			case s.Undecided != nil && !told:
+				o.log.Error("every request in this namespace is refused", "namespace", s.Namespace, "error", s.Undecided)
+			case s.Undecided == nil && told:
+				o.log.Info("requests in this namespace are decided again", "namespace", s.Namespace)
+			}
+			undecided[s.Namespace] = s.Undecided != nil
 		}
 	}
 }

@@ -26,7 +26,7 @@ func TestNamespacesThatAClientMakesUpAreNotAskedFor(t *testing.T) {
 	s.must(err)
 	const invented = 300
 	for i := range invented {
-		s.must(jetstream.SendStatus(conn, "shop", jetstream.Status{
+		s.must(jetstream.SendStatus(conn, jetstream.Client, "shop", jetstream.Status{
 			Namespace: policy.Namespace(fmt.Sprintf("shop.made-up-%d", i)), Principal: "anonymous", Instance: "liar", Body: body,
 		}, time.Minute))
 	}
@@ -70,7 +70,7 @@ func TestWaitingForEverybodySaysWhoIsLate(t *testing.T) {
 		t.Helper()
 		body, err := report.Report{Role: "embedded", Trust: 1, Sent: time.Now(), Left: left}.Encode()
 		s.must(err)
-		s.must(jetstream.SendStatus(conn, "shop", jetstream.Status{Namespace: "shop.cart", Principal: "anonymous", Instance: instance, Body: body}, time.Minute))
+		s.must(jetstream.SendStatus(conn, jetstream.Client, "shop", jetstream.Status{Namespace: "shop.cart", Principal: "anonymous", Instance: instance, Body: body}, time.Minute))
 		s.must(conn.Flush())
 	}
 	say("old-1", true)
@@ -139,7 +139,7 @@ func TestToWaitForSomebodyInVainIsANoAndNoError(t *testing.T) {
 	now := time.Now()
 	body, err := report.Report{Role: "embedded", Trust: 1, Epoch: 1, Revision: 7, Proven: now.Add(-time.Hour), Sent: now}.Encode()
 	s.must(err)
-	s.must(jetstream.SendStatus(conn, "shop", jetstream.Status{Namespace: "shop.cart", Principal: "anonymous", Instance: "late", Body: body}, time.Minute))
+	s.must(jetstream.SendStatus(conn, jetstream.Client, "shop", jetstream.Status{Namespace: "shop.cart", Principal: "anonymous", Instance: "late", Body: body}, time.Minute))
 	s.must(conn.Flush())
 	s.expect("cart", exitNo, "microwall: 1 of 2 do not decide by the newest release after 100ms: late of anonymous in shop.cart (ahead); look at their logs", "status", "shop.cart", "--wait", "100ms")
 	// Told apart by epoch, too, and the proof is as old as it was when that was heard.

@@ -27,7 +27,9 @@ const (
 
 // Config of [Run]. All fields are required but Software and After.
 type Config struct {
-	Conn   *nats.Conn
+	Conn *nats.Conn
+	// As is the kind of principal whose connection it is.
+	As     jetstream.Kind
 	Domain string
 	// Principal is that of the connection's credentials, and Instance the name of
 	// this process: one label.
@@ -95,7 +97,7 @@ func (c *Config) send(sent map[policy.Namespace]report.Report, left bool) {
 		}
 		body, err := r.Encode()
 		if err == nil {
-			err = jetstream.SendStatus(c.Conn, c.Domain, jetstream.Status{Namespace: s.Namespace, Principal: c.Principal, Instance: c.Instance, Body: body}, keep)
+			err = jetstream.SendStatus(c.Conn, c.As, c.Domain, jetstream.Status{Namespace: s.Namespace, Principal: c.Principal, Instance: c.Instance, Body: body}, keep)
 		}
 		if err != nil {
 			return // the connection is gone; all is sent when it is back

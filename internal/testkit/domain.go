@@ -28,8 +28,9 @@ type Domain struct {
 	// TrustFile is the path of its trust.yaml.
 	TrustFile string
 	// Broker is how its PDPs connect to NATS.
-	Broker jetstream.ConnectOptions
-	keys   map[string]key
+	Broker   jetstream.ConnectOptions
+	settings []byte // of the server that ServeNATS starts
+	keys     map[string]key
 }
 
 type key struct {

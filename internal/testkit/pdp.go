@@ -23,14 +23,46 @@ import (
 	"github.com/microwall/microwall/policy"
 )
 
-// NATS starts a NATS server on loopback over dir. It ends with the test, or
-// before, by Shutdown.
+// NATS starts a NATS server on loopback over dir that has no accounts, so that
+// everybody may do what a PDP may. It ends with the test, or before, by Shutdown.
 func NATS(t testing.TB, dir string) *natsserver.Server {
 	t.Helper()
 	s, err := natsserver.Start(t.Context(), natsserver.Config{Port: natsserver.AnyPort, StoreDir: dir, MaxBytes: 1 << 30})
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(s.Shutdown)
+	return s
+}
+
+// ServeNATS starts a NATS server on loopback over dir with the accounts that `microwall
+// serve` makes for itself: from then on, PDPs of the domain connect as one that is
+// called pdp; everybody else is a client without credentials. It ends with the
+// test, or before, by Shutdown.
+func (d *Domain) ServeNATS(dir string) *natsserver.Server {
+	d.t.Helper()
+	return d.ServeNATSAt(natsserver.AnyPort, dir)
+}
+
+// ServeNATSAt is ServeNATS on a port. A server may take the place of another one, which had
+// the same port.
+func (d *Domain) ServeNATSAt(port int, dir string) *natsserver.Server {
+	t := d.t
+	t.Helper()
+	if d.settings == nil {
+		creds, err := jetstream.NewCredentials("pdp")
+		d.must(err)
+		nobody, err := jetstream.NewCredentials("nobody")
+		d.must(err)
+		d.settings, err = jetstream.Accounts{
+			Domain: "shop", Anonymous: nobody.Key(),
+			Users: []jetstream.User{{Principal: jetstream.Principal{Name: "pdp", Kind: jetstream.PDP}, Key: creds.Key()}},
+		}.Config()
+		d.must(err)
+		d.Broker.Credentials = creds
+	}
+	s, err := natsserver.Start(t.Context(), natsserver.Config{Port: port, StoreDir: dir, MaxBytes: 1 << 30, Settings: d.settings})
+	d.must(err)
 	t.Cleanup(s.Shutdown)
 	return s
 }
@@ -81,7 +113,7 @@ func (d *Domain) StartPDP(url, dir string, change ...func(*pdp.ReleasesConfig)) 
 	state, err := live.New(ctx, live.Config{Trust: d.Trust(), Dir: dir, Events: live.OnTrust(trustChanged, nil)})
 	d.must(err)
 	follower, err := jetstream.NewFollower(jetstream.FollowConfig{
-		Conn: conn, Domain: "shop", List: store.Namespaces,
+		Conn: conn, As: jetstream.PDP, Domain: "shop", List: store.Namespaces,
 		Offer: func(ctx context.Context, note []byte, fetch func(context.Context) ([]byte, error)) error {
 			return state.Offer(ctx, note, fetch)
 		},
@@ -89,7 +121,7 @@ func (d *Domain) StartPDP(url, dir string, change ...func(*pdp.ReleasesConfig)) 
 	})
 	d.must(err)
 	trust, err := jetstream.NewTrustFollower(jetstream.TrustFollowConfig{
-		Conn: conn, Domain: "shop", Version: func() uint64 { return state.Trust().Version() }, Pushed: state.PushedTrust, Offer: state.OfferTrust,
+		Conn: conn, As: jetstream.PDP, Domain: "shop", Version: func() uint64 { return state.Trust().Version() }, Pushed: state.PushedTrust, Offer: state.OfferTrust,
 	})
 	d.must(err)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

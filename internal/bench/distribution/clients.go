@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"testing/fstest"
 	"time"
 
+	"github.com/microwall/microwall/internal/natsserver"
 	"github.com/microwall/microwall/policy"
 )
 
@@ -59,6 +61,9 @@ func withFleet(ctx context.Context, c crew, use func(*domain, *fleet) error) (er
 		}
 	}
 	c.NATS, c.Trust, c.Namespace = d.natsURL, d.trustFile, cart
+	if c.Credentials != "" {
+		c.Credentials = d.client
+	}
 	f, err := startFleet(ctx, c, processes)
 	if err != nil {
 		return err
@@ -115,33 +120,67 @@ func subscribers5000(ctx context.Context, p progress, n int) (float64, error) {
 	return releases(ctx, "subscribers5000", p, crew{Size: n, Subscribers: true}, 1)
 }
 
-// idle is how much memory n embedded clients that do nothing take in the server.
-// The PDP is in the same process and knows nothing of them.
-func idle(ctx context.Context, n int) (kb float64, err error) {
-	var one float64
-	err = withFleet(ctx, crew{Size: processes}, func(*domain, *fleet) error {
-		one = memory()
+// idle is how much memory n embedded clients that do nothing take in the server,
+// in KB each. The PDP is in the same process and knows nothing of them.
+func idle(ctx context.Context, c crew, n int) (kb float64, err error) {
+	return each(n, func(size int, measure func()) error {
+		c.Size = size
+		return withFleet(ctx, c, func(*domain, *fleet) error {
+			measure()
+			return nil
+		})
+	})
+}
+
+// idleBare is how much n connections take in a server without accounts, where
+// each may do everything, and does nothing.
+func idleBare(ctx context.Context, n int) (kb float64, err error) {
+	return each(n, func(size int, measure func()) (err error) {
+		dir, err := os.MkdirTemp("", "microwall-bench-")
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+		server, err := natsserver.Start(ctx, natsserver.Config{Port: natsserver.AnyPort, StoreDir: dir, MaxBytes: maxStore})
+		if err != nil {
+			return err
+		}
+		defer server.Shutdown()
+		f, err := startFleet(ctx, crew{Size: size, Bare: true, NATS: server.URL(), Namespace: cart}, processes)
+		if err != nil {
+			return err
+		}
+		defer f.close()
+		measure()
 		return nil
 	})
-	if err != nil {
+}
+
+// each is how much memory each of n takes, in KB: what there is with n more of them
+// than with a few.
+func each(n int, with func(size int, measure func()) error) (kb float64, err error) {
+	var few, many float64
+	if err := with(processes, func() { few = memory() }); err != nil {
 		return 0, err
 	}
-	err = withFleet(ctx, crew{Size: n + processes}, func(*domain, *fleet) error {
-		kb = (memory() - one) / float64(n) / 1000
-		return nil
-	})
-	return kb, err
+	err = with(processes+n, func() { many = memory() })
+	return (many - few) / float64(n) / 1000, err
 }
 
 // memory is the heap and the stacks of this process, in bytes, once what is not
-// in use is gone.
+// in use is gone: the least that is seen in ten seconds. A collection of garbage
+// halves a stack that is not used, and clients that have just begun ask once more.
 func memory() float64 {
-	var m runtime.MemStats
-	for range 3 {
+	const readings = 10
+	least := math.Inf(1)
+	for range readings {
+		time.Sleep(time.Second)
 		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		least = min(least, float64(m.HeapAlloc+m.StackInuse))
 	}
-	runtime.ReadMemStats(&m)
-	return float64(m.HeapAlloc + m.StackInuse)
+	return least
 }
 
 // restart ends the NATS server, starts it again, releases as soon as the PDP

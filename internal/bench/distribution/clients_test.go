@@ -42,7 +42,7 @@ func TestAShortRunMeasuresAFleet(t *testing.T) {
 }
 
 func TestAClientThatIsIdleTakesMemory(t *testing.T) {
-	kb, err := idle(t.Context(), 50)
+	kb, err := idle(t.Context(), crew{}, 50)
 	if err != nil || kb <= 0 || kb > 1000 {
 		t.Fatalf("%g KB for each, %v", kb, err)
 	}

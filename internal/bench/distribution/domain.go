@@ -23,6 +23,7 @@ import (
 	"github.com/microwall/microwall/internal/pap"
 	"github.com/microwall/microwall/pdp"
 	"github.com/microwall/microwall/pdp/grpcapi"
+	"github.com/microwall/microwall/policy"
 )
 
 // domain is the trust domain "boutique" at work: keys, a trust file, a NATS
@@ -34,6 +35,7 @@ type domain struct {
 	beacons   note.Signer
 	settings  []byte // accounts of the NATS server
 	pdp       jetstream.Credentials
+	client    string // the file of credentials of a client of the cart
 	nats      *natsserver.Server
 	natsURL   string
 	author    *pap.Client
@@ -73,8 +75,8 @@ func startDomain(ctx context.Context, dir string) (_ *domain, err error) {
 	return d, nil
 }
 
-// makeAccounts makes those that `microwall serve` has on its own: a PDP, and
-// clients without credentials, who may read.
+// makeAccounts makes those that `microwall serve` has on its own, a PDP and
+// clients without credentials, and a client that has them.
 func (d *domain) makeAccounts() (err error) {
 	if d.pdp, err = jetstream.NewCredentials("pdp"); err != nil {
 		return err
@@ -83,9 +85,20 @@ func (d *domain) makeAccounts() (err error) {
 	if err != nil {
 		return err
 	}
+	client, err := jetstream.NewCredentials("cart")
+	if err != nil {
+		return err
+	}
+	d.client = filepath.Join(d.dir, "cart.nkey")
+	if err := client.Write(d.client); err != nil {
+		return err
+	}
 	d.settings, err = jetstream.Accounts{
 		Domain: "boutique", Anonymous: nobody.Key(), MaxConnections: maxConnections,
-		Users: []jetstream.User{{Principal: jetstream.Principal{Name: "pdp", Kind: jetstream.PDP}, Key: d.pdp.Key()}},
+		Users: []jetstream.User{
+			{Principal: jetstream.Principal{Name: "pdp", Kind: jetstream.PDP}, Key: d.pdp.Key()},
+			{Principal: jetstream.Principal{Name: "cart", Kind: jetstream.Client, Namespaces: []policy.Namespace{cart}, Guardrails: []policy.Namespace{guardrail}}, Key: client.Key()},
+		},
 	}.Config()
 	return err
 }
@@ -164,7 +177,7 @@ func (d *domain) startPDP(ctx context.Context, trust *bundles.Trust, maxBytes in
 		return "", err
 	}
 	follower, err := jetstream.NewFollower(jetstream.FollowConfig{
-		Conn: conn, Domain: trust.Domain(), List: store.Namespaces,
+		Conn: conn, As: jetstream.PDP, Domain: trust.Domain(), List: store.Namespaces,
 		Offer: func(ctx context.Context, note []byte, fetch func(context.Context) ([]byte, error)) error {
 			return state.Offer(ctx, note, fetch)
 		},

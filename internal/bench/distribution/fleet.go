@@ -30,10 +30,13 @@ const fleetArg = "fleet"
 type crew struct {
 	// Size is how many clients it has.
 	Size int
-	// Subscribers have a connection and a subscription to the pushes of one
-	// namespace each, and nothing else. Otherwise a client is an embedded one.
-	Subscribers bool
-	NATS, Trust string
+	// Bare ones have a connection each, and nothing else. Subscribers have a
+	// subscription to the pushes of one namespace besides. Otherwise a client is
+	// an embedded one.
+	Bare, Subscribers bool
+	NATS, Trust       string
+	// Credentials is the file that embedded clients show; "" shows none.
+	Credentials string
 	Namespace   policy.Namespace
 }
 
@@ -152,7 +155,7 @@ func runCrew(ctx context.Context, in io.Reader, out io.Writer) error {
 	}
 	t := &tally{size: c.Size, out: json.NewEncoder(out), counts: map[uint64]int{}}
 	start := startEmbedded
-	if c.Subscribers {
+	if c.Bare || c.Subscribers {
 		start = startSubscriber
 	}
 	closers := make([]func(), c.Size)
@@ -185,7 +188,7 @@ func runCrew(ctx context.Context, in io.Reader, out io.Writer) error {
 
 func startEmbedded(ctx context.Context, c crew, t *tally) (func(), error) {
 	client, err := embedded.New(ctx, embedded.Config{
-		NATS: c.NATS, TrustFile: c.Trust, Namespaces: []policy.Namespace{c.Namespace},
+		NATS: c.NATS, Credentials: c.Credentials, TrustFile: c.Trust, Namespaces: []policy.Namespace{c.Namespace},
 		OnRelease: func(e live.Event) {
 			if a, ok := e.(live.Activated); ok && a.Version.Namespace == c.Namespace {
 				t.add(a.Version.Revision)
@@ -204,11 +207,13 @@ func startSubscriber(ctx context.Context, c crew, t *tally) (func(), error) {
 		return nil, err
 	}
 	var revision uint64 // its messages come one after the other
-	subject := "pdp.head." + c.Namespace.Domain() + "." + strings.ReplaceAll(string(c.Namespace), ".", "_")
-	_, err = conn.Subscribe(subject, func(*nats.Msg) {
-		revision++
-		t.add(revision)
-	})
+	subject := "hear." + strings.ReplaceAll(string(c.Namespace), ".", "_") + ".head"
+	if !c.Bare {
+		_, err = conn.Subscribe(subject, func(*nats.Msg) {
+			revision++
+			t.add(revision)
+		})
+	}
 	if err == nil {
 		err = conn.FlushTimeout(tooLate)
 	}
