@@ -27,7 +27,7 @@ func (c *Client) confirm(ctx context.Context, n policy.Namespace) (policy.Versio
 		return policy.Version{}, policy.Errorf(policy.Unavailable, "there is no connection to NATS yet, by which the head of %s could be confirmed; ask again", n)
 	}
 	asked := c.config.Now()
-	note, err := jetstream.Confirm(ctx, conn, c.live.Trust().Domain(), n)
+	note, err := jetstream.Confirm(ctx, conn, jetstream.Client, c.live.Trust().Domain(), n)
 	if err != nil {
 		return policy.Version{}, err
 	}

@@ -132,7 +132,7 @@ func (d *Domain) StartPDP(url, dir string, change ...func(*pdp.ReleasesConfig)) 
 	}
 	confirm := func(ctx context.Context, n policy.Namespace) (*bundles.SignedBeacon, policy.Version, error) {
 		asked := time.Now()
-		note, err := jetstream.Confirm(ctx, conn, "shop", n)
+		note, err := jetstream.Confirm(ctx, conn, jetstream.PDP, "shop", n)
 		if err != nil {
 			return nil, policy.Version{}, err
 		}
