@@ -130,9 +130,9 @@ func TestWhatWasNeverProvenIsStaleAtOnce(t *testing.T) {
 // What denies besides is not hidden by it, what allows is not told.
 func TestAStaleDenialKeepsWhatElseDenies(t *testing.T) {
 	for module, want := range map[string]string{
-		`deny contains "closed"`:                           "deny [shop.cart: stale] [shop: never] [shop.cart: closed] stale [shop shop.cart]",
-		"allow := true\nreasons contains \"on call\"":      "deny [shop.cart: stale] [shop: never] stale [shop shop.cart]",
-		"allow := false\nreasons contains \"not allowed\"": "deny [shop.cart: stale] [shop: never] stale [shop shop.cart]",
+		`deny contains "closed"`:                           "deny [shop: never] [shop.cart: closed] [shop.cart: stale] stale [shop shop.cart]",
+		"allow := true\nreasons contains \"on call\"":      "deny [shop: never] [shop.cart: stale] stale [shop shop.cart]",
+		"allow := false\nreasons contains \"not allowed\"": "deny [shop: never] [shop.cart: stale] stale [shop shop.cart]",
 	} {
 		d := newProven(t, testkit.TrustOptions{More: map[policy.Namespace]string{"shop.cart": "when-stale: deny"}})
 		d.guardrail = d.Release("center", "shop", nil, d.Rego(`deny contains "never"`))

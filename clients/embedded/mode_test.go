@@ -265,7 +265,7 @@ func TestModesThatContradictThemselvesAreRefused(t *testing.T) {
 func TestAModeThatCannotKeepUpSaysSo(t *testing.T) {
 	d := testkit.NewDomain(t)
 	d.WriteTrust(testkit.TrustOptions{Beacons: []string{"beat"}, More: map[policy.Namespace]string{"shop.cart": "max-staleness: 15s, when-stale: deny"}})
-	url := testkit.NATS(t, t.TempDir()).URL()
+	url := d.ServeNATS(t.TempDir()).URL()
 	p := d.StartPDP(url, t.TempDir())
 	g := d.Push(p, "center", "shop", guardrail).Release.Version()
 	cart := d.Push(p, "cart", "shop.cart", allowsAdd).Release.Version()
