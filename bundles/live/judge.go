@@ -1,12 +1,10 @@
 package live
 
 import (
-	"cmp"
-	"fmt"
-	"slices"
 	"time"
 
 	"github.com/microwall/microwall/bundles"
+	"github.com/microwall/microwall/internal/staleness"
 	"github.com/microwall/microwall/policy"
 )
 
@@ -40,40 +38,13 @@ func (p *Path) Judge(d policy.Decision, now time.Time) policy.Decision {
 }
 
 func (p *Path) stale(d policy.Decision, now time.Time) policy.Decision {
-	var stale []policy.Namespace
-	var denials []policy.Reason
+	path := make([]staleness.Believed, len(p.limits))
 	for i := range p.limits {
 		l := &p.limits[i]
-		age := l.proof.Load().age(now)
-		if age <= l.most {
-			continue // a beacon came just now
-		}
-		stale = append(stale, l.namespace)
-		if l.when != bundles.Deny {
-			continue
-		}
-		text := "stale: not yet proven, as no beacon has said yet that its release is the newest; " + whoProves
-		if age != Forever {
-			since := now.Add(l.most - age).UTC().Format(time.RFC3339)
-			text = fmt.Sprintf("stale since %s: for %s no beacon has proven that its release is the newest, and it is believed for %s; %s", since, age.Truncate(time.Second), l.most, whoProves)
-		}
-		denials = append(denials, policy.Reason{Namespace: l.namespace, Text: text})
+		path[i] = staleness.Believed{Namespace: l.namespace, Age: l.proof.Load().age(now), Most: l.most, Deny: l.when == bundles.Deny}
 	}
-	if len(denials) > 0 {
-		if !d.Allowed { // what else denies is worth knowing
-			denials = append(denials, d.Reasons...)
-			slices.SortFunc(denials, func(a, b policy.Reason) int {
-				return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Text, b.Text))
-			})
-		}
-		return policy.Decision{Reasons: denials, Versions: p.versions, Stale: stale, StaleDenied: true, Evaluation: d.Evaluation}
-	}
-	d.Stale = stale
-	return d
+	return staleness.Judge(d, p.versions, path, now)
 }
-
-// whoProves is what to do about a release that is not proven.
-const whoProves = "see that a PDP runs with --beacon-key, and that NATS is reached"
 
 // Proof says for how long one version is believed.
 type Proof struct {

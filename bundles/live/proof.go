@@ -1,16 +1,16 @@
 package live
 
 import (
-	"math"
 	"sync/atomic"
 	"time"
 
 	"github.com/microwall/microwall/bundles"
+	"github.com/microwall/microwall/internal/staleness"
 	"github.com/microwall/microwall/policy"
 )
 
 // Forever is the age of what was never proven.
-const Forever = time.Duration(math.MaxInt64)
+const Forever = staleness.Forever
 
 // taken is what a beacon that was taken says of one namespace.
 type taken struct {
@@ -23,17 +23,15 @@ type taken struct {
 
 // newTaken says that a beacon came now. One that is from the future has no age.
 func newTaken(b *bundles.SignedBeacon, head policy.Version, now time.Time) *taken {
-	return &taken{beacon: b, head: head, origin: now.Add(-max(0, now.Sub(b.Time())))}
+	return &taken{beacon: b, head: head, origin: staleness.Origin(b.Time(), now)}
 }
 
-// age returns how long it is since the beacon's time. It does not shrink when
-// the wall clock is set back, and goes on while the machine sleeps, when the
-// monotonic clock may not.
+// age returns how long it is since the beacon's time.
 func (t *taken) age(now time.Time) time.Duration {
 	if t == nil {
 		return Forever
 	}
-	return max(0, now.Sub(t.origin), time.Duration(now.UnixNano()-t.origin.UnixNano()))
+	return staleness.Age(t.origin, now)
 }
 
 // covers reports whether no newer release than v was there at the beacon's

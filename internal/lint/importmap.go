@@ -90,7 +90,7 @@ var ImportMap = Map{
 		// Where trust is decided, once for servers and clients, whatever carries
 		// the releases.
 		{Package: "bundles/live",
-			Inside:  []string{"bundles", "internal/decisionkey", "policy", "policy/rego"},
+			Inside:  []string{"bundles", "internal/decisionkey", "internal/staleness", "policy", "policy/rego"},
 			Outside: []string{xsync},
 			Never:   []string{nats, grpc, prometheus, cobra}},
 
@@ -102,6 +102,11 @@ var ImportMap = Map{
 
 		// The key of a decision, for those who evaluate and those who ask.
 		{Package: "internal/decisionkey",
+			Inside: []string{"policy"}},
+
+		// What is handed out of a decision that nobody has proven for a while, for the
+		// same two.
+		{Package: "internal/staleness",
 			Inside: []string{"policy"}},
 
 		{Package: "proto/microwall/v1",
@@ -126,7 +131,7 @@ var ImportMap = Map{
 			Outside: []string{natsClient, xsync},
 			Never:   []string{natsServer, grpc, prometheus, cobra}},
 		{Package: "clients/remote",
-			Inside:  []string{"clients/cache", "internal/decisionkey", "internal/dial", "internal/wire", "policy", "proto/microwall/v1"},
+			Inside:  []string{"clients/cache", "internal/decisionkey", "internal/dial", "internal/staleness", "internal/wire", "policy", "proto/microwall/v1"},
 			Outside: []string{grpc, protobuf, rpcStatus, xsync},
 			Never:   []string{opa, nats, prometheus, cobra}},
 

@@ -15,7 +15,7 @@ func DecisionProto(d *policy.Decision) (*microwallv1.Decision, error) {
 	if err != nil {
 		return nil, policy.Errorf(policy.Failed, "%w; mend the policy", under("obligations", err))
 	}
-	m := &microwallv1.Decision{Allowed: d.Allowed, Obligations: obligations}
+	m := &microwallv1.Decision{Allowed: d.Allowed, Obligations: obligations, StaleDenied: d.StaleDenied}
 	for _, r := range d.Reasons {
 		// Left to protobuf, this would spoil a whole batch.
 		if !utf8.ValidString(r.Text) {
@@ -48,7 +48,24 @@ func Decision(m *microwallv1.Decision, versions []policy.Version) (policy.Decisi
 	if err != nil {
 		return policy.Decision{}, err
 	}
+	d.StaleDenied = m.GetStaleDenied()
+	if d.StaleDenied && (d.Allowed || len(d.Stale) == 0) {
+		return policy.Decision{}, policy.Errorf(policy.BadRequest, "stale_denied: it is set, and the decision allows, or nothing is stale")
+	}
 	return d, nil
+}
+
+// EvaluationProto writes how a decision came about; nil if that is not known.
+func EvaluationProto(e policy.Evaluation) *microwallv1.Evaluation {
+	if e == (policy.Evaluation{}) {
+		return nil
+	}
+	return &microwallv1.Evaluation{InputTime: e.Time, Engine: e.Engine}
+}
+
+// Evaluation reads how a decision came about; the zero one is not known.
+func Evaluation(m *microwallv1.Evaluation) policy.Evaluation {
+	return policy.Evaluation{Time: m.GetInputTime(), Engine: m.GetEngine()}
 }
 
 // stale reads which of versions are stale.

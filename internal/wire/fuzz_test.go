@@ -237,7 +237,7 @@ func FuzzAnswer(f *testing.F) {
 			t.Fatalf("what was read cannot be written: %v", err)
 		}
 		read, err := wire.Decision(throughBytes(t, again), versions)
-		if err != nil || read.Allowed != d.Allowed || read.Obligations.String() != d.Obligations.String() || spellReasons(read) != spellReasons(d) || !slices.Equal(read.Stale, d.Stale) {
+		if err != nil || read.Allowed != d.Allowed || read.Obligations.String() != d.Obligations.String() || spellReasons(read) != spellReasons(d) || !slices.Equal(read.Stale, d.Stale) || read.StaleDenied != d.StaleDenied {
 			t.Fatalf("read %+v\nthen %+v, %v", d, read, err)
 		}
 	})

@@ -49,6 +49,10 @@ func lost(message string) bool {
 	return false
 }
 
+// Answered is the name of the trailer that a server sets on errors of its own:
+// whoever finds it knows that the server lives, whatever the error is.
+const Answered = "microwall-answered"
+
 // BatchError reads the error of one item of a batch that server answered. It is
 // never nil.
 func BatchError(server string, m *microwallv1.BatchError) error {

@@ -315,7 +315,7 @@ func TestADecisionCrossesTheWireUnchanged(t *testing.T) {
 	for name, d := range map[string]policy.Decision{
 		"the zero decision": {},
 		"a denial":          {Reasons: []policy.Reason{{Namespace: "a", Text: ""}, {Namespace: "a.b", Text: "ü\x00\n"}}, Versions: versions},
-		"a stale denial":    {Reasons: []policy.Reason{{Namespace: "a.b", Text: "stale"}}, Versions: versions, Stale: []policy.Namespace{"a.b"}},
+		"a stale denial":    {Reasons: []policy.Reason{{Namespace: "a.b", Text: "stale"}}, Versions: versions, Stale: []policy.Namespace{"a.b"}, StaleDenied: true, Evaluation: policy.Evaluation{Time: 1, Engine: "e"}},
 		"a stale allow":     {Allowed: true, Versions: versions, Stale: []policy.Namespace{"a", "a.b"}},
 		"an allow":          {Allowed: true, Obligations: properties(t, map[string]any{"mfa": map[string]any{"max_age": 300}}), Versions: versions},
 	} {
@@ -324,7 +324,7 @@ func TestADecisionCrossesTheWireUnchanged(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			answer := throughBytes(t, &microwallv1.AuthorizeResponse{Decision: m, Versions: wire.VersionsProto(d.Versions)})
+			answer := throughBytes(t, &microwallv1.AuthorizeResponse{Decision: m, Versions: wire.VersionsProto(d.Versions), Evaluation: wire.EvaluationProto(d.Evaluation)})
 			read, err := wire.Versions(answer.GetVersions())
 			if err != nil {
 				t.Fatal(err)
@@ -333,7 +333,8 @@ func TestADecisionCrossesTheWireUnchanged(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got.Allowed != d.Allowed || fmt.Sprint(got.Stale) != fmt.Sprint(d.Stale) || fmt.Sprint(got.Reasons) != fmt.Sprint(d.Reasons) || got.Obligations.String() != d.Obligations.String() ||
+			got.Evaluation = wire.Evaluation(answer.GetEvaluation())
+			if got.Allowed != d.Allowed || got.StaleDenied != d.StaleDenied || got.Evaluation != d.Evaluation || fmt.Sprint(got.Stale) != fmt.Sprint(d.Stale) || fmt.Sprint(got.Reasons) != fmt.Sprint(d.Reasons) || got.Obligations.String() != d.Obligations.String() ||
 				fmt.Sprint(got.Versions) != fmt.Sprint(append([]policy.Version{}, d.Versions...)) {
 				t.Errorf("sent %+v\nread %+v", d, got)
 			}
@@ -388,6 +389,8 @@ func TestAnAnswerOfAnotherKindIsRefused(t *testing.T) {
 		"stale is nobody":             {Allowed: true, Stale: []string{""}},
 		"stale is there twice":        {Allowed: true, Stale: []string{"a", "a"}},
 		"stale is out of order":       {Allowed: true, Stale: []string{"a.b", "a"}},
+		"stale and allowed":           {Allowed: true, Stale: []string{"a"}, StaleDenied: true},
+		"denied, and nobody is stale": {StaleDenied: true},
 		"stale is more than decided":  {Allowed: true, Stale: []string{"a", "a.b", "a.b.c"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -43,7 +43,7 @@ func (a *authorization) Authorize(ctx context.Context, request string) (any, err
 	if err != nil {
 		return nil, err
 	}
-	return &microwallv1.AuthorizeResponse{Decision: decision, Versions: wire.VersionsProto(d.Versions)}, nil
+	return &microwallv1.AuthorizeResponse{Decision: decision, Versions: wire.VersionsProto(d.Versions), Evaluation: wire.EvaluationProto(d.Evaluation)}, nil
 }
 
 // AuthorizeBatch answers an encoded AuthorizeBatchRequest.

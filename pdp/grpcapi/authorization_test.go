@@ -21,6 +21,7 @@ import (
 	"github.com/microwall/microwall/bundles"
 	"github.com/microwall/microwall/bundles/live"
 	"github.com/microwall/microwall/internal/testkit"
+	"github.com/microwall/microwall/internal/wire"
 	"github.com/microwall/microwall/pdp"
 	"github.com/microwall/microwall/pdp/grpcapi"
 	"github.com/microwall/microwall/policy"
@@ -529,9 +530,16 @@ func TestWhatIsStaleIsSaidOfEveryResult(t *testing.T) {
 		if err != nil || !one.GetDecision().GetAllowed() || !slices.Equal(one.GetDecision().GetStale(), want) {
 			t.Errorf("%s: got %v, %v", what, one.GetDecision(), err)
 		}
+		made := policy.Evaluation{Time: now.Unix(), Engine: rego.Engine()}
+		if got := wire.Evaluation(one.GetEvaluation()); got != made {
+			t.Errorf("%s: made by %+v", what, got)
+		}
 		all, err := c.AuthorizeBatch(t.Context(), &microwallv1.AuthorizeBatchRequest{Items: []*microwallv1.AuthorizeRequest{question(), question(drop), question()}})
 		if err != nil {
 			t.Fatal(err)
+		}
+		if got := wire.Evaluation(all.GetEvaluation()); got != made {
+			t.Errorf("%s: a batch is made by %+v", what, got)
 		}
 		for i, r := range all.GetResults() {
 			if r.GetDecision().GetAllowed() != (i != 1) || !slices.Equal(r.GetDecision().GetStale(), want) {

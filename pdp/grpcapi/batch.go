@@ -21,7 +21,8 @@ type encoded []byte
 // same bytes.
 type batchAnswer struct {
 	bytes    encoded
-	versions []policy.Version // each once, sorted by namespace
+	versions []policy.Version  // each once, sorted by namespace
+	made     policy.Evaluation // of all decisions
 	bare     map[bareResult]encoded
 	last     bareResult // what is encoded as lastRaw, if that is there
 	lastRaw  encoded
@@ -74,6 +75,9 @@ func distinct(results []policy.Result) []policy.Version {
 // add adds the next result.
 func (b *batchAnswer) add(r *policy.Result) error {
 	d := &r.Decision
+	if r.Err == nil {
+		b.made = d.Evaluation
+	}
 	if r.Err != nil || len(d.Reasons) > 0 || d.Obligations.Len() > 0 || len(d.Stale) > 0 {
 		raw, err := proto.Marshal(b.result(r))
 		b.append(1, raw)
@@ -103,11 +107,18 @@ func (b *batchAnswer) encoded() (encoded, error) {
 		}
 		b.append(2, raw)
 	}
+	if made := wire.EvaluationProto(b.made); made != nil {
+		raw, err := proto.Marshal(made)
+		if err != nil {
+			return nil, err
+		}
+		b.append(3, raw)
+	}
 	return b.bytes, nil
 }
 
 // append adds an element of a field of AuthorizeBatchResponse: 1 are its
-// results, 2 its versions.
+// results, 2 its versions, 3 is its evaluation.
 func (b *batchAnswer) append(field protowire.Number, element []byte) {
 	b.bytes = protowire.AppendBytes(protowire.AppendTag(b.bytes, field, protowire.BytesType), element)
 }

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/reflection"
 
@@ -191,6 +192,8 @@ func (g *guard) leave(ctx context.Context, method string, recovered any, err err
 		failed.Peer = p.Addr.String()
 	}
 	g.config.Events(failed)
+	// It fails only outside of a call.
+	_ = grpc.SetTrailer(ctx, metadata.Pairs(wire.Answered, "1"))
 	return Status(err).Err()
 }
 

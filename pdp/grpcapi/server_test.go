@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -24,6 +25,7 @@ import (
 	"github.com/microwall/microwall/internal/dial"
 	"github.com/microwall/microwall/internal/tlsfiles"
 	"github.com/microwall/microwall/internal/tlsfiles/tlstest"
+	"github.com/microwall/microwall/internal/wire"
 	"github.com/microwall/microwall/pdp/grpcapi"
 	"github.com/microwall/microwall/policy"
 	microwallv1 "github.com/microwall/microwall/proto/microwall/v1"
@@ -119,7 +121,11 @@ func TestErrorsBecomeStatusCodes(t *testing.T) {
 				}),
 			})
 			c := microwallv1.NewAuthorizationServiceClient(s.conn)
-			answer, err := c.Authorize(t.Context(), question())
+			var trailer metadata.MD
+			answer, err := c.Authorize(t.Context(), question(), grpc.Trailer(&trailer))
+			if len(trailer.Get(wire.Answered)) != 1 {
+				t.Errorf("the error is not marked as the server's own: %v", trailer)
+			}
 			if answer.GetDecision() != nil || status.Code(err) != test.code || !strings.Contains(err.Error(), test.says) || strings.Contains(err.Error(), "secret") {
 				t.Errorf("%v, %v", answer, err)
 			}
