@@ -62,7 +62,9 @@ func Judge(d policy.Decision, versions []policy.Version, path []Believed, now ti
 	if len(denials) > 0 {
 		if !d.Allowed { // what else denies is worth knowing
 			denials = append(denials, d.Reasons...)
-			slices.SortStableFunc(denials, func(a, b policy.Reason) int { return cmp.Compare(a.Namespace, b.Namespace) })
+			slices.SortFunc(denials, func(a, b policy.Reason) int {
+				return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Text, b.Text))
+			})
 		}
 		return policy.Decision{Reasons: denials, Versions: versions, Stale: stale, StaleDenied: true, Evaluation: d.Evaluation}
 	}
