@@ -249,6 +249,7 @@ var varying = []struct {
 	pattern *regexp.Regexp
 	instead string
 }{
+	{regexp.MustCompile(`"engine":"[^"]*","inputTime":"\d+"`), `"engine":"ENGINE","inputTime":"SECONDS"`},
 	{regexp.MustCompile(`(release |revision [1-9]\d* \(epoch \d+\) |"digest":")sha256:[0-9a-f]{64}`), "${1}sha256:DIGEST"},
 	{regexp.MustCompile(`mw1\.[A-Za-z0-9_-]{40,}`), "TOKEN"},
 	{regexp.MustCompile(`\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`), "TIME"},
