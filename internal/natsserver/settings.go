@@ -71,6 +71,9 @@ func (c Config) options() (*server.Options, error) {
 	o.JetStreamMaxStore = c.MaxBytes
 	o.SyncAlways = true
 	o.NoSigs = true
+	// It would keep what each connection asked for, which is seldom the same: two
+	// kilobytes for each.
+	o.NoSublistCache = true
 	return o, nil
 }
 
