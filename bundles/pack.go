@@ -85,9 +85,7 @@ func gunzip(r *bufio.Reader, size int64) ([]byte, error) {
 	tar := make([]byte, 0, min(most, 64<<10))
 	for {
 		if len(tar) == cap(tar) {
-			grown := make([]byte, len(tar), min(most, 2*int64(cap(tar))))
-			copy(grown, tar)
-			tar = grown
+			tar = grow(tar, min(most, 2*int64(cap(tar))))
 		}
 		n, err := z.Read(tar[len(tar):cap(tar)])
 		tar = tar[:len(tar)+n]
@@ -110,6 +108,18 @@ func gunzip(r *bufio.Reader, size int64) ([]byte, error) {
 		return nil, err
 	}
 	return tar, nil
+}
+
+// grow returns b with room for so many bytes. Nothing interrupts the copying of a
+// large slice at once, into memory that is new to the process: for that long it
+// holds up a garbage collection, and with it every decision.
+func grow(b []byte, to int64) []byte {
+	const piece = 64 << 10
+	grown := make([]byte, 0, to)
+	for ; len(b) > piece; b = b[piece:] {
+		grown = append(grown, b[:piece]...)
+	}
+	return append(grown, b...)
 }
 
 // limitedReader fails, rather than ends, after most bytes, and keeps the error

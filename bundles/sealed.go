@@ -19,11 +19,15 @@ type Sealed struct {
 	Packed []byte
 }
 
+// Pieces returns what s consists of, one after the other, without copying any.
+func (s Sealed) Pieces() [][]byte { return [][]byte{s.Note, {0}, s.Packed} }
+
 // Append appends s to dst.
 func (s Sealed) Append(dst []byte) []byte {
-	dst = append(dst, s.Note...)
-	dst = append(dst, 0)
-	return append(dst, s.Packed...)
+	for _, piece := range s.Pieces() {
+		dst = append(dst, piece...)
+	}
+	return dst
 }
 
 // ParseSealed takes apart what [Sealed.Append] put together, in place. It

@@ -172,8 +172,9 @@ func wantKind(t *testing.T, err error, kind policy.Kind, says ...string) {
 type proxy struct {
 	listener net.Listener
 	target   string
-	muted    atomic.Bool // drop what the server says
-	down     atomic.Bool // take no new connections
+	muted    atomic.Bool  // drop what the server says
+	down     atomic.Bool  // take no new connections
+	knocks   atomic.Int64 // connections that were not taken
 	// watch is what at, if not nil, is called for when a client says it, before
 	// the server hears it; at says whether it does.
 	watch string
@@ -216,6 +217,7 @@ func (p *proxy) accept() {
 		}
 		server, err := net.Dial("tcp", p.target)
 		if err != nil || p.down.Load() {
+			p.knocks.Add(1)
 			client.Close()
 			if server != nil {
 				server.Close()

@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"sync"
@@ -63,6 +64,7 @@ type LogConfig struct {
 // ones before they were read, no tick counts until the newer ones were taken.
 type Log struct {
 	config  LogConfig
+	nonces  string // what those of its ticks begin with, and no other's do
 	started atomic.Bool
 
 	mu      sync.Mutex
@@ -74,7 +76,7 @@ type Log struct {
 	// long ago that is.
 	stored time.Time
 	ahead  time.Duration // see Ahead
-	own    string        // what the last one of this process held
+	ticks  uint64        // how many were made
 	// announced is the version of the trust file that was announced last, 0 if none
 	// was.
 	announced uint64
@@ -113,7 +115,7 @@ func NewLog(c LogConfig) (*Log, error) {
 	if c.Events == nil {
 		c.Events = func(Event) {}
 	}
-	return &Log{config: c, ready: make(chan struct{}), waiting: map[string]*tickWaiter{}}, nil
+	return &Log{config: c, nonces: rand.Text() + "-", ready: make(chan struct{}), waiting: map[string]*tickWaiter{}}, nil
 }
 
 // Run reads until ctx ends, which is no error, or the connection is closed. It

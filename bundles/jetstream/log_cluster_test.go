@@ -80,3 +80,67 @@ func TestTicksOnAClusterThatLosesItsLeader(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// While the followers of the stream hang, an issuer tries to tick again and again.
+// What is committed when they are back is the first of these: that was its own as
+// well, though it has given it up long ago.
+func TestAnIssuerKnowsATickThatItHasGivenUp(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts a cluster")
+	}
+	c := cluster.Start(t, "")
+	open := func(url string) *jetstream.Store {
+		store, err := jetstream.OpenStore(t.Context(), jetstream.StoreConfig{Conn: connect(t, url), Domain: domain, Replicas: 3})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return store
+	}
+	open(c.URL())
+	c.Settle("KV_policy")
+	leader := c.Leader("KV_policy")
+	l := startLog(t, connect(t, leader.URL()), "one", func(r *reader, l *jetstream.LogConfig) {
+		r.store = open(leader.URL())
+		l.Store = r.store
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
+	defer cancel()
+	if err := l.tick(ctx, issues, func(time.Time) {}); err != nil {
+		t.Fatal(err)
+	}
+	before, err := l.LastTick(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range c.Nodes {
+		if n != leader {
+			n.Pause()
+			defer n.Resume()
+		}
+	}
+	for range 3 {
+		short, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+		if err := l.Tick(short, &before, func(time.Time) {}); err == nil {
+			t.Error("a tick was committed without the followers")
+		}
+		cancel()
+	}
+	for _, n := range c.Nodes {
+		if n != leader {
+			n.Resume()
+		}
+	}
+	// What was committed before this one was read before it.
+	if err := l.Tick(ctx, nil, func(time.Time) {}); err != nil {
+		t.Fatal(err)
+	}
+	last, err := l.LastTick(ctx)
+	switch {
+	case err != nil:
+		t.Fatal(err)
+	case !last.At.After(before.At):
+		t.Fatal("none of the ticks was committed: nothing was tried here")
+	case last.Issuer != "one" || !last.Own:
+		t.Errorf("the newest tick is of %q, and own: %t", last.Issuer, last.Own)
+	}
+}

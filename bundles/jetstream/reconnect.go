@@ -2,7 +2,7 @@ package jetstream
 
 import (
 	"math/rand/v2"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -15,31 +15,49 @@ const maxReconnectDelay = 5 * time.Second
 // pauses only when all servers were tried: of a cluster of three, all clients of
 // the one that is gone would be at the others at one moment.
 type route struct {
-	at atomic.Pointer[string] // the URL of the server that it was connected to last
+	mu sync.Mutex
+	at string // the URL of the server that it was connected to last
+	// tried is how often each server was, since there was a connection. nats.go
+	// counts as well, but forgets only what it counted of the server that it
+	// reached: after an outage, the others would be avoided for as long as it took.
+	tried map[string]int
 }
 
 // connected says that there is a connection, and where.
 func (r *route) connected(nc *nats.Conn) {
 	url := nc.ConnectedUrl()
-	r.at.Store(&url)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tried = nil
+	if url != "" { // it is not lost again already
+		r.at = url
+	}
 }
 
 // next returns the server to try next, and after which pause: one that was tried
-// least since it last was there, better another than the one that was lost, and
-// any of those. The pause grows with every round.
+// least since there was a connection, better another than the one that was lost,
+// and any of those. The pause grows with every round.
 func (r *route) next(servers []nats.Server, _ nats.ServerInfo) (*nats.Server, time.Duration) {
-	tried := func(s *nats.Server) int {
-		n := 2 * s.Reconnects
-		if at := r.at.Load(); at != nil && s.URL.String() == *at {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rank := func(s *nats.Server) int {
+		n := 2 * r.tried[s.URL.String()]
+		if s.URL.String() == r.at {
 			n++
 		}
 		return n
 	}
 	best := &servers[rand.IntN(len(servers))] //nolint:gosec // it spreads load and keeps no secret
 	for i := range servers {
-		if s := &servers[i]; tried(s) < tried(best) {
+		if s := &servers[i]; rank(s) < rank(best) {
 			best = s
 		}
 	}
-	return best, backoff(best.Reconnects, maxReconnectDelay)
+	url := best.URL.String()
+	before := r.tried[url]
+	if r.tried == nil {
+		r.tried = make(map[string]int, len(servers))
+	}
+	r.tried[url] = before + 1
+	return best, backoff(before, maxReconnectDelay)
 }

@@ -2,9 +2,10 @@ package jetstream
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -26,11 +27,20 @@ const (
 type tick struct {
 	// Issuer that committed it, "" if it says that it stops.
 	Issuer string `json:"issuer"`
-	// Nonce tells it from all others.
+	// Nonce tells it from all others, and whose log committed it.
 	Nonce string `json:"nonce"`
 }
 
-func newTick(issuer string) tick { return tick{issuer, rand.Text()} }
+// newTick returns a tick of this log. l.mu must be held.
+func (l *Log) newTick(issuer string) tick {
+	l.ticks++
+	return tick{issuer, l.nonces + strconv.FormatUint(l.ticks, 10)}
+}
+
+// made reports whether this log made a tick. That does not end with the attempt to
+// commit it: the broker may do so long after that was given up, and others were
+// tried.
+func (l *Log) made(t tick) bool { return strings.HasPrefix(t.Nonce, l.nonces) }
 
 func (t tick) message() []byte {
 	data, err := json.Marshal(t)
@@ -151,9 +161,9 @@ func (l *Log) tick(ctx context.Context, after *IssuerTick, at func(since time.Ti
 	if err := l.catchUp(ctx); err != nil {
 		return err
 	}
-	t := newTick(l.config.Issuer)
 	w := &tickWaiter{at: at, done: make(chan error, 1)}
 	l.mu.Lock()
+	t := l.newTick(l.config.Issuer)
 	if l.reading == nil {
 		l.mu.Unlock()
 		return errReadAgain
@@ -163,7 +173,6 @@ func (l *Log) tick(ctx context.Context, after *IssuerTick, at func(since time.Ti
 	if after != nil {
 		token = tickToken
 		options = append(options, js.WithExpectLastSequencePerSubject(after.seq))
-		l.own = t.Nonce
 	}
 	w.since = l.config.Now()
 	l.waiting[t.Nonce] = w
@@ -212,7 +221,7 @@ func (l *Log) takeTick(ctx context.Context, r *pass, token string, data []byte, 
 		return
 	}
 	if token == tickToken {
-		l.newest = IssuerTick{Issuer: t.Issuer, Own: t.Nonce != "" && t.Nonce == l.own, At: now, seq: meta.Sequence.Stream}
+		l.newest = IssuerTick{Issuer: t.Issuer, Own: l.made(t), At: now, seq: meta.Sequence.Stream}
 		l.stored = time.Time{}
 		if meta.Sequence.Stream <= r.last {
 			// It is from before this reading: when, only the broker's clock
@@ -254,13 +263,13 @@ func (l *Log) hearClock(broker, since, now time.Time) {
 // see that. It does nothing if another process issues.
 func (l *Log) Leave(ctx context.Context) error {
 	l.mu.Lock()
-	own, after := l.newest.Own && l.newest.Issuer != "", l.newest.seq
+	own, after, t := l.newest.Own && l.newest.Issuer != "", l.newest.seq, l.newTick("")
 	l.mu.Unlock()
 	if !own {
 		return nil
 	}
 	s := l.config.Store
-	_, err := s.publish(ctx, headStream, &nats.Msg{Subject: headOf(s.config.Domain, tickToken), Data: newTick("").message()}, js.WithExpectLastSequencePerSubject(after))
+	_, err := s.publish(ctx, headStream, &nats.Msg{Subject: headOf(s.config.Domain, tickToken), Data: t.message()}, js.WithExpectLastSequencePerSubject(after))
 	if err != nil && !conflict(err) {
 		return refused("cannot say that this process stops to issue beacons", err)
 	}

@@ -22,7 +22,7 @@ func (l *limit) stale(now time.Time) bool { return l.proof.Load().age(now) > l.m
 // Judge returns what is handed out for a decision of this path at a time. Each
 // namespace on the path that has been without proof for longer than it is
 // believed is named in Decision.Stale, and if any of those says "deny", the
-// decision is a denial whose reasons say so first, and then why d is one, if it is.
+// decision is a denial whose reasons say so, beside those of d if it is one, too.
 // Otherwise it is d.
 //
 // It depends on when it is asked: it comes after a look-up in a cache, and what

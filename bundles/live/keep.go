@@ -97,7 +97,7 @@ func (k *keep) write(signed *bundles.Signed, packed []byte) error {
 		return nil
 	}
 	sealed := bundles.Sealed{Note: signed.Note(), Packed: packed}
-	return writeFile(k.path(signed.Release().Namespace), sealed.Append(nil))
+	return writeFile(k.path(signed.Release().Namespace), sealed.Pieces()...)
 }
 
 func (k *keep) path(n policy.Namespace) string {
@@ -156,11 +156,11 @@ func ReadRelease(path string, limits bundles.Limits) (bundles.Sealed, error) {
 
 // writeFile replaces a file so that a crash leaves the old one or the new one:
 // a new file, synced, renamed over it, and the rename synced.
-func writeFile(path string, content []byte) error { return replaceFile(path, content, true) }
+func writeFile(path string, content ...[]byte) error { return replaceFile(path, true, content...) }
 
 // replaceFile does so for a crash of the process. Only if it is to be durable is
 // it synced, so that a crash of the machine leaves one of them, too.
-func replaceFile(path string, content []byte, durable bool) (err error) {
+func replaceFile(path string, durable bool, content ...[]byte) (err error) {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, filepath.Base(path)+".tmp*")
 	if err != nil {
@@ -171,8 +171,10 @@ func replaceFile(path string, content []byte, durable bool) (err error) {
 			err = errors.Join(err, f.Close(), os.Remove(f.Name()))
 		}
 	}()
-	if _, err := f.Write(content); err != nil {
-		return err
+	for _, piece := range content {
+		if _, err := f.Write(piece); err != nil {
+			return err
+		}
 	}
 	if durable {
 		if err := f.Sync(); err != nil {

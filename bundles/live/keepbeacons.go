@@ -54,7 +54,7 @@ func (l *Live) keepBeacons(now time.Time, atOnce bool) {
 	l.keptBeacons = now
 	raw, err := json.Marshal(all)
 	if err == nil {
-		err = replaceFile(filepath.Join(l.keep.dir, beaconsName), raw, false)
+		err = replaceFile(filepath.Join(l.keep.dir, beaconsName), false, raw)
 	}
 	if err != nil && l.keptErr == nil {
 		l.tell(BeaconsNotKept{Err: err})

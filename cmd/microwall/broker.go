@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strconv"
 	"time"
@@ -75,11 +74,9 @@ func startNATS(ctx context.Context, f serveFlags, domain string, connect *jetstr
 // thousand principals.
 const maxNATSConfig = 256 << 20
 
-// includes finds the directive of nats-server that takes in another file.
-var includes = regexp.MustCompile(`(?m)^\s*include\s`)
-
 // readNATSConfig reads a --nats-config. Whoever may write it says who does
-// everything on NATS, so a file that others than its owner may write is refused.
+// everything on NATS, so a file that others than its owner may write is refused. One
+// that includes another is by [natsserver.Start].
 func readNATSConfig(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -100,9 +97,6 @@ func readNATSConfig(path string) ([]byte, error) {
 	raw, err := io.ReadAll(io.LimitReader(f, maxNATSConfig))
 	if err != nil {
 		return nil, policy.Errorf(policy.BadRequest, "--nats-config: cannot read: %w", err)
-	}
-	if includes.Match(raw) {
-		return nil, policy.Errorf(policy.BadRequest, "--nats-config: %s includes other files, which nobody would look at for changes, or for who may write to them; put all into one", path)
 	}
 	return raw, nil
 }

@@ -331,7 +331,7 @@ max_pending: %d
 		}
 		b.WriteString("}\n")
 	}
-	fmt.Fprintf(&b, "\n# What is acknowledged is on disk. Microwall has a store of its own instead.\njetstream {\n  store_dir: %s\n  sync_interval: always\n}\n\n", strconv.Quote(f.store))
+	fmt.Fprintf(&b, "\n# What is acknowledged is on disk. Microwall has a store of its own instead.\njetstream {\n  store_dir: %s\n  sync_interval: always\n}\n\n# A cache in each connection, of subjects that are seldom the same: memory for nothing.\ndisable_sublist_cache: true\n\n", strconv.Quote(f.store))
 	b.Write(accounts)
 	return b.Bytes()
 }

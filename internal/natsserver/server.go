@@ -71,7 +71,8 @@ type Config struct {
 	// Settings are a configuration file of nats-server, or a part of one: the
 	// address to listen on, accounts, users, TLS and limits. What it says of
 	// storing streams is not used: StoreDir and MaxBytes are, and every write is
-	// synced. What makes more of the server than one for clients is refused.
+	// synced. What makes more of the server than one for clients is refused, and
+	// what includes another file, which nobody would look at.
 	// Empty lets everybody do everything.
 	Settings []byte
 	// StoreDir is the directory that holds the streams. It is made, readable

@@ -18,6 +18,9 @@ func parse(settings []byte) (*server.Options, error) {
 	if len(settings) == 0 {
 		return o, nil
 	}
+	if err := checkIncludes(settings); err != nil {
+		return nil, err
+	}
 	if err := o.ProcessConfigString(string(settings)); err != nil {
 		// What it returns may hold nothing but warnings.
 		found, ok := errors.AsType[interface {
@@ -25,7 +28,7 @@ func parse(settings []byte) (*server.Options, error) {
 			Errors() []error
 		}](err)
 		if !ok || len(found.Errors()) > 0 {
-			return nil, policy.Errorf(policy.BadRequest, "the settings of the NATS server cannot be used: %w; `microwall nats-config` prints some that can", err)
+			return nil, unusable(err)
 		}
 	}
 	var more []string
@@ -71,6 +74,9 @@ func (c Config) options() (*server.Options, error) {
 	o.JetStreamMaxStore = c.MaxBytes
 	o.SyncAlways = true
 	o.NoSigs = true
+	// It would keep what each connection asked for, which is seldom the same: two
+	// kilobytes for each.
+	o.NoSublistCache = true
 	return o, nil
 }
 
@@ -98,6 +104,9 @@ func (s *Server) Reload(settings []byte) error {
 // Files returns the files that settings name for TLS, which may be renewed: none
 // if they name none or cannot be read.
 func Files(settings []byte) (names []string) {
+	if checkIncludes(settings) != nil {
+		return nil
+	}
 	all, err := conf.Parse(string(settings))
 	if err != nil {
 		return nil
