@@ -94,7 +94,7 @@ Exit code 0 if it is allowed, 1 if it is denied, 2 if there is no decision; with
 	fs.StringVar(&f.action, "action", "", "name of the action")
 	fs.StringVar(&f.resource, "resource", "", "TYPE:ID of what it is done to")
 	fs.StringArrayVar(&f.context, "context", nil, "NAME=TEXT or NAME:=JSON; may be repeated")
-	fs.StringArrayVar(&f.atLeast, "at-least", nil, "decide by the release of this `TOKEN`, or a newer one; may be repeated")
+	fs.StringArrayVar(&f.atLeast, "at-least", nil, "decide by the release of this token, or a newer one; may be repeated")
 	fs.BoolVar(&f.head, "head", false, "decide by the newest releases, as they are confirmed to be now")
 	fs.IntVar(&f.repeat, "repeat", 1, "ask so many times, and say how long it took")
 	completeFolders(cmd, "bundle", "guardrail")

@@ -44,7 +44,8 @@ Of a policy without problems it prints the paths of the input that it may read,
 each with the line that reads all of it, which of many rules are tried for every
 request because an index cannot find them, and notes on what is most likely a
 mistake although it compiles: rules that nobody asks for, data that is not there,
-calls that can only fail.
+calls that can only fail, uses of the whole input by which no decision can be
+remembered.
 
 Exit code 1 if there is a problem.`,
 		Example: `  microwall check policies/cart

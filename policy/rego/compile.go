@@ -113,7 +113,9 @@ type Report struct {
 	//   - a path below data that neither the data nor a rule has, as far as it is
 	//     constant;
 	//   - a call that its constants let fail, whatever the request is: a pattern that
-	//     does not compile, or takes more than a decision may with the zero [Options].
+	//     does not compile, or takes more than a decision may with the zero [Options];
+	//   - a use of the whole input, or of the whole time, by which no decision can be
+	//     remembered for longer than a second.
 	Notes []Problem `json:"notes,omitempty"`
 }
 
@@ -150,7 +152,7 @@ func Check(ctx context.Context, src Source) (*Report, error) {
 			return nil, err
 		}
 	}
-	r := &Report{Reads: []Read{}, Notes: c.notes(ctx)}
+	r := &Report{Reads: []Read{}, Notes: c.notes(ctx, p.reads)}
 	for _, read := range p.reads.Reads() {
 		r.Reads = append(r.Reads, Read{Path: read.Path.String(), File: read.File, Line: read.Row, Column: read.Col, Why: read.Why})
 	}

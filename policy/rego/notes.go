@@ -3,6 +3,7 @@ package rego
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"maps"
 	"slices"
@@ -15,17 +16,19 @@ import (
 	"github.com/microwall/microwall/policy/rego/internal/builtin"
 	"github.com/microwall/microwall/policy/rego/internal/convert"
 	"github.com/microwall/microwall/policy/rego/internal/front"
+	"github.com/microwall/microwall/policy/rego/internal/reads"
 	"github.com/microwall/microwall/policy/rego/internal/value"
 )
 
 // notes returns what compiles, but is most likely a mistake.
-func (c *compiled) notes(ctx context.Context) Problems {
+func (c *compiled) notes(ctx context.Context, read *reads.Set) Problems {
 	compiler := c.front.Compiler()
 	put := putByWith(compiler)
 	var notes Problems
 	noteUnused(compiler, &notes)
 	noteAbsent(compiler, c.data.Value(), put, &notes)
 	noteHopeless(ctx, compiler, put, &notes)
+	noteUncached(read, &notes)
 	notes.sort()
 	return notes
 }
@@ -207,5 +210,22 @@ func rulesOf(c *ast.Compiler) iter.Seq2[*ast.Module, *ast.Rule] {
 				}
 			}
 		}
+	}
+}
+
+// noteUncached notes where more is read than a decision can be remembered by: the
+// input as a whole has the second of the decision, and whatever is sent along.
+func noteUncached(set *reads.Set, notes *Problems) {
+	for _, r := range set.Reads() {
+		var message, hint string
+		switch {
+		case len(r.Path) == 0:
+			message, hint = "the whole input %s, so that no decision is remembered for longer than a second, nor for another request that differs in anything", "read the parts that it depends on"
+		case len(r.Path) == 1 && r.Path[0] == reads.Key{Kind: reads.String, Text: "time"}:
+			message, hint = "input.time %s as a whole, so that no decision is remembered for longer than a second", "read the parts that it depends on, such as input.time.hour"
+		default:
+			continue
+		}
+		*notes = append(*notes, Problem{File: r.File, Line: r.Row, Column: r.Col, Message: fmt.Sprintf(message, r.Why), Hint: hint})
 	}
 }

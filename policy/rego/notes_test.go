@@ -50,6 +50,12 @@ func TestWhatCheckNotes(t *testing.T) {
 		"tests and libraries":             {module: "test_a if true\ntodo_test_b if true", others: []string{"package lib\nunused := 1", "package authz.lib"}},
 		"an allow that is asked for":      {module: `deny contains "x" if not data.lib.allow`, others: []string{"package lib\nallow if input.subject.id == \"a\""}},
 
+		"the whole input": {module: "deny contains x if some x in input",
+			want: []string{"authz.rego:3:20: the whole input is iterated, so that no decision is remembered for longer than a second, nor for another request that differs in anything (read the parts that it depends on)"}},
+		"the whole time": {module: "deny contains \"x\" if count(input.time) == 1",
+			want: []string{"authz.rego:3:22: input.time is an argument of count as a whole, so that no decision is remembered for longer than a second (read the parts that it depends on, such as input.time.hour)"}},
+		"parts of the time": {module: `deny contains "x" if input.time.hour < 8`},
+
 		"data that is not there": {module: `deny contains "x" if input.subject.id in data.blokced`,
 			want: []string{"authz.rego:3:47: the bundle has no data.blokced" + always + " (did you mean data.blocked?)"}},
 		"every place of it": {module: "deny contains \"x\" if data.blokced.a\ndeny contains \"y\" if data.blokced.b", want: []string{"authz.rego:3:27: the bundle has no data.blokced" + always + " (did you mean data.blocked?)"}},
