@@ -135,6 +135,12 @@ var ImportMap = Map{
 			Outside: []string{grpc, protobuf, rpcStatus, xsync},
 			Never:   []string{opa, nats, prometheus, cobra}},
 
+		// The enforcement point. It asks whatever Authorizer it is given.
+		{Package: "clients/enforce",
+			Inside:  []string{"policy"},
+			Outside: []string{grpc},
+			Never:   []string{opa, nats, prometheus, cobra}},
+
 		// The wire and the vocabulary, translated once for server and client.
 		{Package: "internal/wire",
 			Inside:  []string{"policy", "proto/microwall/v1"},

@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"math/big"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"testing"
@@ -55,15 +56,36 @@ func (ca *CA) Issue(t testing.TB, name string) (cert, key string) {
 	return cert, key
 }
 
+// IssueURIs is Issue with URIs in the certificate: one, a SPIFFE ID, for a
+// workload.
+func (ca *CA) IssueURIs(t testing.TB, uris ...string) (cert, key string) {
+	t.Helper()
+	dir := t.TempDir()
+	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	ca.write(t, "workload", cert, key, uris...)
+	return cert, key
+}
+
 // Renew is Issue into files that may exist.
 func (ca *CA) Renew(t testing.TB, name, cert, key string) {
 	t.Helper()
+	ca.write(t, name, cert, key)
+}
+
+func (ca *CA) write(t testing.TB, name, cert, key string, uris ...string) {
+	t.Helper()
+	var parsed []*url.URL
+	for _, uri := range uris {
+		u, err := url.Parse(uri)
+		must(t, err)
+		parsed = append(parsed, u)
+	}
 	private := newKey(t)
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
 		SerialNumber: serial(t), Subject: pkix.Name{CommonName: name},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
+		URIs: parsed, DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
 	}, ca.cert, private.Public(), ca.key)
 	must(t, err)
 	keyDER, err := x509.MarshalPKCS8PrivateKey(private)

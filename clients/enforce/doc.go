@@ -1,0 +1,58 @@
+// Package enforce is the enforcement point (PEP) that a service wires in: gRPC
+// interceptors and net/http middleware that make a request of a call, ask an
+// Authorizer, and let the call pass or not.
+//
+// # How a call becomes a request
+//
+//	           gRPC                                        HTTP
+//	subject    {workload, SPIFFE ID}                       the same
+//	action     the method: AddItem                         the method: GET
+//	resource   {grpc, hipstershop.CartService}             {route, /cart/{id}}, properties.path: /cart/7
+//	context    call_path, call_path_claimed                the same
+//
+// The subject is the SPIFFE ID in the client certificate that crypto/tls has
+// verified: the certificate's only URI, of a leaf. So tls.Config.ClientAuth must
+// be [crypto/tls.RequireAndVerifyClientCert], or VerifyClientCertIfGiven where
+// others call as well, and ClientCAs the authorities of one trust domain: whoever
+// may sign for one name in there may sign for all. A certificate that crypto/tls
+// did not verify is none. A verified one that does not say who shows it, by
+// exactly one such ID, is an error. No header ever names the subject.
+//
+// Without a certificate there is no subject, unless [Config.Subject] names one.
+//
+// # The call path
+//
+// context.call_path lists SPIFFE IDs from the edge on and ends with the subject.
+// Only the last one is proven. Those before are what the peer says of who called
+// it, in [Header]; context.call_path_claimed is how many they are. A policy may
+// believe them as far as it believes the subject: to deny by a claim is always
+// right, to allow by one is to trust the subject with it.
+//
+// The header must be there once at most and have one spelling, SPIFFE IDs with
+// commas between. One that is malformed, or makes the path too long, is an error:
+// a path is never cut. Without a certificate there is no call path, whatever the
+// header says.
+//
+// A service that calls others sends the path that it was called by, with
+// [UnaryClient], [StreamClient] and [Transport]. They append this service to it
+// without naming it: whoever is called does, by the certificate. They replace
+// a header that was copied from elsewhere. They take the path from the context,
+// so that calls must be made with the context of the call that they serve.
+//
+// # What passes
+//
+// A call passes if the decision allows it and every obligation was handed to its
+// handler in [Config.Obligations], and met. Everything else is refused, and fails
+// closed: a denial, an obligation without a handler, a handler that fails, a
+// callback that panics, and every error in place of a decision. What will not
+// pass when it is tried again is PERMISSION_DENIED or 403; what may (the kinds
+// policy.Unavailable and policy.Exhausted, and a context that ended) is
+// UNAVAILABLE or 503. The peer is told no more, unless [Config.Explain] says so.
+//
+// A stream is decided when it is opened: not by what is sent on it, and not again.
+// A connection is as trusted as its certificate was when it was made; bound its
+// age (grpc keepalive's MaxConnectionAge) where certificates are short-lived.
+//
+// Interceptors see every call of their server, health checks and reflection
+// included: serve those on another listener, or leave them to a policy.
+package enforce
