@@ -287,6 +287,7 @@ func TestTheProgramsInTheReadmeAreThePackagesExamples(t *testing.T) {
 	for name, example := range map[string]string{
 		"ask.go":   "clients/remote/example_test.go",
 		"embed.go": "clients/embedded/example_test.go",
+		"wire.go":  "clients/enforce/example_test.go",
 	} {
 		program := read(t, example)
 		program = regexp.MustCompile(`(?m)^package \w+_test$`).ReplaceAllString(program, "package main")

@@ -1,8 +1,12 @@
 package embedded
 
 import (
+	"iter"
+	"time"
+
 	"github.com/microwall/microwall/bundles/live"
 	"github.com/microwall/microwall/clients/cache"
+	"github.com/microwall/microwall/policy"
 )
 
 // Status is what a client is at.
@@ -44,5 +48,24 @@ func (c *Client) Status() Status {
 		Namespaces:   c.live.Status(),
 		Beacons:      c.live.Beacons(),
 		Cache:        c.cache.Stats(),
+	}
+}
+
+// CacheStats returns s.Cache, as collectors of metrics ask for it.
+func (s Status) CacheStats() cache.Stats { return s.Cache }
+
+// Releases yields the releases that decide and the age of their proof, -1 if there
+// is none.
+func (s Status) Releases() iter.Seq2[policy.Version, time.Duration] {
+	return func(yield func(policy.Version, time.Duration) bool) {
+		for _, n := range s.Namespaces {
+			age := n.Age
+			if age == live.Forever {
+				age = -1
+			}
+			if n.Version.Revision > 0 && !n.Retired && !yield(n.Version, age) {
+				return
+			}
+		}
 	}
 }

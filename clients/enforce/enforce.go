@@ -2,6 +2,7 @@ package enforce
 
 import (
 	"context"
+	"iter"
 	"maps"
 	"net/http"
 	"slices"
@@ -101,6 +102,13 @@ type Stats struct {
 	Failed uint64
 	// Reported would have been refused, and passed by Config.ReportOnly.
 	Reported uint64
+}
+
+// Outcomes yields the counts by name, as collectors of metrics ask for them.
+func (s Stats) Outcomes() iter.Seq2[string, uint64] {
+	return func(yield func(string, uint64) bool) {
+		_ = yield("allowed", s.Allowed) && yield("denied", s.Denied) && yield("failed", s.Failed) && yield("reported", s.Reported)
+	}
 }
 
 // Enforcer stands before the calls of a service. It is safe for concurrent use.

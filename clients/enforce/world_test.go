@@ -76,7 +76,7 @@ type world struct {
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	d := testkit.NewDomain(t)
-	url := testkit.NATS(t, t.TempDir()).URL()
+	url := d.ServeNATS(t.TempDir()).URL()
 	p := d.StartPDP(url, t.TempDir())
 	d.Push(p, "center", "shop", `deny contains "never" if input.action.name == "Never"`)
 	last := d.Push(p, "cart", "shop.cart", rules).Release.Version()

@@ -141,6 +141,13 @@ var ImportMap = Map{
 			Outside: []string{grpc},
 			Never:   []string{opa, nats, prometheus, cobra}},
 
+		// It knows what it measures by methods alone, so that it links nobody's
+		// clients.
+		{Package: "clients/metrics",
+			Inside:  []string{"clients/cache", "policy"},
+			Outside: []string{prometheus},
+			Never:   []string{opa, nats, grpc, cobra}},
+
 		// The wire and the vocabulary, translated once for server and client.
 		{Package: "internal/wire",
 			Inside:  []string{"policy", "proto/microwall/v1"},
@@ -212,7 +219,7 @@ var ImportMap = Map{
 
 		{Package: "examples/...",
 			Inside:  []string{"clients/...", "examples/...", "policy"},
-			Outside: []string{grpc},
+			Outside: []string{grpc, protobuf},
 			Never:   []string{natsServer},
 			Process: true},
 

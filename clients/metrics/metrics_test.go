@@ -1,0 +1,176 @@
+package metrics_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	"google.golang.org/grpc"
+
+	"github.com/microwall/microwall/bundles/live"
+	"github.com/microwall/microwall/clients/cache"
+	"github.com/microwall/microwall/clients/embedded"
+	"github.com/microwall/microwall/clients/enforce"
+	"github.com/microwall/microwall/clients/metrics"
+	"github.com/microwall/microwall/clients/remote"
+	"github.com/microwall/microwall/internal/testkit"
+	"github.com/microwall/microwall/policy"
+)
+
+const rules = `
+allow if { some i in numbers.range(1, 200); i == 150; input.action.name == "Add" }
+`
+
+// What Prometheus is told of an embedded client is what the client did.
+func TestAnEmbeddedClientIsMeasured(t *testing.T) {
+	d := testkit.NewDomain(t)
+	url := d.ServeNATS(t.TempDir()).URL()
+	p := d.StartPDP(url, t.TempDir())
+	d.Push(p, "center", "shop", `deny contains "never" if input.action.name == "Never"`)
+	v := d.Push(p, "cart", "shop.cart", rules).Release.Version()
+	activated := make(chan struct{})
+	wall, err := embedded.New(t.Context(), embedded.Config{
+		NATS: url, TrustFile: d.TrustFile, Namespaces: []policy.Namespace{"shop.cart"}, Cache: cache.Config{Entries: 64},
+		OnRelease: func(e live.Event) {
+			if a, ok := e.(live.Activated); ok && a.Version == v {
+				close(activated)
+			}
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer wall.Close()
+	select {
+	case <-activated:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the policy never arrived")
+	}
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(metrics.OfClient(wall))
+	for range 100 {
+		if _, err := wall.Authorize(t.Context(), testkit.Request("shop.cart", "Add")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stats := wall.Status().Cache
+	if stats.Hits == 0 || stats.Misses == 0 {
+		t.Fatalf("the cache was not used: %+v", stats)
+	}
+	got := gather(t, registry)
+	for name, want := range map[string]float64{
+		"microwall_cache_hits_total": float64(stats.Hits), "microwall_cache_misses_total": float64(stats.Misses),
+		"microwall_cache_entries": 1, "microwall_cache_evictions_total": 0,
+		"microwall_release_info shop.cart 1 1 " + v.Digest.String(): 1,
+		"microwall_release_revision shop.cart 1":                    1,
+		"microwall_release_revision shop 1":                         1,
+	} {
+		if value, ok := got[name]; !ok || value != want {
+			t.Errorf("%s is %v, want %v; of %v", name, value, want, got)
+		}
+	}
+	if age := got["microwall_proof_age_seconds shop.cart"]; age < 1e300 { // no beacon was issued
+		t.Errorf("age of what was never proven: %v", age)
+	}
+	if _, ok := got["microwall_requests_in_flight"]; ok {
+		t.Error("an embedded client asks nobody")
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if problems, err := promlint.NewWithMetricFamilies(families).Lint(); err != nil || len(problems) > 0 {
+		t.Errorf("names: %v %v", problems, err)
+	}
+}
+
+// A client that asks is measured as well, and it is seen that the PDP is dead.
+func TestARemoteClientIsMeasured(t *testing.T) {
+	d := testkit.NewDomain(t)
+	p := d.StartPDP(d.ServeNATS(t.TempDir()).URL(), t.TempDir())
+	d.Push(p, "center", "shop", `deny contains "never" if input.action.name == "Never"`)
+	d.Push(p, "cart", "shop.cart", rules)
+	wall, err := remote.New(t.Context(), remote.Config{Server: p.Addr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer wall.Close()
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(metrics.OfClient(wall))
+	if _, err := wall.Authorize(t.Context(), testkit.Request("shop.cart", "Add")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := wall.Authorize(t.Context(), testkit.Request("shop.nothing", "Add")); err == nil {
+		t.Fatal("a namespace without a release was decided")
+	}
+	got := gather(t, registry)
+	for name, want := range map[string]float64{"microwall_requests_asked_total": 2, "microwall_requests_failed_total": 1, "microwall_requests_in_flight": 0, "microwall_requests_coalesced_total": 0} {
+		if value, ok := got[name]; !ok || value != want {
+			t.Errorf("%s is %v, want %v; of %v", name, value, want, got)
+		}
+	}
+}
+
+func TestAnEnforcerIsMeasured(t *testing.T) {
+	d := testkit.NewDomain(t)
+	p := d.StartPDP(d.ServeNATS(t.TempDir()).URL(), t.TempDir())
+	d.Push(p, "center", "shop", `deny contains "never" if input.action.name == "Never"`)
+	d.Push(p, "cart", "shop.cart", rules)
+	who := policy.Entity{Type: "user", ID: "ann"}
+	e, err := enforce.New(enforce.Config{
+		Authorizer: p.Service, Namespace: "shop.cart",
+		Subject: func(context.Context, enforce.Call) (policy.Entity, error) { return who, nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(metrics.OfEnforcer(e))
+	call := func(method string) {
+		_, _ = e.UnaryServer()(t.Context(), nil, &grpc.UnaryServerInfo{FullMethod: method}, func(context.Context, any) (any, error) { return nil, nil })
+	}
+	call("/shop.Cart/Add")
+	call("/shop.Cart/Remove")
+	call("/shop.Cart/Remove")
+	who = policy.Entity{}
+	call("/shop.Cart/Add")
+	got := gather(t, registry)
+	for outcome, want := range map[string]float64{"allowed": 1, "denied": 2, "failed": 1, "reported": 0} {
+		if value, ok := got["microwall_enforced_calls_total "+outcome]; !ok || value != want {
+			t.Errorf("%s: %v, want %v", outcome, value, want)
+		}
+	}
+}
+
+// gather returns each metric by its name and the values of its labels.
+func gather(t *testing.T, registry *prometheus.Registry) map[string]float64 {
+	t.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]float64{}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			name := []string{f.GetName()}
+			values := map[string]string{}
+			for _, l := range m.GetLabel() {
+				values[l.GetName()] = l.GetValue()
+			}
+			for _, l := range []string{"namespace", "epoch", "revision", "digest", "outcome"} {
+				if v, ok := values[l]; ok {
+					name = append(name, v)
+				}
+			}
+			value := m.GetGauge().GetValue()
+			if m.GetCounter() != nil {
+				value = m.GetCounter().GetValue()
+			}
+			all[strings.Join(name, " ")] = value
+		}
+	}
+	return all
+}
