@@ -3,6 +3,8 @@ package jetstream
 import (
 	"context"
 	"errors"
+	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	js "github.com/nats-io/nats.go/jetstream"
@@ -56,6 +58,27 @@ func (s *Store) PutBeacons(ctx context.Context, all []Beacon) error {
 		}
 	}
 	return nil
+}
+
+// Beacons returns the newest beacon of each namespace of the domain, in no order.
+// There need not be one, and a PDP may have stored an older one over it: none of
+// them is verified.
+func (s *Store) Beacons(ctx context.Context) (all []Beacon, err error) {
+	ctx, cancel := bounded(ctx, readTimeout)
+	defer cancel()
+	s.listing.Lock() // one at a time: it may be much
+	defer s.listing.Unlock()
+	err = s.persist(ctx, "cannot read the beacons", func(ctx context.Context) error {
+		all = nil
+		return s.eachLast(ctx, beatStream, beatOf(s.config.Domain, "*"), func(m *nats.Msg, _ time.Time) bool {
+			ns, err := parseToken(s.config.Domain, strings.TrimPrefix(m.Subject, beatOf(s.config.Domain, "")))
+			if err == nil && checkNote(m.Data) == nil {
+				all = append(all, Beacon{Namespace: ns, Note: m.Data})
+			}
+			return true
+		})
+	})
+	return all, err
 }
 
 // gone reports whether there may be no stream that takes beacons.
