@@ -158,6 +158,8 @@
 // gets again after every reconnect, twice, a few seconds apart, because a direct
 // get may be answered by a replica that is behind; after messages were dropped;
 // and on a slow poll, because a push may be lost.
+// A subscription that the broker refuses, or drops when it is told of other permissions,
+// it gives back to nobody; so it is made again on each poll ([Follower.Tell], [Deaf]).
 //
 // Who follows all namespaces learns them from a list. A push of one that is not
 // in it carries nothing but a reason to list again, at most twice a second or

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -87,6 +88,9 @@ type Client struct {
 	// changed receives when there may be something new to report to the fleet.
 	changed <-chan struct{}
 
+	// follower is the one of the moment.
+	follower atomic.Pointer[jetstream.Follower]
+
 	mu   sync.Mutex
 	conn *nats.Conn
 }
@@ -123,7 +127,7 @@ func New(ctx context.Context, config Config) (*Client, error) {
 			tell(e)
 		}
 	}
-	broker := jetstream.ConnectOptions{Name: "microwall-embedded", TLS: config.TLS, Plaintext: config.Plaintext, Events: config.OnNATS}
+	broker := jetstream.ConnectOptions{Name: "microwall-embedded", TLS: config.TLS, Plaintext: config.Plaintext}
 	if config.Mode.dir == "" {
 		if err := broker.Check(config.NATS); err != nil {
 			return nil, err
@@ -152,6 +156,12 @@ func New(ctx context.Context, config Config) (*Client, error) {
 	c := &Client{
 		config: config, broker: broker, fault: fault, live: state, cache: cache.New(config.Cache), stop: stop, synced: make(chan struct{}), trustChanged: trustChanged, changed: changed,
 		keys: sync.Pool{New: func() any { return new([]byte) }},
+	}
+	c.broker.Events = func(e jetstream.Event) {
+		config.OnNATS(e)
+		if f := c.follower.Load(); f != nil {
+			f.Tell(e)
+		}
 	}
 	failed := make(chan error, 1)
 	c.work.Go(func() {
@@ -257,6 +267,7 @@ func (c *Client) followThese(ctx context.Context, conn *nats.Conn, trust *jetstr
 	if err != nil {
 		return false, err
 	}
+	c.follower.Store(f)
 	round, end := context.WithCancel(ctx)
 	defer end()
 	var watching sync.WaitGroup
