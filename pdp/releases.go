@@ -460,7 +460,8 @@ func (r *Releases) Bundle(ctx context.Context, h jetstream.Head) ([]byte, error)
 }
 
 // Statuses returns what those who decide last said of a namespace, or for "" of
-// all, sorted by namespace, principal and instance. Nothing of it is verified.
+// all, sorted by namespace, principal and instance. Nothing of it is verified. With
+// a policy.Exhausted error it is what there is, and incomplete.
 func (r *Releases) Statuses(ctx context.Context, n policy.Namespace) ([]jetstream.Status, error) {
 	store, err := r.store()
 	if err != nil {

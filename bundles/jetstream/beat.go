@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"strings"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	js "github.com/nats-io/nats.go/jetstream"
@@ -70,7 +69,7 @@ func (s *Store) Beacons(ctx context.Context) (all []Beacon, err error) {
 	defer s.listing.Unlock()
 	err = s.persist(ctx, "cannot read the beacons", func(ctx context.Context) error {
 		all = nil
-		return s.eachLast(ctx, beatStream, beatOf(s.config.Domain, "*"), func(m *nats.Msg, _ time.Time) bool {
+		return s.eachLast(ctx, beatStream, beatOf(s.config.Domain, "*"), func(m *nats.Msg, _ *nats.MsgMetadata) bool {
 			ns, err := parseToken(s.config.Domain, strings.TrimPrefix(m.Subject, beatOf(s.config.Domain, "")))
 			if err == nil && checkNote(m.Data) == nil {
 				all = append(all, Beacon{Namespace: ns, Note: m.Data})

@@ -29,7 +29,10 @@
 //	           The newest beacon of each namespace, published once more on
 //	           pdp.beat.<domain>.<namespace>.
 //	STATUS     pdp.status.<domain>.<namespace>.<principal>.<instance>
-//	           What each client last said of itself, for five minutes at most.
+//	           What each client last said of itself, for five minutes at most, in
+//	           2 KiB at most. What is newer pushes out what is older: there is
+//	           room for 100,000 or 64 MiB, and NATS divides it among nobody. See
+//	           [Store.Statuses].
 //
 // The first two are files, refuse new messages when they are full, and never let
 // a message expire. All answer direct gets. [OpenStore] refuses streams that
