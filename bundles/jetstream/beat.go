@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"strings"
@@ -109,8 +110,10 @@ func (f *Follower) takeBeat(ns policy.Namespace, m *nats.Msg) {
 	defer f.mu.Unlock()
 	// A namespace that is not known has a head that is about to be: its next
 	// beacon comes soon.
-	if s := f.slots[ns]; s != nil {
-		s.beat, s.heard = m.Data, true
+	// One that comes again is left to the poll: who may not publish can have the
+	// newest one delivered without end, and it costs a signature each time.
+	if s := f.slots[ns]; s != nil && !bytes.Equal(m.Data, s.lastBeat) {
+		s.beat, s.lastBeat, s.heard = m.Data, m.Data, true
 		f.enqueue(s)
 	}
 }

@@ -178,7 +178,7 @@ func (f *Follower) Synced() <-chan struct{} { return f.synced }
 func (f *Follower) Refresh() {
 	f.mu.Lock()
 	for _, s := range f.slots {
-		s.forget = true
+		s.forget, s.lastBeat = true, nil
 	}
 	f.mu.Unlock()
 	f.askSoon()
