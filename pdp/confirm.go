@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/microwall/microwall/bundles/jetstream"
 	"github.com/microwall/microwall/policy"
 )
 
@@ -79,7 +80,7 @@ func (i *Issuer) confirm(ctx context.Context, waiting []*confirmation) {
 		slices.Sort(some)
 		var at time.Time
 		var now found
-		at, now, err = i.tick(slices.Compact(some), func(at func(time.Time)) error { return i.log.Tick(ctx, nil, at) })
+		at, now, err = i.tick(ctx, slices.Compact(some), func() (*jetstream.IssuerTick, error) { return nil, i.learnOnce(ctx) })
 		for _, v := range now.heads {
 			signed, err := i.sign(at, v)
 			answers[v.Namespace] = answer{signed, err}

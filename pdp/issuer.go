@@ -72,8 +72,11 @@ type IssuerConfig struct {
 // open, and that may come after what does, it says nothing: the trust file in
 // force here may not be the newest. Nor of one whose head in the store is older or
 // another than what this process knew before the tick, as it held it or heard it
-// from another issuer: then the store is not to be believed. It says nothing at all
-// while a newer trust file was pushed than the one in force.
+// from another issuer: then the store is not to be believed. So that whoever takes
+// over knows better as well, whatever is on their disk, it stores the newest beacon
+// that it has of such a namespace again, every interval; and before it signs
+// anything, and whenever it takes over, it reads those that there are. It says
+// nothing at all while a newer trust file was pushed than the one in force.
 type Issuer struct {
 	config IssuerConfig
 	heads  *heads
@@ -81,10 +84,12 @@ type Issuer struct {
 	wake   chan struct{} // has room for one: somebody waits to be confirmed
 	ended  chan struct{} // closed when Run has returned
 	off    bool          // the clock is; of the loop that issues
+	reigns bool          // no other has issued since the beacons were read; of that loop
 
 	mu      sync.Mutex
 	checked *bundles.Trust // lists the key
 	told    string         // what the last event was about
+	learned bool           // the beacons that there were have been read
 	waiting []*confirmation
 }
 
@@ -202,20 +207,28 @@ func (i *Issuer) issue(ctx context.Context, some []policy.Namespace) (next time.
 		return i.config.Interval / 5, err
 	}
 	var wait time.Duration // for another issuer
-	at, now, err := i.tick(some, func(at func(time.Time)) error {
+	at, now, err := i.tick(ctx, some, func() (*jetstream.IssuerTick, error) {
 		last, err := i.log.LastTick(ctx)
 		if err != nil {
-			return err
+			return nil, err
 		}
+		i.reigns = i.reigns && last.Own
 		if wait = i.yieldsTo(last); wait > 0 {
-			return errStandsBy
+			return nil, errStandsBy
 		}
-		return i.log.Tick(ctx, &last, at)
+		if !i.reigns {
+			if err := i.learn(ctx); err != nil {
+				return nil, err
+			}
+			i.reigns = true
+		}
+		return &last, nil
 	})
 	switch {
 	case errors.Is(err, errStandsBy):
 		return min(wait, i.config.Interval), nil
 	case policy.KindOf(err) == policy.Conflict:
+		i.reigns = false
 		return i.config.Interval / 5, nil // the winner's tick is in the log in a moment
 	case err != nil:
 		return i.config.Interval / 5, err
@@ -228,11 +241,17 @@ func (i *Issuer) issue(ctx context.Context, some []policy.Namespace) (next time.
 		}
 		beacons = append(beacons, jetstream.Beacon{Namespace: v.Namespace, Note: signed})
 	}
+	issued := len(beacons)
+	for ns, doubt := range now.doubts {
+		if before := i.config.Live.Beacon(ns); before != nil && policy.KindOf(doubt) == policy.Conflict {
+			beacons = append(beacons, jetstream.Beacon{Namespace: ns, Note: before})
+		}
+	}
 	if err := i.config.Store.PutBeacons(ctx, beacons); err != nil {
 		return i.config.Interval / 5, err
 	}
 	i.tell("issues", Issuing{})
-	i.config.Events(Issued{Time: at, Namespaces: len(beacons), Took: i.config.Now().Sub(begun)})
+	i.config.Events(Issued{Time: at, Namespaces: issued, Took: i.config.Now().Sub(begun)})
 	return i.config.Interval, i.yield(ctx)
 }
 
@@ -268,16 +287,49 @@ func (i *Issuer) yield(ctx context.Context) error {
 	return i.leave(ctx)
 }
 
-// tick has a tick committed, and returns the heads at it of some namespaces, nil
+// learn takes the newest beacons that there are: another may have known newer heads
+// than this process, and than the store has now. What is wrong with one of them is
+// an event of what takes it.
+func (i *Issuer) learn(ctx context.Context) error {
+	all, err := i.config.Store.Beacons(ctx)
+	if err != nil {
+		return err
+	}
+	for _, b := range all {
+		_ = i.config.Live.Prove(b.Note)
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.learned = true
+	return nil
+}
+
+// learnOnce does so unless it was done since the start: afterwards they are heard.
+func (i *Issuer) learnOnce(ctx context.Context) error {
+	i.mu.Lock()
+	learned := i.learned
+	i.mu.Unlock()
+	if learned {
+		return nil
+	}
+	return i.learn(ctx)
+}
+
+// tick has a tick committed after the one that follow returns, see
+// [jetstream.Log.Tick], and returns the heads at it of some namespaces, nil
 // for all, and a time before it. If another trust file came meanwhile, or was
 // pushed, what was read by the one before may have left heads out that were taken
 // by it: then all is read again, and another tick is committed.
-func (i *Issuer) tick(some []policy.Namespace, commit func(at func(since time.Time)) error) (at time.Time, f found, err error) {
+func (i *Issuer) tick(ctx context.Context, some []policy.Namespace, follow func() (*jetstream.IssuerTick, error)) (at time.Time, f found, err error) {
 	for {
+		after, err := follow()
+		if err != nil {
+			return at, f, err
+		}
 		// What is known here came from the store: whatever is committed to the log
 		// later comes after it.
 		known, outdated := i.config.Live.Heads(some), false
-		err = commit(func(since time.Time) {
+		err = i.log.Tick(ctx, after, func(since time.Time) {
 			if outdated = i.heads.outdated() || i.behind() != nil; !outdated {
 				at, f = since, i.heads.now(some, known)
 			}

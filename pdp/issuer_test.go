@@ -453,6 +453,67 @@ func TestTheStoreIsNotBelievedIfItHasLostWhatAnotherIssuerNamed(t *testing.T) {
 	}
 }
 
+// A thief of a PDP's NATS credentials, or an old copy of the store, puts an older
+// release back, removes the beacons, and says that the issuer has gone. A PDP whose
+// disk is empty takes over.
+func TestAPDPWithAnEmptyDiskDoesNotProveAnOlderRelease(t *testing.T) {
+	for name, confirmFirst := range map[string]bool{"when it takes over": false, "when it is asked and stands by": true} {
+		t.Run(name, func(t *testing.T) {
+			d, p, url := startBeacons(t)
+			first := d.Push(p, "cart", "shop.cart", allowsAdd).Release
+			second := d.Push(p, "cart", "shop.cart", allowsAdd+" ").Release
+			one := startIssuer(t, d, p, "beat", "one")
+			for begun := time.Now(); p.Live.Beacon("shop.cart") == nil; one.round() {
+				if time.Since(begun) > patience {
+					t.Fatal("the PDP does not hear the beacons")
+				}
+			}
+			thief, err := nats.Connect(url)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(thief.Close)
+			for _, s := range []string{"KV_policy", "BEAT"} {
+				if _, err := thief.Request("$JS.API.STREAM.DELETE."+s, nil, patience); err != nil {
+					t.Fatal(err)
+				}
+			}
+			store, err := jetstream.OpenStore(t.Context(), jetstream.StoreConfig{Conn: thief, Domain: "shop", MaxBytes: 256 << 20})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := store.Put(t.Context(), "shop.cart", first.Note(), bundles.Pack(d.Rego(allowsAdd).Tar()), 0); err != nil {
+				t.Fatal(err)
+			}
+			if e := roundsUntil[pdp.HeadDoubted](one); !strings.Contains(e.Err.Error(), "older than revision 2") {
+				t.Errorf("%+v", e)
+			}
+			if !confirmFirst {
+				if _, err := thief.Request("$KV.policy.shop.-tick.head", []byte(`{"issuer":"","nonce":"x"}`), patience); err != nil {
+					t.Fatal(err)
+				}
+			}
+			empty, err := live.New(t.Context(), live.Config{Trust: d.Trust()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			begun := time.Now()
+			two := startIssuer(t, d, &testkit.PDP{Live: empty, Store: store, NATSConn: thief}, "beat2", "two")
+			if note, err := two.Confirm(t.Context(), "shop.cart"); policy.KindOf(err) != policy.Unavailable || !strings.Contains(err.Error(), "older than revision 2") {
+				t.Errorf("confirmed: %s, %v", note, err)
+			}
+			if confirmFirst {
+				wantIssuer[pdp.StandingBy](two)
+			} else {
+				wantIssuer[pdp.Issued](two)
+			}
+			if b := newest(t, d, thief, "shop_cart"); b == nil || b.Time().After(begun) || b.Heads()[0] != second.Version() {
+				t.Errorf("the newest beacon: %+v", b)
+			}
+		})
+	}
+}
+
 func TestTheStoreIsNotBelievedIfItHasLostWhatIsHeld(t *testing.T) {
 	d, p, url := startBeacons(t)
 	one := d.Push(p, "cart", "shop.cart", allowsAdd).Release

@@ -173,7 +173,7 @@ func (r *Releases) push(ctx context.Context, note []byte, fetch live.Fetch) (*bu
 	if err != nil {
 		return signed, err
 	}
-	after, err := place(ctx, store, trust, signed)
+	after, err := r.place(ctx, store, trust, signed)
 	if errors.Is(err, bundles.ErrSame) {
 		// It is the head; whoever is told so may rely on this process to
 		// decide by it, even if another one took it.
@@ -272,49 +272,65 @@ func (r *Releases) receive(ctx context.Context, signed *bundles.Signed, fetch li
 }
 
 // place returns the store's sequence number of the head that a release follows.
-// What the store has for a head counts only if it opens: something else may be
-// replaced, by a release that follows what this process holds.
-func place(ctx context.Context, store *jetstream.Store, trust *bundles.Trust, next *bundles.Signed) (after uint64, err error) {
-	r := next.Release()
-	head, err := store.Head(ctx, r.Namespace)
+// What the store has for a head counts only if it opens: what cannot even be read
+// may be replaced, by a release that follows what this process knows.
+func (r *Releases) place(ctx context.Context, store *jetstream.Store, trust *bundles.Trust, next *bundles.Signed) (after uint64, err error) {
+	rel := next.Release()
+	head, err := store.Head(ctx, rel.Namespace)
 	switch kind := policy.KindOf(err); {
 	case err == nil:
 	case kind == policy.NotFound:
-		if !r.Previous.IsZero() {
-			return 0, policy.Errorf(policy.Conflict, "release %d of %s follows %s, but the namespace has no release here; push again", r.Revision, r.Namespace, r.Previous)
+		if !rel.Previous.IsZero() {
+			return 0, policy.Errorf(policy.Conflict, "release %d of %s follows %s, but the namespace has no release here; push again", rel.Revision, rel.Namespace, rel.Previous)
 		}
-		return 0, wantRevision(r, 1)
+		return 0, wantRevision(rel, 1)
 	case kind == policy.Failed:
-		return head.Seq, nil
+		return head.Seq, r.followsKnown(next)
 	default:
 		return 0, err
 	}
 	held, err := trust.Open(head.Note)
 	var unverified *bundles.UnverifiedError
-	if errors.As(err, &unverified) && unverified.Release.Epoch < r.Epoch {
-		return head.Seq, wantRevision(r, 1) // a new epoch begins where the old one cannot be verified any more
+	if errors.As(err, &unverified) && unverified.Release.Epoch < rel.Epoch {
+		return head.Seq, wantRevision(rel, 1) // a new epoch begins where the old one cannot be verified any more
 	}
 	if err != nil {
-		return 0, fmt.Errorf("head of %s in the store does not open; put its key back into the trust file, or raise the epoch there: %w", r.Namespace, err)
+		return 0, fmt.Errorf("head of %s in the store does not open; put its key back into the trust file, or raise the epoch there: %w", rel.Namespace, err)
 	}
 	h := held.Release()
 	err = bundles.Follow(held, next)
 	var fork *bundles.ForkError
 	switch {
-	case errors.As(err, &fork) && r.Previous == h.Previous:
+	case errors.As(err, &fork) && rel.Previous == h.Previous:
 		// Two authors looked at the same head: a race, and no fork, as only
 		// one of the two is ever stored.
-		return 0, policy.Errorf(policy.Conflict, "somebody else released %s first: its head is release %d by %s; look at it, then push again", r.Namespace, h.Revision, orUnknown(h.Author))
+		return 0, policy.Errorf(policy.Conflict, "somebody else released %s first: its head is release %d by %s; look at it, then push again", rel.Namespace, h.Revision, orUnknown(h.Author))
 	case err != nil:
 		return 0, err
 	}
-	if r.Epoch != h.Epoch {
-		return head.Seq, wantRevision(r, 1)
+	if rel.Epoch != h.Epoch {
+		return head.Seq, wantRevision(rel, 1)
 	}
-	if r.Previous != held.Digest() {
-		return 0, policy.Errorf(policy.Conflict, "release %d of %s does not follow the head, which is release %d by %s; look at it, then push again", r.Revision, r.Namespace, h.Revision, orUnknown(h.Author))
+	if rel.Previous != held.Digest() {
+		return 0, policy.Errorf(policy.Conflict, "release %d of %s does not follow the head, which is release %d by %s; look at it, then push again", rel.Revision, rel.Namespace, h.Revision, orUnknown(h.Author))
 	}
-	return head.Seq, wantRevision(r, h.Revision+1)
+	return head.Seq, wantRevision(rel, h.Revision+1)
+}
+
+// followsKnown refuses a release that is neither the head that this process knows,
+// nor the next one.
+func (r *Releases) followsKnown(next *bundles.Signed) error {
+	rel := next.Release()
+	known := r.config.Live.Heads([]policy.Namespace{rel.Namespace})[rel.Namespace]
+	switch {
+	case known == next.Version():
+		return nil
+	case known.Epoch == rel.Epoch:
+		return wantRevision(rel, known.Revision+1)
+	case known.Revision == 0 && rel.Revision != 1:
+		return policy.Errorf(policy.Conflict, "what the store has as the head of %s cannot be read, and this PDP holds no release of it that revision %d could follow; push to one that does, or raise the epoch in the trust file and push again", rel.Namespace, rel.Revision)
+	}
+	return wantRevision(rel, 1)
 }
 
 // wantRevision refuses a release that leaves revisions out: they are counted,
@@ -444,7 +460,8 @@ func (r *Releases) Bundle(ctx context.Context, h jetstream.Head) ([]byte, error)
 }
 
 // Statuses returns what those who decide last said of a namespace, or for "" of
-// all, sorted by namespace, principal and instance. Nothing of it is verified.
+// all, sorted by namespace, principal and instance. Nothing of it is verified. With
+// a policy.Exhausted error it is what there is, and incomplete.
 func (r *Releases) Statuses(ctx context.Context, n policy.Namespace) ([]jetstream.Status, error) {
 	store, err := r.store()
 	if err != nil {

@@ -344,6 +344,47 @@ func TestAReleaseThatTheStoreHasLostCanBePushedAgain(t *testing.T) {
 	}
 }
 
+// Whoever may write to the head stream can put something there that nobody can
+// read. It may be released over, but nobody can use up the revisions by that.
+func TestAReleaseOverAHeadThatCannotBeReadIsTheNextOne(t *testing.T) {
+	d := testkit.NewDomain(t)
+	url := testkit.NATS(t, t.TempDir()).URL()
+	p := d.StartPDP(url, t.TempDir())
+	one := d.Push(p, "cart", "shop.cart", allowsAdd)
+	two := d.Push(p, "cart", "shop.cart", allowsAdd+" ")
+	damage := func() {
+		t.Helper()
+		if _, err := p.NATSConn.Request("$KV.policy.shop.shop_cart.head", []byte("\x00evil"), patience); err != nil {
+			t.Fatal(err)
+		}
+	}
+	damage()
+	bundle := d.Rego(allowsAdd + "  ")
+	for _, revision := range []uint64{1<<63 - 1, 4} {
+		signed, packed := d.Forge("cart", "shop.cart", two.Release, bundle, func(r *bundles.Release) { r.Revision = revision })
+		if err := push(t, p, signed, packed); err == nil || !strings.Contains(err.Error(), "code = Aborted") {
+			t.Errorf("revision %d: %v", revision, err)
+		}
+	}
+	// A PDP that holds nothing of it cannot tell which one is next.
+	empty := d.StartPDP(url, t.TempDir())
+	signed, packed := d.Forge("cart", "shop.cart", two.Release, bundle)
+	if err := push(t, empty, signed, packed); err == nil || !strings.Contains(err.Error(), "this PDP holds no release of it that revision 3 could follow") {
+		t.Error(err)
+	}
+	if err := push(t, p, signed, packed); err != nil {
+		t.Error(err)
+	}
+	if err := push(t, p, one.Release.Note(), nil); err == nil {
+		t.Error("an older one was taken")
+	}
+	// What decides here may be stored again.
+	damage()
+	if err := push(t, p, signed, packed); err != nil {
+		t.Error(err)
+	}
+}
+
 // A guardrail that the trust file names and nobody has pushed stops all below it:
 // whoever pushes there is told, and so is whoever looks at the state.
 func TestAReleaseThatDecidesNothingIsWarnedOf(t *testing.T) {

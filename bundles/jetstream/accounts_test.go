@@ -565,6 +565,11 @@ func TestAFleetReaderSeesAllAndChangesNothing(t *testing.T) {
 		u.wantRefused(t, "Publish to", subject)
 	}
 	w.wantUntouched(t)
+	// A wildcard that is taken literally cannot be forbidden to it, and finds what is
+	// the newest of the domain. The permissions of others do not match it.
+	if m := u.answer(t, "ask.*.head", ""); !strings.HasPrefix(m.Header.Get(js.SubjectHeader), "$KV.policy.boutique.") {
+		t.Errorf("ask.*.head: %v", m.Header)
+	}
 	api, err := js.New(w.pdp.Conn)
 	if err != nil {
 		t.Fatal(err)

@@ -1,8 +1,10 @@
 package jetstream
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/nats-io/nats.go"
 	js "github.com/nats-io/nats.go/jetstream"
@@ -58,6 +60,27 @@ func (s *Store) PutBeacons(ctx context.Context, all []Beacon) error {
 	return nil
 }
 
+// Beacons returns the newest beacon of each namespace of the domain, in no order.
+// There need not be one, and a PDP may have stored an older one over it: none of
+// them is verified.
+func (s *Store) Beacons(ctx context.Context) (all []Beacon, err error) {
+	ctx, cancel := bounded(ctx, readTimeout)
+	defer cancel()
+	s.listing.Lock() // one at a time: it may be much
+	defer s.listing.Unlock()
+	err = s.persist(ctx, "cannot read the beacons", func(ctx context.Context) error {
+		all = nil
+		return s.eachLast(ctx, beatStream, beatOf(s.config.Domain, "*"), func(m *nats.Msg, _ *nats.MsgMetadata) bool {
+			ns, err := parseToken(s.config.Domain, strings.TrimPrefix(m.Subject, beatOf(s.config.Domain, "")))
+			if err == nil && checkNote(m.Data) == nil {
+				all = append(all, Beacon{Namespace: ns, Note: m.Data})
+			}
+			return true
+		})
+	})
+	return all, err
+}
+
 // gone reports whether there may be no stream that takes beacons.
 func gone(err error) bool {
 	return errors.Is(err, nats.ErrNoResponders) || errors.Is(err, js.ErrNoStreamResponse) || errors.Is(err, js.ErrStreamNotFound)
@@ -87,8 +110,10 @@ func (f *Follower) takeBeat(ns policy.Namespace, m *nats.Msg) {
 	defer f.mu.Unlock()
 	// A namespace that is not known has a head that is about to be: its next
 	// beacon comes soon.
-	if s := f.slots[ns]; s != nil {
-		s.beat, s.heard = m.Data, true
+	// One that comes again is left to the poll: who may not publish can have the
+	// newest one delivered without end, and it costs a signature each time.
+	if s := f.slots[ns]; s != nil && !bytes.Equal(m.Data, s.lastBeat) {
+		s.beat, s.lastBeat, s.heard = m.Data, m.Data, true
 		f.enqueue(s)
 	}
 }

@@ -36,6 +36,8 @@ type ConfirmConfig struct {
 	Confirm func(ctx context.Context, ns policy.Namespace) ([]byte, error)
 	// Events is told what was ignored; nil tells nobody.
 	Events func(Event)
+	// After is as in [FollowConfig].
+	After func(time.Duration) <-chan time.Time
 }
 
 // ServeConfirm answers clients that ask for the confirmed head of a namespace,
@@ -48,6 +50,11 @@ func ServeConfirm(ctx context.Context, c ConfirmConfig) error {
 	if events == nil {
 		events = func(Event) {}
 	}
+	after := c.After
+	if after == nil {
+		after = time.After
+	}
+	ignored := newIgnoring()
 	free := make(chan struct{}, confirming)
 	var mu sync.Mutex
 	var work sync.WaitGroup
@@ -63,7 +70,7 @@ func ServeConfirm(ctx context.Context, c ConfirmConfig) error {
 	sub, err := c.Conn.QueueSubscribe(confirmSubject(c.Domain, "*"), confirmGroup, func(m *nats.Msg) {
 		ns, err := parseToken(c.Domain, strings.TrimSuffix(strings.TrimPrefix(m.Subject, "pdp.confirm."+c.Domain+"."), "."+confirmHead))
 		if !isInbox(m.Reply) {
-			events(Ignored{Subject: m.Subject, Err: policy.Errorf(policy.Denied, "the answer is to go to %.100q, which is no inbox", m.Reply)})
+			ignored.add(m.Subject, policy.Errorf(policy.Denied, "the answer is to go to %.100q, which is no inbox", m.Reply))
 			return
 		}
 		if err != nil {
@@ -94,7 +101,7 @@ func ServeConfirm(ctx context.Context, c ConfirmConfig) error {
 	if err != nil {
 		return policy.Errorf(policy.Unavailable, "cannot subscribe to %s: %w", confirmSubject(c.Domain, "*"), err)
 	}
-	<-ctx.Done()
+	ignored.run(ctx, after, events)
 	_ = sub.Unsubscribe() // it fails only if the connection is closed
 	mu.Lock()
 	stopped = true

@@ -29,7 +29,10 @@
 //	           The newest beacon of each namespace, published once more on
 //	           pdp.beat.<domain>.<namespace>.
 //	STATUS     pdp.status.<domain>.<namespace>.<principal>.<instance>
-//	           What each client last said of itself, for five minutes at most.
+//	           What each client last said of itself, for five minutes at most, in
+//	           2 KiB at most. What is newer pushes out what is older: there is
+//	           room for 100,000 or 64 MiB, and NATS divides it among nobody. See
+//	           [Store.Statuses].
 //
 // The first two are files, refuse new messages when they are full, and never let
 // a message expire. All answer direct gets. [OpenStore] refuses streams that
@@ -82,8 +85,14 @@
 //
 // The forms of a direct get that name what they want in their body (by number,
 // the next one, many, in batches) cannot be permitted for some subjects only, so
-// they are not exported. Ticks are not for clients. The trust file is for
-// everybody.
+// they are not exported. The trust file is for everybody.
+//
+// NATS knows no way to forbid a token that is a wildcard taken literally to somebody
+// whom a wildcard permits. So who may ask for all namespaces, as a fleet reader may and
+// whoever shows no credentials, is handed the newest of all heads when it asks for "*";
+// and that may be a tick, whose own name it may not say. There is no secret in a tick:
+// which PDP issues, and a random word that has been used. The clients of some
+// namespaces may not ask for "*".
 //
 // An inbox begins with the name of its principal ([InboxPrefix]), so that nobody
 // can listen for answers to others.
@@ -136,19 +145,24 @@
 // at once: one of them wins each step.
 //
 // What is older than a day is marked, and a quarter of an hour passes between
-// marking, purging, and marking again, one step a round; both by the broker's
-// clock, whatever those of the sweepers say. So publishers are rarely
-// disturbed; and a server that was deposed as the leader of the chunks and does
-// not know it yet, so that it shows a chunk that is gone, shows one of those in
-// the newest mark. A Put takes five minutes at most.
+// marking, purging, and marking again, one step a round; each by the clock of the
+// server that leads the stream of what is waited for, whatever those of the sweepers
+// say. So publishers are rarely disturbed; and a server that was deposed as the leader
+// of the chunks and does not know it yet, so that it shows a chunk that is gone, shows
+// one of those in the newest mark. That holds while the clocks of the broker's servers
+// are within a few minutes of each other, as another one may lead by then; if they are
+// not, a bundle whose chunk is gone is to be pushed again. A Put takes five minutes at
+// most.
 //
 // Whoever removes one stream while a sweeper is at work takes this order away:
-// remove both. A store makes them anew behind all numbers that it has seen there,
-// and a sweeper looks whether its mark is still there before it purges anything;
-// so what sweepers and authors know of the old streams does no harm in the new ones.
-// If somebody makes them who has not seen the old ones, and everything is released
-// again, all while a sweeper's request is on its way, its mark stops further sweeps,
-// which say so, or its purge takes a chunk: push that bundle again.
+// remove both. A store makes them anew behind all numbers that it has seen there, and a
+// sweeper looks whether its mark is still there before it purges anything; so what
+// sweepers and authors know of the old streams does no harm in the new ones.
+// If somebody makes them who has not seen the old ones, or they had come beyond number
+// 16,777,216 (a server whose disk is full counts far beyond what it stores), they begin
+// with 1. If then everything is released again, all while a sweeper's request is on its
+// way, its mark stops further sweeps, which say so, or its purge takes a chunk: push
+// that bundle again.
 //
 // # Following
 //
@@ -158,6 +172,8 @@
 // gets again after every reconnect, twice, a few seconds apart, because a direct
 // get may be answered by a replica that is behind; after messages were dropped;
 // and on a slow poll, because a push may be lost.
+// A subscription that the broker refuses, or drops when it is told of other permissions,
+// it gives back to nobody; so it is made again on each poll ([Follower.Tell], [Deaf]).
 //
 // Who follows all namespaces learns them from a list. A push of one that is not
 // in it carries nothing but a reason to list again, at most twice a second or

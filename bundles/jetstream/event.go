@@ -58,6 +58,16 @@ type AskFailed struct {
 // there is one or not: for the first time, or after it could not be asked for.
 type Answered struct{ Namespace policy.Namespace }
 
+// Deaf says that the broker does not permit a [Follower] to subscribe to what is
+// new, or does not any more: then it comes on a poll only. It is subscribed to again
+// on each poll.
+type Deaf struct {
+	Subject string
+	// Err is why; nil if it has been subscribed to again and the broker has said
+	// nothing against it until the next poll, or if the follower has ended.
+	Err error
+}
+
 // SlowConsumer says that messages were dropped because they arrived faster than
 // this process took them. All heads are asked for again.
 type SlowConsumer struct {
@@ -111,6 +121,7 @@ func (HeadSeen) event()     {}
 func (Offered) event()      {}
 func (AskFailed) event()    {}
 func (Answered) event()     {}
+func (Deaf) event()         {}
 func (SlowConsumer) event() {}
 func (Ignored) event()      {}
 func (Remade) event()       {}

@@ -28,6 +28,8 @@ type Fault struct {
 	refused error
 	// unanswered are the namespaces whose head it does not hand out.
 	unanswered map[policy.Namespace]error
+	// deaf are the subjects that it permits nobody here to hear.
+	deaf map[string]error
 }
 
 // Tell takes an event. It does not block.
@@ -36,7 +38,7 @@ func (f *Fault) Tell(e Event) {
 	defer f.mu.Unlock()
 	switch e := e.(type) {
 	case Connected:
-		f.up, f.connection, f.refused, f.unanswered = true, nil, nil, nil
+		f.up, f.connection, f.refused, f.unanswered, f.deaf = true, nil, nil, nil, nil
 	case Disconnected:
 		f.up, f.over, f.connection = false, e.Err == nil, nil
 		if e.Err != nil {
@@ -57,6 +59,15 @@ func (f *Fault) Tell(e Event) {
 		}
 	case Answered:
 		delete(f.unanswered, e.Namespace)
+	case Deaf:
+		if e.Err == nil {
+			delete(f.deaf, e.Subject)
+		} else if f.up {
+			if f.deaf == nil {
+				f.deaf = make(map[string]error)
+			}
+			f.deaf[e.Subject] = e.Err
+		}
 	}
 }
 
@@ -64,8 +75,8 @@ func (f *Fault) Tell(e Event) {
 var errUnreached = policy.Errorf(policy.Unavailable, "no NATS server has answered yet; see that it runs there and can be reached")
 
 // Err returns the fault, which says what to do about it: that there is no
-// connection, or which namespaces' releases are not handed out. It is nil if
-// nothing is wrong that is known here, or the connection was closed on purpose.
+// connection, which namespaces' releases are not handed out, or what may not be
+// heard and so comes late. It is nil if nothing is wrong that is known here, or the connection was closed on purpose.
 func (f *Fault) Err() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -76,8 +87,11 @@ func (f *Fault) Err() error {
 		return errUnreached
 	case !f.up:
 		return f.connection
-	case len(f.unanswered) == 0:
+	case len(f.unanswered) == 0 && len(f.deaf) == 0:
 		return nil
+	case len(f.unanswered) == 0:
+		all := slices.Sorted(maps.Keys(f.deaf))
+		return policy.Errorf(policy.Denied, "what is new on %s is not heard of before it is asked for: %w; it is subscribed to again on each poll", strings.Join(all, ", "), f.deaf[all[0]])
 	}
 	all := slices.Sorted(maps.Keys(f.unanswered))
 	names := make([]string, len(all))

@@ -97,9 +97,10 @@ type Follower struct {
 	// tasks are all goroutines and the callbacks of nats.go that are running.
 	tasks sync.WaitGroup
 
-	mu      sync.Mutex
-	wake    *sync.Cond // on mu: ready or stopped has changed
-	stopped bool
+	mu        sync.Mutex
+	listening []*listening
+	wake      *sync.Cond // on mu: ready or stopped has changed
+	stopped   bool
 	// slots has all namespaces that are configured or were ever listed. No
 	// push makes one.
 	slots    map[policy.Namespace]*slot
@@ -177,7 +178,7 @@ func (f *Follower) Synced() <-chan struct{} { return f.synced }
 func (f *Follower) Refresh() {
 	f.mu.Lock()
 	for _, s := range f.slots {
-		s.forget = true
+		s.forget, s.lastBeat = true, nil
 	}
 	f.mu.Unlock()
 	f.askSoon()
@@ -190,6 +191,7 @@ func (f *Follower) Run(ctx context.Context) error {
 		return policy.Errorf(policy.Internal, "a follower runs once; make another")
 	}
 	ctx, cancel := context.WithCancel(ctx)
+	defer f.hush()
 	defer f.tasks.Wait()
 	defer f.stop()
 	defer cancel()
@@ -198,9 +200,8 @@ func (f *Follower) Run(ctx context.Context) error {
 	// Subscribe first: what is released while the heads are asked for arrives
 	// as a push.
 	if f.config.Mode == ByPush {
-		unsubscribe, err := f.subscribe()
-		defer unsubscribe()
-		if err != nil {
+		defer f.unsubscribe()
+		if err := f.subscribe(); err != nil {
 			return err
 		}
 	}
@@ -257,6 +258,10 @@ func (f *Follower) askSoon() {
 // askAll asks for the heads of all followed namespaces. fresh says that the
 // answers may be behind, because something has just changed.
 func (f *Follower) askAll(ctx context.Context, fresh bool) error {
+	// First, as in Run.
+	if err := f.listenAgain(); err != nil {
+		return err
+	}
 	all := f.config.Namespaces
 	if all == nil {
 		if fresh {

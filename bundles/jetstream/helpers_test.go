@@ -4,9 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"net/url"
@@ -37,26 +37,47 @@ const (
 // killed.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("MICROWALL_TEST_STORE"); dir != "" {
-		s, err := natsserver.Start(context.Background(), natsserver.Config{Port: natsserver.AnyPort, StoreDir: dir})
-		if err != nil {
-			fmt.Println("error:", err)
-			os.Exit(1)
-		}
-		fmt.Println(s.URL())
-		// The parent holds the other end; with it this process goes, too.
-		_, _ = io.Copy(io.Discard, os.Stdin)
+		serveAsChild(dir)
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
+}
+
+// serveAsChild runs until its parent, which holds the other end of the input, is gone.
+// The parent writes settings, as JSON strings.
+func serveAsChild(dir string) {
+	var settings string
+	in := json.NewDecoder(os.Stdin)
+	err := in.Decode(&settings)
+	var s *natsserver.Server
+	if err == nil {
+		s, err = natsserver.Start(context.Background(), natsserver.Config{Port: natsserver.AnyPort, StoreDir: dir, Settings: []byte(settings)})
+	}
+	if err != nil {
+		fmt.Println("error:", err)
+		os.Exit(1)
+	}
+	fmt.Println(s.URL())
+	for in.Decode(&settings) == nil {
+		fmt.Println("reloaded:", s.Reload([]byte(settings)))
+	}
 }
 
 // child starts a NATS server in a process of its own. kill is SIGKILL, and
 // waits until the process is gone.
 func child(t *testing.T, dir string) (url string, kill func()) {
 	t.Helper()
+	url, _, kill = childWith(t, dir, nil)
+	return url, kill
+}
+
+// childWith is child with settings, and with a function that puts others in force.
+func childWith(t *testing.T, dir string, settings []byte) (url string, reload func(settings []byte), kill func()) {
+	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
 	cmd.Env = append(os.Environ(), "MICROWALL_TEST_STORE="+dir)
-	if _, err := cmd.StdinPipe(); err != nil {
+	in, err := cmd.StdinPipe()
+	if err != nil {
 		t.Fatal(err)
 	}
 	out, err := cmd.StdoutPipe()
@@ -71,12 +92,24 @@ func child(t *testing.T, dir string) (url string, kill func()) {
 		_ = cmd.Wait()
 	})
 	t.Cleanup(kill)
-	defer time.AfterFunc(patience, kill).Stop()
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil || !strings.HasPrefix(line, "nats://") {
-		t.Fatalf("the server process says %q, %v", line, err)
+	said := bufio.NewReader(out)
+	say := func(settings []byte, wanted string) string {
+		t.Helper()
+		defer time.AfterFunc(patience, kill).Stop()
+		if err := json.NewEncoder(in).Encode(string(settings)); err != nil {
+			t.Fatal(err)
+		}
+		line, err := said.ReadString('\n')
+		if err != nil || !strings.HasPrefix(line, wanted) {
+			t.Fatalf("the server process says %q, %v", line, err)
+		}
+		return strings.TrimSpace(line)
 	}
-	return strings.TrimSpace(line), kill
+	reload = func(settings []byte) {
+		t.Helper()
+		say(settings, "reloaded: <nil>")
+	}
+	return say(settings, "nats://"), reload, kill
 }
 
 func serve(t *testing.T) *natsserver.Server {

@@ -1,6 +1,7 @@
 package jetstream_test
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -103,5 +104,86 @@ func TestAHeadThatIsDeliveredAgainAndAgainIsTakenOnce(t *testing.T) {
 		case jetstream.Ignored:
 			t.Errorf("told of %+v", e)
 		}
+	}
+}
+
+// So can the newest beacon of a guardrail. It is verified once.
+func TestABeaconThatIsDeliveredAgainAndAgainIsHandedOnOnce(t *testing.T) {
+	g := guard(t, jetstream.Accounts{})
+	victim, thief := g.connect(t, "cart-1"), g.connect(t, "pay-1")
+	beats := make(chan string, 10_000)
+	f := startFollower(t, "", jetstream.FollowConfig{
+		Conn: victim.Conn, As: jetstream.Client, Namespaces: []policy.Namespace{cart, shop}, After: never,
+		Beacon: func(_ context.Context, _ policy.Namespace, beacon []byte) error { beats <- string(beacon); return nil },
+	}, nil)
+	f.wantSynced(t)
+	put := func(beacon string) {
+		t.Helper()
+		if err := g.store.PutBeacons(t.Context(), []jetstream.Beacon{{Namespace: shop, Note: []byte(beacon)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("one")
+	if got := receive(t, beats, "the first beacon"); got != "one" {
+		t.Fatalf("got %q", got)
+	}
+	received := victim.Stats().InMsgs
+	const question, again = "ask.boutique.beat", 300
+	for range again {
+		// One by one, so that they do not take each other's place where they wait.
+		if err := thief.PublishRequest(question, "hear.boutique.beat", nil); err != nil {
+			t.Fatal(err)
+		}
+		thief.answer(t, question, "")
+	}
+	put("two")
+	if got := receive(t, beats, "the second beacon"); got != "two" {
+		t.Errorf("%q was handed on again", got)
+	}
+	if n := victim.Stats().InMsgs - received; n < again {
+		t.Errorf("only %d came again", n)
+	}
+}
+
+// A question to a PDP may say nothing of where the answer is to go.
+func TestAFloodOfQuestionsWithoutAPlaceForTheAnswerFillsNoLog(t *testing.T) {
+	const flood = 300
+	g := guard(t, jetstream.Accounts{})
+	clock, events := newClock(), make(chan jetstream.Event, 10_000)
+	ctx, stop := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() {
+		served <- jetstream.ServeConfirm(ctx, jetstream.ConfirmConfig{
+			Conn: g.pdp.Conn, Domain: domain, After: clock.after, Events: func(e jetstream.Event) { events <- e },
+			Confirm: func(context.Context, policy.Namespace) ([]byte, error) { return []byte("a beacon"), nil },
+		})
+	}()
+	defer stop()
+	thief := g.connect(t, "pay-1")
+	answered := func() {
+		t.Helper()
+		if _, err := jetstream.Confirm(t.Context(), thief.Conn, jetstream.Client, domain, pay); err != nil {
+			t.Fatal(err)
+		}
+	}
+	answered() // it is there
+	for range flood {
+		if err := thief.Publish("ask.boutique_pay.confirm.head", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	answered() // which comes after the others
+	stop()
+	if err := receive(t, served, "the end"); err != nil {
+		t.Error(err)
+	}
+	told, times := 0, 0
+	for _, e := range drain(events) {
+		if e, ok := e.(jetstream.Ignored); ok {
+			told, times = told+1+e.More, times+1
+		}
+	}
+	if told != flood || times > 2 {
+		t.Errorf("of %d questions %d were told of, %d times", flood, told, times)
 	}
 }

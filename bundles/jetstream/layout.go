@@ -47,7 +47,9 @@ const (
 	// about 500 bytes, a status about as much.
 	maxBeats    = 32 << 20
 	maxStatuses = 64 << 20
-	maxStatus   = 16 << 10
+	maxStatus   = 2 << 10
+	// statusHeaders is what a status' headers may take on top.
+	statusHeaders = 256
 	// mostStatuses are as many as can be listed.
 	mostStatuses = 100_000
 	// statusAge is how long the last word of a client counts.
@@ -244,7 +246,7 @@ func inMemory(replicas int) []js.StreamConfig {
 	statuses.Subjects = []string{"pdp.status.*.*.*.*"}
 	statuses.MaxBytes = maxStatuses
 	statuses.MaxMsgs = mostStatuses
-	statuses.MaxMsgSize = maxStatus + headerRoom
+	statuses.MaxMsgSize = maxStatus + statusHeaders
 	statuses.MaxAge = statusAge
 	statuses.AllowMsgTTL = true
 	statuses.Duplicates = shortest
@@ -293,7 +295,7 @@ func (s *Store) ensureStream(ctx context.Context, want js.StreamConfig) error {
 	}
 	next.Replicas = max(have.Replicas, want.Replicas)
 	if want.Name == statusStream {
-		next.Duplicates, next.MaxMsgs = want.Duplicates, want.MaxMsgs
+		next.Duplicates, next.MaxMsgs, next.MaxMsgSize = want.Duplicates, want.MaxMsgs, want.MaxMsgSize
 	}
 	if want.Name == headStream {
 		if to.keep {

@@ -175,7 +175,8 @@ func fleet(domain, name string) Permissions {
 	}
 }
 
-// Ticks are not for those either who have all namespaces.
+// Ticks are not for those either who have all namespaces. It keeps them from listening;
+// who asks for a literal "*" may be handed one, as the package comment says.
 var (
 	ticksAsked = []string{"ask." + tickToken + ".>", "ask." + confirmToken + ".>"}
 	ticksHeard = []string{"hear." + tickToken + ".*", "hear." + confirmToken + ".*"}

@@ -34,6 +34,7 @@ type slot struct {
 	queued, busy bool
 	pushed       *arrival
 	beat         []byte // the newest beacon that was heard
+	lastBeat     []byte // the same, when it was handed on
 	ask          bool   // ask for the head
 	askBeat      bool   // ask for the beacon
 	heard        bool   // a beacon came since all were last asked for

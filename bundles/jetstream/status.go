@@ -58,8 +58,11 @@ func SendStatus(nc *nats.Conn, as Kind, domain string, s Status, ttl time.Durati
 }
 
 // Statuses returns what was said last, and not longer ago than it counts, of a
-// namespace, or for "" of all of the domain, in no order. At most 100,000 are
-// returned.
+// namespace, or for "" of all of the domain, in no order.
+//
+// The broker has room for 100,000, or 64 MiB. Where nine tenths of that are used, it
+// returns what there is and an error of kind [policy.Exhausted]: what somebody says
+// pushes out what others have said, who may be those that are behind.
 func (s *Store) Statuses(ctx context.Context, ns policy.Namespace) (all []Status, err error) {
 	which := "*"
 	if ns != "" {
@@ -72,18 +75,48 @@ func (s *Store) Statuses(ctx context.Context, ns policy.Namespace) (all []Status
 	defer cancel()
 	s.listing.Lock() // one at a time: it may be much
 	defer s.listing.Unlock()
+	var room *js.StreamInfo
 	err = persist(ctx, s.nc, "cannot read the statuses", func(ctx context.Context) error {
 		all = nil
-		return s.eachLast(ctx, statusStream, statusSubject(s.config.Domain, which, "*", "*"), func(m *nats.Msg, stored time.Time) bool {
+		var old uint64 // the number of the newest that counts no more
+		err := s.eachLast(ctx, statusStream, statusSubject(s.config.Domain, which, "*", "*"), func(m *nats.Msg, info *nats.MsgMetadata) bool {
 			// The broker keeps for ever what its author asked it to.
-			if status, ok := parseStatus(s.config.Domain, m); ok && time.Since(stored) < 2*statusAge {
-				status.Received = stored
+			if time.Since(info.Timestamp) >= 2*statusAge {
+				old = max(old, info.Sequence.Stream)
+			} else if status, ok := parseStatus(s.config.Domain, m); ok {
+				status.Received = info.Timestamp
 				all = append(all, status)
 			}
 			return len(all) < mostStatuses
 		})
+		if err == nil {
+			room, err = s.forgetStatuses(ctx, old)
+		}
+		return err
 	})
-	return all, err
+	if err != nil {
+		return nil, err
+	}
+	if used := room.State; used.Msgs*10 >= mostStatuses*9 || used.Bytes*10 >= maxStatuses*9 {
+		return all, policy.Errorf(policy.Exhausted, "what is said of who decides by which release is incomplete: %d reports of %d bytes are nearly all that NATS has room for, and push out others; find out who sends so many (nats stream subjects STATUS), and take those credentials out of the list; what they sent is forgotten after ten minutes", used.Msgs, used.Bytes)
+	}
+	return all, nil
+}
+
+// forgetStatuses removes what is no newer than a message that counts no more, if
+// there is one, and returns how much is left.
+func (s *Store) forgetStatuses(ctx context.Context, old uint64) (*js.StreamInfo, error) {
+	stream, err := s.api.Stream(ctx, statusStream)
+	if err != nil {
+		return nil, err
+	}
+	if old == 0 {
+		return stream.CachedInfo(), nil
+	}
+	if err := stream.Purge(ctx, js.WithPurgeSequence(old+1)); err != nil {
+		return nil, err
+	}
+	return stream.Info(ctx)
 }
 
 // parseStatus leaves out what is no status, and markers of those that were
@@ -108,7 +141,7 @@ const pulled = 250
 // false. It pulls by itself: to nats.go a message without a body is the broker's
 // own word if its author has given it the header for that, so one that a client
 // stored would end every reading here.
-func (s *Store) eachLast(ctx context.Context, stream, filter string, use func(m *nats.Msg, stored time.Time) bool) error {
+func (s *Store) eachLast(ctx context.Context, stream, filter string, use func(m *nats.Msg, info *nats.MsgMetadata) bool) error {
 	consumer, err := s.api.CreateConsumer(ctx, stream, js.ConsumerConfig{
 		Description:       "Microwall: the newest of each subject",
 		DeliverPolicy:     js.DeliverLastPerSubjectPolicy,
@@ -156,7 +189,7 @@ func (s *Store) eachLast(ctx context.Context, stream, filter string, use func(m 
 				return err
 			}
 			left = info.NumPending
-			if !use(m, info.Timestamp) {
+			if !use(m, info) {
 				return nil
 			}
 		}

@@ -5,6 +5,7 @@ package jetstream_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	js "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/microwall/microwall/bundles/jetstream"
+	"github.com/microwall/microwall/policy"
 )
 
 func TestNobodysStatusKeepsThoseOfOthersFromBeingListed(t *testing.T) {
@@ -55,6 +57,59 @@ func TestNobodysStatusKeepsThoseOfOthersFromBeingListed(t *testing.T) {
 	}
 	if all, err := g.store.Statuses(t.Context(), pay); len(all) > 0 || err != nil {
 		t.Errorf("%v %v", all, err)
+	}
+}
+
+// There is room for so many reports. Who takes it all with reports of instances that
+// there are not pushes out those of others: then it is said that some are missing.
+func TestAFloodOfReportsDoesNotHideThatOthersAreMissing(t *testing.T) {
+	g := guard(t, jetstream.Accounts{})
+	victim, thief := g.connect(t, "cart-1"), g.connect(t, "pay-1")
+	report := jetstream.Status{Namespace: cart, Principal: "cart-1", Instance: "late", Body: []byte("behind")}
+	say := func() {
+		t.Helper()
+		if err := jetstream.SendStatus(victim.Conn, jetstream.Client, domain, report, time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		if err := victim.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	forged := func(i, size int) *nats.Msg {
+		return &nats.Msg{Subject: fmt.Sprint("say.pay-1.boutique_pay.i", i), Data: make([]byte, size), Header: nats.Header{"Nats-TTL": {"never"}}}
+	}
+	say()
+	if all, err := g.store.Statuses(t.Context(), cart); len(all) != 1 || err != nil {
+		t.Fatalf("%v, %v", all, err)
+	}
+	for name, m := range map[string]*nats.Msg{
+		"a large report": forged(0, jetstream.MaxStatus+300),
+		"large headers":  {Subject: forged(0, 1).Subject, Data: []byte("x"), Header: nats.Header{"Large": {strings.Repeat("x", jetstream.MaxStatus+300)}}},
+	} {
+		if answer, err := thief.RequestMsg(m, patience); err != nil || !strings.Contains(string(answer.Data), "message size exceeds maximum") {
+			t.Errorf("%s: %v %v", name, answer, err)
+		}
+	}
+	const flood = 30_000
+	for i := range flood {
+		if err := thief.PublishMsg(forged(i, jetstream.MaxStatus)); err != nil {
+			t.Fatal(err)
+		}
+		if i%500 == 0 { // no faster than the broker reads
+			if _, err := thief.RequestMsg(forged(i, 1), patience); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if _, err := thief.RequestMsg(forged(flood, 1), patience); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		all, err := g.store.Statuses(t.Context(), cart)
+		if policy.KindOf(err) != policy.Exhausted || err == nil || !strings.Contains(err.Error(), "incomplete") {
+			t.Errorf("%d statuses, %v", len(all), err)
+		}
+		say() // it gets in
 	}
 }
 

@@ -1,6 +1,10 @@
 package jetstream
 
 import (
+	"errors"
+	"fmt"
+	"strings"
+
 	"github.com/nats-io/nats.go"
 	js "github.com/nats-io/nats.go/jetstream"
 
@@ -11,15 +15,23 @@ import (
 // of each namespace, and they are small.
 const pendingBeats = 16 << 10
 
-// subscribe subscribes to pushed heads and beacons. The function that it
-// returns, also with an error, ends the subscriptions.
-func (f *Follower) subscribe() (unsubscribe func(), err error) {
-	var subs []*nats.Subscription
-	unsubscribe = func() {
-		for _, sub := range subs {
-			_ = sub.Unsubscribe() // it fails only if the connection is closed
-		}
-	}
+// listening is a subscription of a follower. The broker may refuse it, now or when
+// it is told of other permissions, and gives none back that it has refused.
+type listening struct {
+	subject string
+	pending int    // how many messages may wait
+	dropped func() // is called when there were more
+	take    nats.MsgHandler
+	// sub belongs to Run.
+	sub *nats.Subscription
+
+	// Under the follower's mu. refused is that the broker did, since it was
+	// subscribed to last; deaf that this is told.
+	refused, deaf bool
+}
+
+// subscribe subscribes to pushed heads and beacons.
+func (f *Follower) subscribe() error {
 	tokens := []string{"*"}
 	if f.config.Namespaces != nil {
 		tokens = tokens[:0]
@@ -36,26 +48,96 @@ func (f *Follower) subscribe() (unsubscribe func(), err error) {
 			case f.names.hearBeat(t):
 				dropped = func() {} // the next beacons come in a moment
 			}
-			sub, err := f.listen(subject, dropped, func(m *nats.Msg) { f.takeAny(m, t) })
-			if err != nil {
-				return unsubscribe, policy.Errorf(policy.Unavailable, "cannot subscribe to %s: %w", subject, err)
-			}
-			subs = append(subs, sub)
-			if err := sub.SetPendingLimits(pending, pendingBytes); err != nil {
-				return unsubscribe, policy.Errorf(policy.Unavailable, "cannot bound the subscription to %s: %w", subject, err)
+			l := &listening{subject: subject, pending: pending, dropped: dropped, take: func(m *nats.Msg) { f.takeAny(m, t) }}
+			f.mu.Lock()
+			f.listening = append(f.listening, l) // before it can be refused
+			f.mu.Unlock()
+			if err := f.listen(l); err != nil {
+				return err
 			}
 		}
 	}
-	return unsubscribe, nil
+	return nil
+}
+
+// unsubscribe ends the subscriptions.
+func (f *Follower) unsubscribe() {
+	for _, l := range f.listening {
+		_ = l.sub.Unsubscribe() // it fails only if the connection is closed
+	}
+}
+
+// listen subscribes.
+func (f *Follower) listen(l *listening) (err error) {
+	if l.sub, err = f.config.Conn.Subscribe(l.subject, f.taken(l)); err != nil {
+		return policy.Errorf(policy.Unavailable, "cannot subscribe to %s: %w", l.subject, err)
+	}
+	if err := l.sub.SetPendingLimits(l.pending, pendingBytes); err != nil {
+		return policy.Errorf(policy.Unavailable, "cannot bound the subscription to %s: %w", l.subject, err)
+	}
+	return nil
+}
+
+// listenAgain subscribes again to what the broker has refused: what is permitted may
+// have changed.
+func (f *Follower) listenAgain() error {
+	for _, l := range f.listening {
+		f.mu.Lock()
+		refused, deaf := l.refused, l.deaf
+		l.refused, l.deaf = false, refused
+		f.mu.Unlock()
+		switch {
+		case refused:
+			_ = l.sub.Unsubscribe() // the broker does not know it
+			if err := f.listen(l); err != nil {
+				return err // the connection is closed
+			}
+		case deaf: // it was subscribed to again the last time, and that holds
+			f.config.Events(Deaf{Subject: l.subject})
+		}
+	}
+	return nil
+}
+
+// hush says, when the follower has ended, that it wants to hear nothing any more.
+func (f *Follower) hush() {
+	for _, l := range f.listening {
+		if l.deaf {
+			f.config.Events(Deaf{Subject: l.subject})
+		}
+	}
+}
+
+// Tell takes what [Connect] tells of the follower's connection. A subscription that
+// the broker refuses is known from there only; without being told, a follower is deaf
+// to pushes from then on until it connects again, and has what is new by its poll. All
+// other events are nothing to it. It does not block, but may call Events.
+func (f *Follower) Tell(e Event) {
+	refusal, ok := e.(BrokerError)
+	if !ok || !errors.Is(refusal.Err, nats.ErrPermissionViolation) || !f.begin() {
+		return
+	}
+	defer f.tasks.Done()
+	f.mu.Lock()
+	var deaf []Deaf
+	for _, l := range f.listening {
+		if strings.Contains(refusal.Err.Error(), fmt.Sprintf("Subscription to %q", l.subject)) {
+			l.refused, l.deaf = true, true
+			deaf = append(deaf, Deaf{l.subject, refusal.Err})
+		}
+	}
+	f.mu.Unlock()
+	for _, d := range deaf {
+		f.config.Events(d)
+	}
 }
 
 var errMisdelivered = policy.Errorf(policy.Denied, "a message was delivered here that the broker has not stored as this; see who may use NATS")
 
-// listen calls take for every message of a subject until the follower stops, and
-// dropped when some were dropped.
-func (f *Follower) listen(subject string, dropped func(), take nats.MsgHandler) (*nats.Subscription, error) {
+// taken has every message of one subscription taken until the follower stops.
+func (f *Follower) taken(l *listening) nats.MsgHandler {
 	known := 0
-	return f.config.Conn.Subscribe(subject, func(m *nats.Msg) {
+	return func(m *nats.Msg) {
 		if !f.begin() {
 			return
 		}
@@ -64,11 +146,11 @@ func (f *Follower) listen(subject string, dropped func(), take nats.MsgHandler) 
 		// of those comes by after it.
 		if n, err := m.Sub.Dropped(); err == nil && n != known {
 			known = n
-			f.config.Events(SlowConsumer{Subject: subject, Dropped: n})
-			dropped()
+			f.config.Events(SlowConsumer{Subject: l.subject, Dropped: n})
+			l.dropped()
 		}
-		take(m)
-	})
+		l.take(m)
+	}
 }
 
 // begin counts a callback as a task, unless the follower has stopped.

@@ -28,8 +28,8 @@ const (
 // every so often, in any number of processes. It may be ended by ctx, or by a kill,
 // at any moment.
 //
-// What time it is, the broker says, whose clock has also stamped what is compared
-// with it: a process with a wrong clock sweeps nothing too early. ahead, which is
+// How old a mark or a chunk is, the server says that leads its stream, as one of the
+// broker's has stamped it: a process with a wrong clock sweeps nothing too early. ahead, which is
 // zero outside tests, has it sweep as that much later.
 //
 // What fails in one namespace is reported as [SweepFailed] and leaves the others
@@ -39,7 +39,11 @@ func (s *Store) Sweep(ctx context.Context, ahead time.Duration) error {
 	if err != nil {
 		return err
 	}
-	now := stream.CachedInfo().TimeStamp.Add(ahead)
+	heads, err := s.stream(ctx, headStream)
+	if err != nil {
+		return err
+	}
+	now := times{marks: heads.CachedInfo().TimeStamp.Add(ahead), chunks: stream.CachedInfo().TimeStamp.Add(ahead)}
 	if stream.CachedInfo().Config.DenyPurge {
 		return policy.Errorf(policy.Failed, "chunks cannot be swept: the stream %s denies purging; remove it and push everything again, or raise its size for ever", blobStream)
 	}
@@ -73,9 +77,12 @@ func (s *Store) Sweep(ctx context.Context, ahead time.Duration) error {
 	}
 }
 
-// sweep takes the next step in a namespace that has these chunks, at a time of the
-// broker.
-func (s *Store) sweep(ctx context.Context, ns policy.Namespace, have []policy.Digest, now time.Time) error {
+// times are the same time, as the servers have it that lead the streams of marks and
+// of chunks.
+type times struct{ marks, chunks time.Time }
+
+// sweep takes the next step in a namespace that has these chunks.
+func (s *Store) sweep(ctx context.Context, ns policy.Namespace, have []policy.Digest, now times) error {
 	tip, err := s.tip(ctx, ns)
 	if err != nil {
 		return err
@@ -84,7 +91,7 @@ func (s *Store) sweep(ctx context.Context, ns policy.Namespace, have []policy.Di
 	if err != nil {
 		return err
 	}
-	if tip.mark != 0 && now.Sub(stored) < sweepPause {
+	if tip.mark != 0 && now.marks.Sub(stored) < sweepPause {
 		return nil
 	}
 	named, err := s.named(ctx, ns, tip.head)
@@ -93,7 +100,7 @@ func (s *Store) sweep(ctx context.Context, ns policy.Namespace, have []policy.Di
 	}
 	next := mark{head: tip.head}
 	if tip.mark == 0 || newest.purged {
-		next.lost, err = s.unnamed(ctx, ns, named, have, now)
+		next.lost, err = s.unnamed(ctx, ns, named, have, now.chunks)
 	} else {
 		next.purged, next.lost = true, newest.lost
 		err = s.purgeAll(ctx, ns, named, newest.lost, func() error { return s.stillMarked(ctx, ns, tip, stored) })

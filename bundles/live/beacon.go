@@ -214,6 +214,17 @@ func (l *Live) knownHead(n policy.Namespace) (v policy.Version) {
 	return v
 }
 
+// Beacon returns the note of the newest beacon that was taken of n, if it names
+// what [Live.Heads] does, and else nil: with it, others learn what the head was.
+func (l *Live) Beacon(n policy.Namespace) []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if t := l.beats[n].last; t != nil && t.head == l.knownHead(n) {
+		return t.beacon.Note()
+	}
+	return nil
+}
+
 // muted says when an event told last that beacons were refused, and how many
 // were since.
 type muted struct {

@@ -53,6 +53,18 @@ func TestAClientDecidesByTheCredentialsOfItsOwnNamespace(t *testing.T) {
 	if policy.KindOf(err) != policy.Unavailable || !errors.Is(err, nats.ErrPermissionViolation) {
 		t.Errorf("got %v", err)
 	}
+	// That it may not hear of them either, the follower knows: it subscribes again.
+	ctx, cancel = context.WithCancelCause(t.Context())
+	_, err = tryClient(ctx, t, d, url, as("pay-1"), func(c *embedded.Config) {
+		c.OnNATS = func(e jetstream.Event) {
+			if e, ok := e.(jetstream.Deaf); ok && strings.HasPrefix(e.Subject, "hear.shop_cart.") {
+				cancel(e.Err)
+			}
+		}
+	})
+	if err == nil || !errors.Is(context.Cause(ctx), nats.ErrPermissionViolation) {
+		t.Errorf("got %v, %v", err, context.Cause(ctx))
+	}
 }
 
 func TestABundleOverTheClientsOwnLimitIsRefused(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -91,6 +92,9 @@ type Client struct {
 	// behind receives when a head was confirmed that is not held.
 	behind chan struct{}
 
+	// follower is the one of the moment.
+	follower atomic.Pointer[jetstream.Follower]
+
 	mu   sync.Mutex
 	conn *nats.Conn
 }
@@ -127,7 +131,7 @@ func New(ctx context.Context, config Config) (*Client, error) {
 			tell(e)
 		}
 	}
-	broker := jetstream.ConnectOptions{Name: "microwall-embedded", TLS: config.TLS, Plaintext: config.Plaintext, Events: config.OnNATS}
+	broker := jetstream.ConnectOptions{Name: "microwall-embedded", TLS: config.TLS, Plaintext: config.Plaintext}
 	if config.Mode.dir == "" {
 		if err := broker.Check(config.NATS); err != nil {
 			return nil, err
@@ -161,6 +165,12 @@ func New(ctx context.Context, config Config) (*Client, error) {
 	}
 	for _, n := range config.Namespaces {
 		c.worth[n] = new(worth)
+	}
+	c.broker.Events = func(e jetstream.Event) {
+		config.OnNATS(e)
+		if f := c.follower.Load(); f != nil {
+			f.Tell(e)
+		}
 	}
 	failed := make(chan error, 1)
 	c.work.Go(func() {
@@ -266,6 +276,7 @@ func (c *Client) followThese(ctx context.Context, conn *nats.Conn, trust *jetstr
 	if err != nil {
 		return false, err
 	}
+	c.follower.Store(f)
 	round, end := context.WithCancel(ctx)
 	defer end()
 	var watching sync.WaitGroup

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -87,7 +88,8 @@ long ago that was. STATE is
 
 With --wait the command ends as soon as everybody who reports and has not left
 has the newest release, and with exit code 1 if that takes longer. Exit code 2 if
-there is no answer, or no such namespace.`,
+there is no answer, no such namespace, or if what is shown is incomplete, because
+somebody reports so much that others are pushed out.`,
 		Example: `  microwall status
   microwall status boutique.cart --wait 10s`,
 		Args:              cobra.MaximumNArgs(1),
@@ -118,10 +120,10 @@ there is no answer, or no such namespace.`,
 				return err
 			}
 			all, err := awaitHeads(ctx, pap.New(conn, f.dial.Server, trust), n, wait)
-			if err != nil {
+			if err != nil && len(all) == 0 {
 				return err
 			}
-			if err := printStatuses(w, out, all); err != nil {
+			if err := errors.Join(printStatuses(w, out, all), err); err != nil {
 				return err
 			}
 			return waited(w, all, wait)
@@ -202,10 +204,11 @@ func awaitHeads(ctx context.Context, c *pap.Client, n policy.Namespace, wait tim
 // statuses compares what everybody says with the heads, which are verified. Who
 // says something may make up namespaces without end, so only those are asked for
 // that have a release; in another nobody is behind, and who decides there is ahead.
+// With an error what it returns, if anything, is incomplete.
 func statuses(ctx context.Context, c *pap.Client, n policy.Namespace) ([]instanceStatus, error) {
-	said, err := c.Statuses(ctx, n)
-	if err != nil || len(said) == 0 && n == "" {
-		return nil, err
+	said, incomplete := c.Statuses(ctx, n)
+	if len(said) == 0 && (incomplete != nil || n == "") {
+		return nil, incomplete
 	}
 	released, err := c.Namespaces(ctx)
 	if err != nil {
@@ -248,7 +251,7 @@ func statuses(ctx context.Context, c *pap.Client, n policy.Namespace) ([]instanc
 		}
 		all[i].State = stateOf(s, newestRelease, newest)
 	}
-	return all, nil
+	return all, incomplete
 }
 
 // stateOf is the state of an instance by what it said last. head is of revision 0 if

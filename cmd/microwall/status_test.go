@@ -59,6 +59,34 @@ func (s *site) unknownHeads() string {
 	return regexp.MustCompile(`(?m)^microwall_calls_failed_total\{code="NotFound",method="[^"]*/GetRelease"\} .*$`).FindString(metrics)
 }
 
+// What a client says of instances that there are not may push out what others have
+// said: then nobody is told that all have the newest release.
+func TestToWaitForEverybodyWhileReportsArePushedOutIsAnError(t *testing.T) {
+	s := newSite(t)
+	s.push("cart", "shop.cart", allowsGet, "released revision 1")
+	s.expect("cart", exitYes, "shop.cart", "status", "shop.cart", "--wait", "30s")
+	conn, err := jetstream.Connect(t.Context(), s.NATS, jetstream.ConnectOptions{})
+	s.must(err)
+	defer conn.Close()
+	body := make([]byte, jetstream.MaxStatus)
+	for i := range 30_000 {
+		s.must(jetstream.SendStatus(conn, jetstream.Client, "shop", jetstream.Status{Namespace: "shop.pay", Principal: "anonymous", Instance: fmt.Sprint("i", i), Body: body}, time.Minute))
+		if i%500 == 0 {
+			s.must(conn.Flush())
+		}
+	}
+	s.must(conn.Flush())
+	for begun := time.Now(); ; {
+		_, stderr, code := s.run("cart", "", "status", "shop.cart", "--wait", "1s")
+		if code == exitError && strings.Contains(stderr, "is incomplete") {
+			break
+		}
+		if time.Since(begun) > 30*time.Second { // what was sent is stored in its time
+			t.Fatalf("it ends with %d: %s", code, stderr)
+		}
+	}
+}
+
 // Who has signed off is not waited for, who is late is named.
 func TestWaitingForEverybodySaysWhoIsLate(t *testing.T) {
 	s := newSite(t)

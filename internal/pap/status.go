@@ -23,6 +23,7 @@ type Status struct {
 
 // Statuses returns what those who decide say of a namespace, or for "" of all,
 // sorted by namespace, principal and instance. What cannot be read is left out.
+// With an error it is what came before that: incomplete.
 func (c *Client) Statuses(ctx context.Context, n policy.Namespace) (all []Status, err error) {
 	stream, err := c.policies.ListStatuses(ctx, &microwallv1.ListStatusesRequest{Namespace: string(n)})
 	if err != nil {
@@ -34,7 +35,7 @@ func (c *Client) Statuses(ctx context.Context, n policy.Namespace) (all []Status
 		case errors.Is(err, io.EOF):
 			return all, nil
 		case err != nil:
-			return nil, wire.Error(c.server, err)
+			return all, wire.Error(c.server, err)
 		}
 		for _, s := range m.GetStatuses() {
 			said, err := report.Parse(s.GetReport())

@@ -4,6 +4,7 @@
 package report
 
 import (
+	"bytes"
 	"encoding/json"
 	"strings"
 	"time"
@@ -14,10 +15,13 @@ import (
 )
 
 const (
-	// Max is how large a report may be, in bytes.
-	Max = 16 << 10
-	// maxText bounds what is said in words, in bytes.
-	maxText = 1000
+	// Max is how large a report may be, in bytes: NATS has room for so many of
+	// them, and whoever sends large ones pushes out those of others.
+	Max = 2 << 10
+	// maxText and maxName bound what is said in words, in bytes: as JSON it may take
+	// twice as many, and everything else takes 500.
+	maxText = 500
+	maxName = 100
 )
 
 // Report is what an instance says of itself and one namespace.
@@ -49,10 +53,18 @@ type Report struct {
 	Sent time.Time `json:"sent"`
 }
 
-// Encode writes a report.
+// Encode writes a report, of Max bytes at most.
 func (r Report) Encode() ([]byte, error) {
-	r.Refused, r.Software = clean(r.Refused), clean(r.Software)
-	return json.Marshal(r)
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false) // it takes six bytes for one
+	err := e.Encode(r.cleaned())
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
+}
+
+func (r Report) cleaned() Report {
+	r.Role, r.Refused, r.Software = clean(r.Role, maxName), clean(r.Refused, maxText), clean(r.Software, maxName)
+	return r
 }
 
 // Parse reads a report. Words in it are safe to be printed; fields that this
@@ -65,8 +77,7 @@ func Parse(b []byte) (Report, error) {
 	if err := json.Unmarshal(b, &r); err != nil {
 		return Report{}, policy.Errorf(policy.BadRequest, "report cannot be read: %w", err)
 	}
-	r.Role, r.Refused, r.Software = clean(r.Role), clean(r.Refused), clean(r.Software)
-	return r, nil
+	return r.cleaned(), nil
 }
 
 // Same reports whether r says what other does, whenever that was.
@@ -76,9 +87,9 @@ func (r Report) Same(other Report) bool {
 }
 
 // clean keeps what a stranger wrote from doing anything to a terminal.
-func clean(s string) string {
-	if len(s) > maxText {
-		s = s[:maxText] + "..."
+func clean(s string, most int) string {
+	if len(s) > most {
+		s = s[:most] + "..."
 	}
 	return strings.Map(func(c rune) rune {
 		switch {

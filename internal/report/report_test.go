@@ -31,15 +31,31 @@ func TestWhatAStrangerReportsDoesNothingToATerminal(t *testing.T) {
 	for _, text := range []string{"\x1b[2Jgone", "line\nline", "\u202egnp.exe", "\u009b31m", strings.Repeat("long", 10_000)} {
 		b, err := report.Report{Refused: text}.Encode()
 		if len(text) > 1000 {
-			b = []byte(`{"refused":"` + text[:12_000] + `"}`)
+			b = []byte(`{"refused":"` + text[:2000] + `"}`)
 		}
 		got, parseErr := report.Parse(b)
-		if err != nil || parseErr != nil || strings.ContainsFunc(got.Refused, func(r rune) bool { return !unicode.IsPrint(r) }) || len(got.Refused) > 1010 {
+		if err != nil || parseErr != nil || strings.ContainsFunc(got.Refused, func(r rune) bool { return !unicode.IsPrint(r) }) || len(got.Refused) > 510 {
 			t.Errorf("%.20q is %.40q (%d bytes), %v, %v", text, got.Refused, len(got.Refused), err, parseErr)
 		}
 	}
 	if _, err := report.Parse(make([]byte, report.Max+1)); policy.KindOf(err) != policy.Exhausted {
 		t.Errorf("too long: %v", err)
+	}
+}
+
+func TestNoReportIsTooLargeToBeTaken(t *testing.T) {
+	far := time.Date(9999, 12, 31, 23, 59, 59, 999_999_999, time.FixedZone("", 23*3600+59*60))
+	for _, text := range []string{strings.Repeat(`"`, 10_000), strings.Repeat(`\`, 10_000), strings.Repeat("<", 10_000), strings.Repeat("\u2028", 10_000), strings.Repeat("\xff", 10_000)} {
+		b, err := report.Report{
+			Role: text, Software: text, Refused: text, Trust: 1<<64 - 1, Epoch: 1<<64 - 1, Revision: 1<<64 - 1, Digest: policy.Digest{1}, Stale: true, Left: true,
+			Since: far, Proven: far, Sent: far,
+		}.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := report.Parse(b); err != nil {
+			t.Errorf("%.4q: %v", text, err)
+		}
 	}
 }
 

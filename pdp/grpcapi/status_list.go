@@ -12,7 +12,7 @@ import (
 )
 
 // statusesAtOnce is how many statuses go into a message: a status may have
-// 16 KB, and a message 4 MiB.
+// 2 KB, and a message 4 MiB.
 const statusesAtOnce = 200
 
 func (p *policies) ListStatuses(m *microwallv1.ListStatusesRequest, stream grpc.ServerStreamingServer[microwallv1.ListStatusesResponse]) error {
@@ -36,9 +36,9 @@ func (p *policies) ListStatuses(m *microwallv1.ListStatusesRequest, stream grpc.
 	}
 	ctx, cancel := context.WithTimeout(stream.Context(), p.timeout)
 	defer cancel()
-	all, err := releases.Statuses(ctx, n)
-	if err != nil {
-		return p.handOutEnded(ctx, stream.Context(), err)
+	all, incomplete := releases.Statuses(ctx, n)
+	if incomplete != nil && len(all) == 0 {
+		return p.handOutEnded(ctx, stream.Context(), incomplete)
 	}
 	send := func() error {
 		for some := range slices.Chunk(all, statusesAtOnce) {
@@ -52,7 +52,7 @@ func (p *policies) ListStatuses(m *microwallv1.ListStatusesRequest, stream grpc.
 				return err
 			}
 		}
-		return nil
+		return incomplete
 	}
 	// As in GetBundle, only the end of the call interrupts a send.
 	done := make(chan error, 1)

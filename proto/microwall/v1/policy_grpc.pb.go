@@ -76,7 +76,8 @@ type PolicyServiceClient interface {
 	// UNAVAILABLE: nobody can say now. NOT_FOUND: a namespace has no head.
 	Confirm(ctx context.Context, in *ConfirmRequest, opts ...grpc.CallOption) (*ConfirmResponse, error)
 	// ListStatuses lists what those who decide last said of themselves. It is
-	// their word; nobody has verified it.
+	// their word; nobody has verified it. If it ends with RESOURCE_EXHAUSTED,
+	// what came before is incomplete.
 	ListStatuses(ctx context.Context, in *ListStatusesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListStatusesResponse], error)
 }
 
@@ -261,7 +262,8 @@ type PolicyServiceServer interface {
 	// UNAVAILABLE: nobody can say now. NOT_FOUND: a namespace has no head.
 	Confirm(context.Context, *ConfirmRequest) (*ConfirmResponse, error)
 	// ListStatuses lists what those who decide last said of themselves. It is
-	// their word; nobody has verified it.
+	// their word; nobody has verified it. If it ends with RESOURCE_EXHAUSTED,
+	// what came before is incomplete.
 	ListStatuses(*ListStatusesRequest, grpc.ServerStreamingServer[ListStatusesResponse]) error
 	mustEmbedUnimplementedPolicyServiceServer()
 }
