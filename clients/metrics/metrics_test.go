@@ -93,7 +93,7 @@ func TestARemoteClientIsMeasured(t *testing.T) {
 	p := d.StartPDP(d.ServeNATS(t.TempDir()).URL(), t.TempDir())
 	d.Push(p, "center", "shop", `deny contains "never" if input.action.name == "Never"`)
 	d.Push(p, "cart", "shop.cart", rules)
-	wall, err := remote.New(t.Context(), remote.Config{Server: p.Addr})
+	wall, err := remote.New(t.Context(), remote.Config{Servers: []string{p.Addr}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -68,7 +68,7 @@ func main() {
 func serve(c config, pdp string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	wall, err := remote.New(ctx, remote.Config{Server: pdp})
+	wall, err := remote.New(ctx, remote.Config{Servers: []string{pdp}})
 	if err != nil {
 		return err
 	}

@@ -56,7 +56,7 @@ func open(t *testing.T) *shop {
 	var work sync.WaitGroup
 	work.Go(func() { _ = server.Serve(listener) }) // ends with Stop
 	t.Cleanup(func() { server.Stop(); work.Wait() })
-	wall, err := remote.New(t.Context(), remote.Config{Server: listener.Addr().String()})
+	wall, err := remote.New(t.Context(), remote.Config{Servers: []string{listener.Addr().String()}})
 	s.must(err)
 	t.Cleanup(func() { _ = wall.Close() })
 
