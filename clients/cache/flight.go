@@ -33,15 +33,15 @@ type call struct {
 	alone    bool // it failed by its own deadline, or crashed: that is no answer
 }
 
-// Do returns what make returns, for this caller alone or for all that want the
+// Do returns what run returns, for this caller alone or for all that want the
 // same key while it runs. It runs for at most timeout. If it has no answer by then
-// but ctx has time left, make is called again, with ctx and for this caller
+// but ctx has time left, run is called again, with ctx and for this caller
 // alone. If ctx ends first, its error is returned.
-func (f *Flight) Do(ctx context.Context, key []byte, timeout time.Duration, make func(context.Context) (policy.Decision, error)) (policy.Decision, error) {
+func (f *Flight) Do(ctx context.Context, key []byte, timeout time.Duration, run func(context.Context) (policy.Decision, error)) (policy.Decision, error) {
 	if err := ctx.Err(); err != nil {
 		return policy.Decision{}, err
 	}
-	c := f.join(ctx, key, timeout, make)
+	c := f.join(ctx, key, timeout, run)
 	select {
 	case <-c.done:
 	case <-ctx.Done():
@@ -49,7 +49,7 @@ func (f *Flight) Do(ctx context.Context, key []byte, timeout time.Duration, make
 		return policy.Decision{}, ctx.Err()
 	}
 	if c.alone && ctx.Err() == nil {
-		return make(ctx)
+		return run(ctx)
 	}
 	return c.decision, c.err
 }

@@ -99,7 +99,7 @@ func (b *breaker) trip(now time.Time) {
 		b.pause = firstPause
 	}
 	b.open, b.probing = true, false
-	b.until = now.Add(b.pause/2 + rand.N(b.pause/2+1))
+	b.until = now.Add(b.pause/2 + rand.N(b.pause/2+1)) //nolint:gosec // so that not all look at once
 	b.row, b.calls, b.failed = 0, 0, 0
 	b.opened++
 }

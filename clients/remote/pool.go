@@ -95,7 +95,7 @@ type call struct {
 // ask makes a call to one PDP, and to the next one if that has no answer, until
 // ctx ends. Each is asked once. What is asked changes nothing, so that it may be
 // asked twice. It returns the PDP whose error it is, nil if none was asked.
-func (o *pool) ask(ctx context.Context, c call, make func(context.Context, *pdp) error) (p *pdp, err error) {
+func (o *pool) ask(ctx context.Context, c call, do func(context.Context, *pdp) error) (p *pdp, err error) {
 	o.budget.earn()
 	first := int(o.next.Add(1) % uint32(len(o.pdps))) //nolint:gosec // there are few
 	for i := range o.pdps {
@@ -103,8 +103,8 @@ func (o *pool) ask(ctx context.Context, c call, make func(context.Context, *pdp)
 		if !one.breaker.allow(time.Now()) {
 			continue
 		}
-		again := false
-		if again, err = o.attempt(ctx, c, one, o.left(first+i+1, len(o.pdps)-i-1), make); !again {
+		var again bool
+		if again, err = o.attempt(ctx, c, one, o.left(first+i+1, len(o.pdps)-i-1), do); !again {
 			return one, err
 		}
 		p = one
@@ -131,13 +131,13 @@ const slow = 50 * time.Millisecond
 
 // attempt asks one PDP, and leaves time for so many others. It reports whether
 // another one may be asked.
-func (o *pool) attempt(ctx context.Context, c call, p *pdp, others int, make func(context.Context, *pdp) error) (again bool, err error) {
+func (o *pool) attempt(ctx context.Context, c call, p *pdp, others int, do func(context.Context, *pdp) error) (again bool, err error) {
 	begun, how, open := time.Now(), withdrawn, false
 	own, cancel := c.part(ctx, begun, others)
 	defer cancel()
 	func() {
 		defer func() { open = p.breaker.done(how, time.Now()) }() // even if it panics
-		if err = make(own, p); err != nil {
+		if err = do(own, p); err != nil {
 			how = c.outcome(ctx, err, time.Since(begun))
 		} else {
 			how = answered

@@ -49,6 +49,7 @@ var errMore = errors.New("there is more to watch")
 
 // run watches until ctx ends.
 func (w *watcher) run(ctx context.Context) {
+	//nolint:gosec // so that clients spread
 	next, pause := rand.IntN(len(w.pool.pdps)), quickPause
 	for ctx.Err() == nil {
 		namespaces := w.known.watched()
@@ -72,7 +73,7 @@ func (w *watcher) run(ctx context.Context) {
 		if next++; told {
 			pause = quickPause
 		}
-		sleep(ctx, pause/2+rand.N(pause/2))
+		sleep(ctx, pause/2+rand.N(pause/2)) //nolint:gosec // so that not all come at once
 		pause = min(2*pause, longPause)
 	}
 }
