@@ -89,7 +89,7 @@ func BenchmarkAuthorize(b *testing.B) {
 			b.Errorf("not every call was a miss: %+v", s)
 		}
 	})
-	pdpClient, err := remote.New(b.Context(), remote.Config{Server: p.Addr})
+	pdpClient, err := remote.New(b.Context(), remote.Config{Servers: []string{p.Addr}, Cache: cache.Config{Entries: -1}})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -22,7 +22,7 @@ func doors(t *testing.T, d *testkit.Domain, p *testkit.PDP, url string) map[stri
 		t.Fatal(err)
 	}
 	t.Cleanup(near.Close)
-	far, err := remote.New(t.Context(), remote.Config{Server: p.Addr})
+	far, err := remote.New(t.Context(), remote.Config{Servers: []string{p.Addr}})
 	if err != nil {
 		t.Fatal(err)
 	}

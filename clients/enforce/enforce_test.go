@@ -201,7 +201,7 @@ func TestADeadPDPRefuses(t *testing.T) {
 	w := newWorld(t)
 	gone, addr := listen(t)
 	gone.Close()
-	pdp, err := remote.New(t.Context(), remote.Config{Server: addr, Timeout: time.Second})
+	pdp, err := remote.New(t.Context(), remote.Config{Servers: []string{addr}, Timeout: time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -75,6 +75,11 @@ type world struct {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
+	return newWorldOf(t, rules)
+}
+
+func newWorldOf(t testing.TB, rules string) *world {
+	t.Helper()
 	d := testkit.NewDomain(t)
 	url := d.ServeNATS(t.TempDir()).URL()
 	p := d.StartPDP(url, t.TempDir())

@@ -92,22 +92,40 @@ func TestARemoteClientIsMeasured(t *testing.T) {
 	d := testkit.NewDomain(t)
 	p := d.StartPDP(d.ServeNATS(t.TempDir()).URL(), t.TempDir())
 	d.Push(p, "center", "shop", `deny contains "never" if input.action.name == "Never"`)
-	d.Push(p, "cart", "shop.cart", rules)
-	wall, err := remote.New(t.Context(), remote.Config{Server: p.Addr})
+	v := d.Push(p, "cart", "shop.cart", rules).Release.Version()
+	wall, err := remote.New(t.Context(), remote.Config{Servers: []string{p.Addr}, Namespaces: []policy.Namespace{"shop.cart"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer wall.Close()
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(metrics.OfClient(wall))
-	if _, err := wall.Authorize(t.Context(), testkit.Request("shop.cart", "Add")); err != nil {
-		t.Fatal(err)
+	add := func() {
+		if _, err := wall.Authorize(t.Context(), testkit.Request("shop.cart", "Add")); err != nil {
+			t.Fatal(err)
+		}
 	}
+	// Until the watch has told what decides, decisions are not remembered.
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	deadline := time.After(20 * time.Second)
+	for add(); wall.Status().Cache.Hits == 0; add() {
+		select {
+		case <-ticker.C:
+		case <-deadline:
+			t.Fatalf("nothing is remembered: %+v", wall.Status())
+		}
+	}
+	asked := wall.Status().Asked
 	if _, err := wall.Authorize(t.Context(), testkit.Request("shop.nothing", "Add")); err == nil {
 		t.Fatal("a namespace without a release was decided")
 	}
+	stats := wall.Status().Cache
 	got := gather(t, registry)
-	for name, want := range map[string]float64{"microwall_requests_asked_total": 2, "microwall_requests_failed_total": 1, "microwall_requests_in_flight": 0, "microwall_requests_coalesced_total": 0} {
+	for name, want := range map[string]float64{
+		"microwall_cache_hits_total": float64(stats.Hits), "microwall_cache_misses_total": float64(stats.Misses),
+		"microwall_release_info shop.cart 1 1 " + v.Digest.String(): 1,
+		"microwall_requests_asked_total":                            float64(asked) + 1, "microwall_requests_failed_total": 1, "microwall_requests_in_flight": 0, "microwall_requests_coalesced_total": 0} {
 		if value, ok := got[name]; !ok || value != want {
 			t.Errorf("%s is %v, want %v; of %v", name, value, want, got)
 		}

@@ -15,7 +15,9 @@ func readAnswer(n policy.Namespace, m *microwallv1.AuthorizeResponse) (policy.De
 	if err != nil {
 		return policy.Decision{}, err
 	}
-	return readDecision(n, m.GetDecision(), path)
+	d, err := readDecision(n, m.GetDecision(), path)
+	d.Evaluation = wire.Evaluation(m.GetEvaluation())
+	return d, err
 }
 
 // readResult reads the decision about one item of a batch. Of versions, those

@@ -15,7 +15,7 @@ const (
 	// A breaker that opened lets nobody through for firstPause, and twice that
 	// each time its probe fails as well, up to lastPause, less a random half.
 	firstPause = 500 * time.Millisecond
-	lastPause  = 30 * time.Second
+	lastPause  = 5 * time.Second
 )
 
 // breaker keeps calls from a PDP that does not answer, so that they end at once
@@ -58,8 +58,9 @@ const (
 	withdrawn // by the one who made it: that says nothing of the PDP
 )
 
-// done says how a call ended that allow let through.
-func (b *breaker) done(o outcome, now time.Time) {
+// done says how a call ended that allow let through. It returns whether nobody is
+// let through now.
+func (b *breaker) done(o outcome, now time.Time) (open bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
@@ -67,7 +68,8 @@ func (b *breaker) done(o outcome, now time.Time) {
 		b.probing = false // the next one will see
 	case o == answered && b.open:
 		// Calls from before it opened count for as much: the PDP answers.
-		*b = breaker{opened: b.opened}
+		b.open, b.probing, b.pause = false, false, 0
+		b.row, b.calls, b.failed = 0, 0, 0
 	case o == answered:
 		b.row = 0
 		b.count(false)
@@ -80,6 +82,7 @@ func (b *breaker) done(o outcome, now time.Time) {
 			b.trip(now)
 		}
 	}
+	return b.open
 }
 
 func (b *breaker) count(failed bool) {
@@ -96,9 +99,16 @@ func (b *breaker) trip(now time.Time) {
 		b.pause = firstPause
 	}
 	b.open, b.probing = true, false
-	b.until = now.Add(b.pause/2 + rand.N(b.pause/2+1))
+	b.until = now.Add(b.pause/2 + rand.N(b.pause/2+1)) //nolint:gosec // so that not all look at once
 	b.row, b.calls, b.failed = 0, 0, 0
 	b.opened++
+}
+
+// reconnected has the next call find out whether the PDP is back.
+func (b *breaker) reconnected() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.until = time.Time{}
 }
 
 // state returns whether nobody is let through, and how often that began.

@@ -2,52 +2,80 @@ package remote
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
+	"github.com/microwall/microwall/clients/cache"
+	"github.com/microwall/microwall/internal/decisionkey"
 	"github.com/microwall/microwall/internal/dial"
 	"github.com/microwall/microwall/internal/wire"
 	"github.com/microwall/microwall/policy"
-	microwallv1 "github.com/microwall/microwall/proto/microwall/v1"
 )
 
 // Config of a [Client]. Its zero value asks the PDP on this machine.
 type Config struct {
-	// Server is HOST:PORT of the PDP; "" is 127.0.0.1:7070.
-	Server string
-	// CA is a PEM file with the certificates of the authorities that the PDP's
+	// Servers are the PDPs, HOST:PORT each, which decide the same. Calls are spread
+	// over those that answer. None is 127.0.0.1:7070.
+	Servers []string
+	// CA is a PEM file with the certificates of the authorities that a PDP's
 	// certificate is checked with. With "" a PDP on loopback is asked in
 	// plaintext, any other by TLS with the system's authorities.
 	CA string
-	// Cert and CertKey are PEM files with the certificate that is shown to the
-	// PDP and its key; both "" shows none. All three files are read again for
+	// Cert and CertKey are PEM files with the certificate that is shown to
+	// PDPs and its key; both "" shows none. All three files are read again for
 	// each connection.
 	Cert, CertKey string
 	// Plaintext allows plaintext to a PDP beyond loopback: for a network that
 	// encrypts on its own, such as a mesh.
 	Plaintext bool
-	// Timeout of a call whose context has no deadline. Zero is five seconds.
+	// Timeout of a call whose context has no deadline, and of one that several
+	// callers wait for. Zero is five seconds.
 	Timeout time.Duration
-	// Limits on requests, checked before the PDP is asked. The PDP has its own.
+	// InFlight is how many calls wait for PDPs at once; more are refused at once.
+	// Zero is 4,096.
+	InFlight int
+	// Limits on requests, checked before a PDP is asked. PDPs have their own.
 	Limits policy.Limits
+	// Namespaces that are asked about, usually the service's one: what decides
+	// there is watched from the start. Others are watched once they were asked
+	// about, up to 1,000 together.
+	Namespaces []policy.Namespace
+	// Cache bounds the decision cache. One that keeps none has nothing watched.
+	Cache cache.Config
+	// Now is the clock that decisions are looked up with; nil is time.Now.
+	Now func() time.Time
 }
 
-// Client asks a PDP. It is safe for concurrent use.
+// Client asks PDPs, and remembers what they decided. It is safe for concurrent
+// use.
 type Client struct {
-	server  string // HOST:PORT
-	timeout time.Duration
-	limits  policy.Limits
-	conn    *grpc.ClientConn
-	pdp     microwallv1.AuthorizationServiceClient
+	timeout  time.Duration
+	limits   policy.Limits
+	inFlight int64
+	caches   bool
+	now      func() time.Time
 
-	asked, failed atomic.Uint64
+	pool    *pool
+	known   *known
+	watcher *watcher
+	cache   *cache.Cache
+	flight  cache.Flight
+	keys    sync.Pool // of *decisionkey.Builder
+
+	stop                   context.CancelFunc
+	work                   sync.WaitGroup
+	asked, failed, ignored atomic.Uint64
+	waiting                atomic.Int64
 }
 
 var _ policy.Authorizer = (*Client)(nil)
@@ -59,149 +87,193 @@ func New(ctx context.Context, config Config) (*Client, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if config.Server == "" {
-		config.Server = dial.DefaultServer
+	config = config.withDefaults()
+	if err := config.check(); err != nil {
+		return nil, err
 	}
-	if config.Timeout == 0 {
-		config.Timeout = 5 * time.Second
-	}
-	conn, err := dial.Dial(dial.Config{
-		Server: config.Server, CA: config.CA, Cert: config.Cert, CertKey: config.CertKey, Plaintext: config.Plaintext,
-	}, grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(wire.MaxMessage(config.Limits))))
+	pool, err := config.dial()
 	if err != nil {
 		return nil, err
 	}
-	conn.Connect()
-	return &Client{
-		server: config.Server, timeout: config.Timeout, limits: config.Limits,
-		conn: conn, pdp: microwallv1.NewAuthorizationServiceClient(conn),
-	}, nil
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	c := &Client{
+		timeout: config.Timeout, limits: config.Limits, inFlight: int64(config.InFlight), caches: config.Cache.Entries >= 0 && config.Cache.Bytes >= 0, now: config.Now,
+		pool: pool, known: newKnown(), cache: cache.New(config.Cache), stop: stop,
+		keys: sync.Pool{New: func() any { return new(decisionkey.Builder) }},
+	}
+	c.watcher = &watcher{pool: pool, known: c.known, now: c.now}
+	c.work.Go(func() { pool.run(running) })
+	if c.caches {
+		for _, n := range config.Namespaces {
+			c.known.watch(n)
+		}
+		c.work.Go(func() { c.watcher.run(running) })
+	}
+	return c, nil
 }
 
-// Close ends the calls that are under way, with errors of kind
-// policy.Unavailable, and closes the connection. It may be called twice.
-func (c *Client) Close() error {
-	if err := c.conn.Close(); err != nil && status.Code(err) != codes.Canceled { // closed before
-		return err
+func (c Config) withDefaults() Config {
+	if len(c.Servers) == 0 {
+		c.Servers = []string{dial.DefaultServer}
+	}
+	if c.Timeout == 0 {
+		c.Timeout = 5 * time.Second
+	}
+	if c.InFlight == 0 {
+		c.InFlight = 4096
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return c
+}
+
+func (c Config) check() error {
+	if n := len(c.Namespaces); n > maxWatched {
+		return policy.Errorf(policy.BadRequest, "Config.Namespaces names %d namespaces, and %d can be watched; name those that are asked about most", n, maxWatched)
+	}
+	for _, n := range c.Namespaces {
+		if _, err := policy.ParseNamespace(string(n)); err != nil {
+			return policy.Errorf(policy.BadRequest, "Config.Namespaces: %w", err)
+		}
+	}
+	for i, server := range c.Servers {
+		if slices.Contains(c.Servers[:i], server) {
+			return policy.Errorf(policy.BadRequest, "Config.Servers names %s twice; name each PDP once", server)
+		}
 	}
 	return nil
 }
 
-// Authorize asks the PDP for one decision.
+// dial returns connections to all PDPs.
+func (c Config) dial() (*pool, error) {
+	o := &pool{}
+	for _, server := range c.Servers {
+		conn, err := dial.Dial(dial.Config{
+			Server: server, CA: c.CA, Cert: c.Cert, CertKey: c.CertKey, Plaintext: c.Plaintext,
+		}, grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(wire.MaxMessage(c.Limits))))
+		if err != nil {
+			return nil, errors.Join(err, o.close())
+		}
+		o.pdps = append(o.pdps, &pdp{server: server, conn: conn})
+	}
+	return o, nil
+}
+
+// close closes all connections.
+func (o *pool) close() (err error) {
+	for _, p := range o.pdps {
+		if e := p.conn.Close(); e != nil && status.Code(e) != codes.Canceled { // closed before
+			err = errors.Join(err, e)
+		}
+	}
+	return err
+}
+
+// Close ends the calls that are under way, with errors of kind
+// policy.Unavailable, forgets all decisions, and closes the connections. When it
+// returns, nothing of the client runs any more. It may be called twice.
+func (c *Client) Close() error {
+	c.stop()
+	c.known.close()
+	err := c.pool.close()
+	c.work.Wait()
+	c.flight.Wait()
+	return err
+}
+
+// Authorize hands out the decision that was made before for the same question, if
+// what made it still decides, or asks a PDP.
 //
-// What the PDP would refuse as a bad request is refused here, as far as that
-// can be seen. An error that the PDP gave has the kind that it had there.
-// policy.Unavailable means that it could not be reached, or did not answer
-// within Config.Timeout. If ctx ended first the error is that of ctx, for
-// errors.Is to find.
-func (c *Client) Authorize(ctx context.Context, r policy.Request) (policy.Decision, error) {
+// What a PDP would refuse as a bad request is refused here, as far as that
+// can be seen. An error that a PDP gave has the kind that it had there.
+// policy.Unavailable means that none could be reached, none did answer within
+// Config.Timeout, or all are behind what is known here already. If ctx ended
+// first the error is that of ctx, for errors.Is to find.
+func (c *Client) Authorize(ctx context.Context, r policy.Request) (d policy.Decision, err error) {
+	defer crashed(&d, &err)
 	if err := c.limits.Check(&r); err != nil {
 		return policy.Decision{}, err
 	}
-	m, err := wire.RequestProto(&r)
-	if err != nil {
-		return policy.Decision{}, err
+	now := c.now()
+	d, s, ok := c.look(&r, now)
+	if ok && !s.stale(now) {
+		return d, nil
 	}
-	c.asked.Add(1)
-	d, err := c.authorize(ctx, r.Namespace, m)
-	if err != nil {
-		c.failed.Add(1)
-		return policy.Decision{}, err
+	answered, err := c.askOne(ctx, r, s, now)
+	if err == nil || !ok || !unreached(err) {
+		return answered, err
 	}
-	return d, nil
+	// Nobody knows better; unless it was seen meanwhile that somebody does.
+	if last := c.known.current(r.Namespace); last != nil && last.layout == s.layout {
+		return last.judge(d, c.now()), nil
+	}
+	return policy.Decision{}, err
 }
 
-func (c *Client) authorize(ctx context.Context, n policy.Namespace, m *microwallv1.AuthorizeRequest) (policy.Decision, error) {
-	call, cancel := c.bounded(ctx)
-	defer cancel()
-	answer, err := c.pdp.Authorize(call, m)
-	if err != nil {
-		return policy.Decision{}, c.failure(ctx, err)
+// crashed makes an error of a panic: nothing that a request brings along ends its
+// caller.
+func crashed(d *policy.Decision, err *error) {
+	if r := recover(); r != nil {
+		*d, *err = policy.Decision{}, crash(r)
 	}
-	d, err := readAnswer(n, answer)
-	if err != nil {
-		return policy.Decision{}, c.senseless(err)
-	}
-	return d, nil
 }
 
-// AuthorizeBatch asks the PDP for many decisions in one call, so that they are
-// made by one snapshot and one time stamp. A request that cannot be sent has
-// its error in its result, and the others are asked for. Errors are as with
-// [Client.Authorize].
-func (c *Client) AuthorizeBatch(ctx context.Context, rs []policy.Request) ([]policy.Result, error) {
-	if err := c.limits.CheckBatch(len(rs)); err != nil {
-		return nil, err
-	}
-	results := make([]policy.Result, len(rs))
-	var items []*microwallv1.AuthorizeRequest
-	var sent []int // the index in rs of each item
-	for i := range rs {
-		if err := c.limits.Check(&rs[i]); err != nil {
-			results[i].Err = err
-			continue
-		}
-		m, err := wire.RequestProto(&rs[i])
-		if err != nil {
-			results[i].Err = err
-			continue
-		}
-		items, sent = append(items, m), append(sent, i)
-	}
-	if len(items) == 0 {
-		return results, nil
-	}
-	m := wire.BatchProto(items)
-	if size, most := proto.Size(m), wire.MaxMessage(c.limits); size > most {
-		return nil, policy.Errorf(policy.Exhausted, "batch is %d bytes on its way, the limit is %d; split it", size, most)
-	}
-	c.asked.Add(uint64(len(items)))
-	answers, err := c.authorizeBatch(ctx, rs, sent, m)
-	if err != nil {
-		c.failed.Add(uint64(len(items)))
-		return nil, err
-	}
-	for j, i := range sent {
-		if answers[j].Err != nil {
-			c.failed.Add(1)
-		}
-		results[i] = answers[j]
-	}
-	return results, nil
+func crash(r any) error {
+	return policy.Errorf(policy.Internal, "deciding crashed: %v\n%s", r, debug.Stack())
 }
 
-func (c *Client) authorizeBatch(ctx context.Context, rs []policy.Request, sent []int, m *microwallv1.AuthorizeBatchRequest) ([]policy.Result, error) {
-	call, cancel := c.bounded(ctx)
-	defer cancel()
-	answer, err := c.pdp.AuthorizeBatch(call, m)
-	if err != nil {
-		return nil, c.failure(ctx, err)
-	}
-	if got := len(answer.GetResults()); got != len(sent) {
-		return nil, c.senseless(fmt.Errorf("it has %d results for %d requests", got, len(sent)))
-	}
-	versions, err := wire.Versions(answer.GetVersions())
-	if err != nil {
-		return nil, c.senseless(err)
-	}
-	results := make([]policy.Result, len(sent))
-	for j, result := range answer.GetResults() {
-		if e := result.GetError(); e != nil {
-			results[j].Err = c.itemFailure(ctx, e)
-			continue
-		}
-		d, err := readResult(rs[sent[j]].Namespace, result, versions)
-		if err != nil {
-			results[j].Err = c.senseless(err)
-			continue
-		}
-		results[j].Decision = d
-	}
-	return results, nil
+// unreached reports whether an error says that there was no answer: then what is
+// remembered counts, for as long as it is believed.
+func unreached(err error) bool {
+	kind := policy.KindOf(err)
+	return kind == policy.Unavailable || kind == policy.Exhausted || errors.Is(err, context.DeadlineExceeded)
 }
 
-// peer is how messages call the PDP.
-func (c *Client) peer() string { return "PDP at " + c.server }
+// look returns the decision that was made for a request by what decides in its
+// namespace, if that is known, and is what the request asks for. Whether it is
+// stale is for the caller to work out.
+func (c *Client) look(r *policy.Request, now time.Time) (d policy.Decision, s *state, ok bool) {
+	s = c.known.current(r.Namespace)
+	if s == nil {
+		return policy.Decision{}, nil, false
+	}
+	if !r.Freshness.IsZero() && !s.satisfies(r.Freshness) {
+		return policy.Decision{}, s, false
+	}
+	builder := c.keys.Get().(*decisionkey.Builder)
+	d, ok = c.cache.Get(r.Namespace, builder.Key(s.layout, r, now.Unix()))
+	c.keys.Put(builder)
+	return d, s, ok
+}
+
+// satisfies reports whether it is certain that what decides is what is asked for.
+func (s *state) satisfies(f policy.Freshness) bool {
+	versions := s.layout.Versions()
+	if _, _, behind := older(versions, f.Seen()); behind || f.IsHead() {
+		return false
+	}
+	for _, t := range f.Tokens() {
+		want, err := t.Version()
+		if err != nil || !slices.ContainsFunc(versions, func(v policy.Version) bool {
+			return v.Namespace == want.Namespace && v.Epoch == want.Epoch && holds(v, want)
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
+// enter counts a call that waits for a PDP, until leave. Too many are refused.
+func (c *Client) enter() error {
+	if n := c.waiting.Add(1); n > c.inFlight {
+		c.waiting.Add(-1)
+		return policy.Errorf(policy.Exhausted, "%d calls wait for PDPs already; ask again later, or raise Config.InFlight", c.inFlight)
+	}
+	return nil
+}
+
+func (c *Client) leave() { c.waiting.Add(-1) }
 
 // bounded gives a call a deadline if its caller has set none.
 func (c *Client) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -211,35 +283,48 @@ func (c *Client) bounded(ctx context.Context) (context.Context, context.CancelFu
 	return context.WithTimeout(ctx, c.timeout)
 }
 
-// failure reads the error of a call that ctx's owner made.
-func (c *Client) failure(ctx context.Context, err error) error {
+// peer is how messages call all PDPs.
+func (c *Client) peer() string {
+	if len(c.pool.pdps) == 1 {
+		return c.pool.pdps[0].name()
+	}
+	servers := make([]string, len(c.pool.pdps))
+	for i, p := range c.pool.pdps {
+		servers[i] = p.server
+	}
+	return "PDPs at " + strings.Join(servers, ", ")
+}
+
+// ended tells the end of a call to the caller whose ctx it is, whoever's deadline
+// it was.
+func (c *Client) ended(ctx context.Context, err error) error {
 	_, own := ctx.Deadline()
-	switch code := status.Code(err); {
+	switch {
 	case ctx.Err() != nil:
 		return fmt.Errorf("%s was asked: %w", c.peer(), ctx.Err())
-	case code == codes.DeadlineExceeded && own: // the PDP's clock was faster
+	case !policy.Ended(err):
+		return err
+	case own: // the PDP's clock was faster
 		return fmt.Errorf("%s was asked: %w", c.peer(), context.DeadlineExceeded)
+	}
+	return policy.Errorf(policy.Unavailable, "%s did not answer within %s; ask again, or give the call a longer deadline", c.peer(), c.timeout)
+}
+
+// failure reads the error by which asking ended.
+func failure(p *pdp, err error) error {
+	if p == nil {
+		return err
+	}
+	if a, ok := errors.AsType[*answer](err); ok {
+		err = a.error
+	}
+	switch code := status.Code(err); {
 	case code == codes.DeadlineExceeded:
-		return policy.Errorf(policy.Unavailable, "%s did not answer within %s; ask again, or give the call a longer deadline", c.peer(), c.timeout)
-	case code == codes.Canceled && c.conn.GetState() == connectivity.Shutdown:
-		return policy.Errorf(policy.Unavailable, "client of the %s is closed; make a new one", c.peer())
+		return fmt.Errorf("%s was asked: %w", p.name(), context.DeadlineExceeded)
+	case code == codes.Canceled && closing(p):
+		return policy.Errorf(policy.Unavailable, "client of the %s is closed; make a new one", p.name())
 	case code == codes.Canceled:
-		return policy.Errorf(policy.Unavailable, "%s cancelled the call; ask again", c.peer())
+		return policy.Errorf(policy.Unavailable, "%s cancelled the call; ask again", p.name())
 	}
-	return wire.Error(c.peer(), err)
-}
-
-// itemFailure reads the error of one item. The end of the call may be told as
-// that of the item that was decided then.
-func (c *Client) itemFailure(ctx context.Context, e *microwallv1.BatchError) error {
-	//nolint:gosec // a negative code is as unknown as a large one
-	if code := codes.Code(e.GetCode()); code == codes.DeadlineExceeded || code == codes.Canceled {
-		return c.failure(ctx, status.Error(code, e.GetMessage()))
-	}
-	return wire.BatchError(c.peer(), e)
-}
-
-// senseless is the error for an answer that is none.
-func (c *Client) senseless(err error) error {
-	return policy.Errorf(policy.Internal, "%s sent no answer that makes sense: %w; see that it is a PDP, of a version that this client knows", c.peer(), err)
+	return wire.Error(p.name(), err)
 }

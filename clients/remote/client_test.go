@@ -16,6 +16,7 @@ import (
 
 	"github.com/microwall/microwall/bundles"
 	"github.com/microwall/microwall/bundles/live"
+	"github.com/microwall/microwall/clients/cache"
 	"github.com/microwall/microwall/clients/remote"
 	"github.com/microwall/microwall/internal/testkit"
 	"github.com/microwall/microwall/internal/tlsfiles"
@@ -131,7 +132,7 @@ func spelling(d policy.Decision, err error) string {
 
 func TestARemoteClientDecidesAsThePDPDoes(t *testing.T) {
 	service := shop(t)
-	c := client(t, remote.Config{Server: servePDP(t, service).addr})
+	c := client(t, remote.Config{Servers: []string{servePDP(t, service).addr}})
 	frozen := func(r *policy.Request) {
 		r.Resource.Properties = properties(t, map[string]any{"frozen": true, "n": []any{1, 2.5, "x", nil}})
 	}
@@ -190,7 +191,7 @@ func TestARemoteClientDecidesAsThePDPDoes(t *testing.T) {
 }
 
 func TestNoRequestOfABatchTakesWhatAnotherOneBrought(t *testing.T) {
-	c := client(t, remote.Config{Server: servePDP(t, shop(t)).addr})
+	c := client(t, remote.Config{Servers: []string{servePDP(t, shop(t)).addr}})
 	plain := request("shop.cart", "Drop")
 	with := map[string]policy.Request{
 		"context":    request("shop.cart", "Drop", func(r *policy.Request) { r.Context = properties(t, map[string]any{"mfa": true}) }),
@@ -213,7 +214,7 @@ func TestNoRequestOfABatchTakesWhatAnotherOneBrought(t *testing.T) {
 }
 
 func TestWhatThePDPWouldRefuseCostsNoHop(t *testing.T) {
-	c := client(t, remote.Config{Server: servePDP(t, shop(t)).addr, Limits: policy.Limits{RequestBytes: 1000, BatchItems: 2, CallPath: 1}})
+	c := client(t, remote.Config{Servers: []string{servePDP(t, shop(t)).addr}, Limits: policy.Limits{RequestBytes: 1000, BatchItems: 2, CallPath: 1}})
 	for name, test := range map[string]struct {
 		r    policy.Request
 		kind policy.Kind
@@ -255,7 +256,7 @@ func TestWhatThePDPWouldRefuseCostsNoHop(t *testing.T) {
 }
 
 func TestABatchThatNoPDPTakesIsNotSent(t *testing.T) {
-	c := client(t, remote.Config{Server: servePDP(t, shop(t)).addr})
+	c := client(t, remote.Config{Servers: []string{servePDP(t, shop(t)).addr}})
 	rs := make([]policy.Request, 20)
 	for i := range rs {
 		rs[i] = request("shop.cart", strings.Repeat(string(rune('a'+i)), 1<<20-100))
@@ -272,7 +273,7 @@ func TestABatchThatNoPDPTakesIsNotSent(t *testing.T) {
 
 func TestStatusCounts(t *testing.T) {
 	s := servePDP(t, shop(t))
-	c := client(t, remote.Config{Server: s.addr})
+	c := client(t, remote.Config{Servers: []string{s.addr}})
 	for _, n := range []policy.Namespace{"shop.cart", "shop.cart", "shop.other", ""} {
 		if _, err := c.Authorize(t.Context(), request(n, "Add")); (err == nil) != (n == "shop.cart") {
 			t.Fatal(err)
@@ -281,13 +282,14 @@ func TestStatusCounts(t *testing.T) {
 	if _, err := c.AuthorizeBatch(t.Context(), []policy.Request{request("shop.cart", "Add"), request("shop.broken", "Add"), {}}); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := c.Status(), (remote.Status{Server: s.addr, Connection: "READY", Asked: 5, Failed: 2}); got != want {
-		t.Errorf("got %+v, want %+v", got, want)
+	got := c.Status()
+	if want := (remote.PDP{Server: s.addr, Connection: "READY"}); len(got.PDPs) != 1 || got.PDPs[0] != want || got.Asked != 5 || got.Failed != 2 || got.Waiting != 0 {
+		t.Errorf("got %+v", got)
 	}
 }
 
 func TestManyAskAtOnce(t *testing.T) {
-	c := client(t, remote.Config{Server: servePDP(t, shop(t)).addr})
+	c := client(t, remote.Config{Servers: []string{servePDP(t, shop(t)).addr}, Cache: cache.Config{Entries: -1}})
 	var work sync.WaitGroup
 	for i := range 16 {
 		work.Go(func() {
@@ -321,20 +323,20 @@ func TestAPDPIsAskedOverMutualTLS(t *testing.T) {
 	}
 	s := serve(t, "127.0.0.1:0", grpcapi.New(grpcapi.Config{Decide: shop(t), Credentials: credentials.NewTLS(config)}))
 	own, ownKey := ca.Issue(t, "cart")
-	if d, err := client(t, remote.Config{Server: s.addr, CA: ca.File, Cert: own, CertKey: ownKey}).Authorize(t.Context(), request("shop.cart", "Add")); err != nil || !d.Allowed {
+	if d, err := client(t, remote.Config{Servers: []string{s.addr}, CA: ca.File, Cert: own, CertKey: ownKey}).Authorize(t.Context(), request("shop.cart", "Add")); err != nil || !d.Allowed {
 		t.Error(spelling(d, err))
 	}
 	for name, config := range map[string]remote.Config{
-		"no certificate": {Server: s.addr, CA: ca.File},
-		"no TLS":         {Server: s.addr},
-		"no authority":   {Server: s.addr, Cert: own, CertKey: ownKey},
+		"no certificate": {Servers: []string{s.addr}, CA: ca.File},
+		"no TLS":         {Servers: []string{s.addr}},
+		"no authority":   {Servers: []string{s.addr}, Cert: own, CertKey: ownKey},
 	} {
 		d, err := client(t, config).Authorize(t.Context(), request("shop.cart", "Add"))
 		if d.Allowed || policy.KindOf(err) != policy.Unavailable || !strings.Contains(err.Error(), s.addr) || !strings.Contains(err.Error(), "--ca") {
 			t.Errorf("%s: %s", name, spelling(d, err))
 		}
 	}
-	if c, err := remote.New(t.Context(), remote.Config{Server: s.addr, CA: own + ".missing"}); c != nil || policy.KindOf(err) != policy.BadRequest || !errors.Is(err, os.ErrNotExist) {
+	if c, err := remote.New(t.Context(), remote.Config{Servers: []string{s.addr}, CA: own + ".missing"}); c != nil || policy.KindOf(err) != policy.BadRequest || !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%v, %v", c, err)
 	}
 }
@@ -353,7 +355,7 @@ func TestAVersionThatAnotherRequestOfTheBatchNeededIsNotOnesOwn(t *testing.T) {
 	p := d.StartPDP(testkit.NATS(t, t.TempDir()).URL(), t.TempDir())
 	d.Push(p, "center", "shop", "allow := true")
 	d.Push(p, "cart", "shop.cart", "allow := true")
-	c := client(t, remote.Config{Server: p.Addr})
+	c := client(t, remote.Config{Servers: []string{p.Addr}})
 	results, err := c.AuthorizeBatch(t.Context(), []policy.Request{testkit.Request("shop", "Add"), testkit.Request("shop.cart", "Add")})
 	if err != nil {
 		t.Fatal(err)

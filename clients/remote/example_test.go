@@ -11,7 +11,7 @@ import (
 
 func Example() {
 	ctx := context.Background()
-	pdp, err := remote.New(ctx, remote.Config{Server: "127.0.0.1:7070"})
+	pdp, err := remote.New(ctx, remote.Config{Servers: []string{"127.0.0.1:7070"}})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -35,9 +35,9 @@ func (f deciding) AuthorizeBatch(ctx context.Context, rs []policy.Request) ([]po
 func TestAnErrorHasTheKindThatItHadInThePDP(t *testing.T) {
 	for kind := policy.Internal; kind <= policy.Exhausted; kind++ {
 		t.Run(kind.String(), func(t *testing.T) {
-			c := client(t, remote.Config{Server: servePDP(t, deciding(func(context.Context, policy.Request) (policy.Decision, error) {
+			c := client(t, remote.Config{Servers: []string{servePDP(t, deciding(func(context.Context, policy.Request) (policy.Decision, error) {
 				return policy.Decision{Allowed: true}, policy.Errorf(kind, "no luck today; come again")
-			})).addr})
+			})).addr}})
 			says := "no luck today; come again"
 			if kind == policy.Internal {
 				says = "the server's log has more"
@@ -60,12 +60,12 @@ func TestAnErrorHasTheKindThatItHadInThePDP(t *testing.T) {
 }
 
 func TestAPDPThatPanicsAllowsNothingAndLives(t *testing.T) {
-	c := client(t, remote.Config{Server: servePDP(t, deciding(func(_ context.Context, r policy.Request) (policy.Decision, error) {
+	c := client(t, remote.Config{Servers: []string{servePDP(t, deciding(func(_ context.Context, r policy.Request) (policy.Decision, error) {
 		if r.Action.Name == "Panic" {
 			panic("secret")
 		}
 		return policy.Decision{}, policy.Errorf(policy.NotFound, "still here")
-	})).addr})
+	})).addr}})
 	if d, err := c.Authorize(t.Context(), request("shop.cart", "Panic")); d.Allowed || policy.KindOf(err) != policy.Internal || strings.Contains(err.Error(), "secret") {
 		t.Error(spelling(d, err))
 	}
@@ -91,7 +91,7 @@ func waiting(t testing.TB) (server, <-chan struct{}) {
 
 func TestACallEndsWithItsContext(t *testing.T) {
 	s, asked := waiting(t)
-	c := client(t, remote.Config{Server: s.addr})
+	c := client(t, remote.Config{Servers: []string{s.addr}})
 	for name, test := range map[string]struct {
 		context func() (context.Context, context.CancelFunc)
 		want    error
@@ -137,7 +137,7 @@ func TestACallEndsWithItsContext(t *testing.T) {
 
 func TestAPDPThatDoesNotAnswerIsUnavailable(t *testing.T) {
 	s, _ := waiting(t)
-	c := client(t, remote.Config{Server: s.addr, Timeout: 50 * time.Millisecond})
+	c := client(t, remote.Config{Servers: []string{s.addr}, Timeout: 50 * time.Millisecond})
 	d, err := c.Authorize(t.Context(), request("shop.cart", "Add"))
 	if d.Allowed || policy.KindOf(err) != policy.Unavailable || policy.Ended(err) || !strings.Contains(err.Error(), "within 50ms") || !strings.Contains(err.Error(), s.addr) {
 		t.Error(spelling(d, err))
@@ -166,7 +166,7 @@ func TestADeadPDPIsUnavailableUntilItIsBack(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	c := client(t, remote.Config{Server: addr})
+	c := client(t, remote.Config{Servers: []string{addr}})
 	dead := func(err error) bool {
 		return policy.KindOf(err) == policy.Unavailable && !policy.Ended(err) && strings.Contains(err.Error(), addr) && strings.Contains(err.Error(), "--server")
 	}
@@ -210,7 +210,7 @@ func until(t *testing.T, done func() bool) {
 
 func TestAPDPThatDiesInTheMiddleOfACallIsUnavailable(t *testing.T) {
 	s, asked := waiting(t)
-	c := client(t, remote.Config{Server: s.addr})
+	c := client(t, remote.Config{Servers: []string{s.addr}})
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
@@ -226,7 +226,7 @@ func TestAPDPThatDiesInTheMiddleOfACallIsUnavailable(t *testing.T) {
 
 func TestAClosedClientAllowsNothing(t *testing.T) {
 	s, asked := waiting(t)
-	c := client(t, remote.Config{Server: s.addr})
+	c := client(t, remote.Config{Servers: []string{s.addr}})
 	closed := make(chan error, 1)
 	go func() {
 		<-asked
@@ -241,7 +241,7 @@ func TestAClosedClientAllowsNothing(t *testing.T) {
 	if err := errors.Join(<-closed, c.Close()); err != nil {
 		t.Error(err)
 	}
-	if s := c.Status(); s.Connection != "SHUTDOWN" {
+	if s := c.Status(); s.PDPs[0].Connection != "SHUTDOWN" {
 		t.Errorf("%+v", s)
 	}
 }
@@ -251,7 +251,7 @@ func TestAPDPThatEndsCallsOnItsOwnDoesNotEndTheCallersContext(t *testing.T) {
 		s := servePDP(t, deciding(func(context.Context, policy.Request) (policy.Decision, error) {
 			return policy.Decision{}, status.Error(code, "says the server")
 		}))
-		c := client(t, remote.Config{Server: s.addr})
+		c := client(t, remote.Config{Servers: []string{s.addr}})
 		if d, err := c.Authorize(t.Context(), request("shop.cart", "Add")); policy.KindOf(err) != policy.Unavailable || policy.Ended(err) {
 			t.Errorf("%v: %s", code, spelling(d, err))
 		}
@@ -265,7 +265,7 @@ func TestAPDPThatEndsCallsOnItsOwnDoesNotEndTheCallersContext(t *testing.T) {
 func TestAServerThatIsNoPDPAllowsNothing(t *testing.T) {
 	t.Run("another gRPC server", func(t *testing.T) {
 		s := serve(t, "127.0.0.1:0", grpc.NewServer())
-		d, err := client(t, remote.Config{Server: s.addr}).Authorize(t.Context(), request("shop.cart", "Add"))
+		d, err := client(t, remote.Config{Servers: []string{s.addr}}).Authorize(t.Context(), request("shop.cart", "Add"))
 		if d.Allowed || policy.KindOf(err) != policy.Internal || !strings.Contains(err.Error(), s.addr) || !strings.Contains(err.Error(), "unknown service") {
 			t.Error(spelling(d, err))
 		}
@@ -299,7 +299,7 @@ func TestAServerThatIsNoPDPAllowsNothing(t *testing.T) {
 					_ = conn.Close()
 				}
 			}()
-			c := client(t, remote.Config{Server: l.Addr().String(), Timeout: 2 * time.Second})
+			c := client(t, remote.Config{Servers: []string{l.Addr().String()}, Timeout: 2 * time.Second})
 			d, err := c.Authorize(t.Context(), request("shop.cart", "Add"))
 			if d.Allowed || policy.KindOf(err) != policy.Unavailable || !strings.Contains(err.Error(), l.Addr().String()) {
 				t.Error(spelling(d, err))

@@ -56,7 +56,7 @@ func allow() *microwallv1.Decision { return &microwallv1.Decision{Allowed: true}
 
 func TestAnAnswerThatMakesNoSenseAllowsNothing(t *testing.T) {
 	h := &hostile{}
-	c := client(t, remote.Config{Server: h.serve(t).addr})
+	c := client(t, remote.Config{Servers: []string{h.serve(t).addr}})
 	obligation := func(v *structpb.Value) *microwallv1.Decision {
 		return &microwallv1.Decision{Allowed: true, Obligations: &structpb.Struct{Fields: map[string]*structpb.Value{"o": v}}}
 	}
@@ -121,7 +121,7 @@ func TestAnAnswerThatMakesNoSenseAllowsNothing(t *testing.T) {
 
 func TestAResultOfABatchIsNeverThatOfAnotherRequest(t *testing.T) {
 	h := &hostile{}
-	c := client(t, remote.Config{Server: h.serve(t).addr})
+	c := client(t, remote.Config{Servers: []string{h.serve(t).addr}})
 	by := func(d *microwallv1.Decision, path ...uint32) *microwallv1.BatchResult {
 		return &microwallv1.BatchResult{Result: &microwallv1.BatchResult_Decision{Decision: d}, Path: path}
 	}
@@ -191,7 +191,7 @@ func TestAResultOfABatchIsNeverThatOfAnotherRequest(t *testing.T) {
 
 func TestAServersMessageIsPassedOnOnlySoFar(t *testing.T) {
 	h := &hostile{}
-	c := client(t, remote.Config{Server: h.serve(t).addr})
+	c := client(t, remote.Config{Servers: []string{h.serve(t).addr}})
 	h.say(marshal(t, &microwallv1.AuthorizeBatchResponse{Results: []*microwallv1.BatchResult{
 		{Result: &microwallv1.BatchResult_Error{Error: &microwallv1.BatchError{Code: int32(codes.NotFound), Message: strings.Repeat("ü", 1<<20)}}},
 	}}))
@@ -202,7 +202,7 @@ func TestAServersMessageIsPassedOnOnlySoFar(t *testing.T) {
 	s := serve(t, "127.0.0.1:0", grpc.NewServer(grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error {
 		return status.Error(codes.NotFound, strings.Repeat("\xff", 100<<10))
 	})))
-	d, err := client(t, remote.Config{Server: s.addr}).Authorize(t.Context(), request("shop.cart", "Add"))
+	d, err := client(t, remote.Config{Servers: []string{s.addr}}).Authorize(t.Context(), request("shop.cart", "Add"))
 	if d.Allowed || err == nil || policy.KindOf(err) != policy.NotFound || len(err.Error()) > 100<<10 || strings.Contains(err.Error(), "\xff") {
 		t.Errorf("%.100s", spelling(d, err))
 	}
@@ -218,7 +218,7 @@ func FuzzHostileAnswer(f *testing.F) {
 		{Result: &microwallv1.BatchResult_Error{Error: &microwallv1.BatchError{Code: 5, Message: "x"}}},
 	}, Versions: cart}), true)
 	h := &hostile{}
-	c := client(f, remote.Config{Server: h.serve(f).addr})
+	c := client(f, remote.Config{Servers: []string{h.serve(f).addr}})
 	f.Fuzz(func(t *testing.T, raw []byte, batch bool) {
 		h.say(raw)
 		r := request("shop.cart", "Add")

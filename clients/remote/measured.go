@@ -5,20 +5,33 @@ import (
 	"time"
 
 	"github.com/microwall/microwall/clients/cache"
+	"github.com/microwall/microwall/internal/staleness"
 	"github.com/microwall/microwall/policy"
 )
 
-// CacheStats returns what the cache did, as collectors of metrics ask for it. There
-// is none here: it is all zero.
-func (s Status) CacheStats() cache.Stats { return cache.Stats{} }
+// CacheStats returns s.Cache, as collectors of metrics ask for it.
+func (s Status) CacheStats() cache.Stats { return s.Cache }
 
-// Releases yields the releases that are known to decide. None are known here.
+// Releases yields the releases that decide in the namespaces that are watched, and
+// the age of the oldest proof along the path of each, -1 if one of it was never
+// proven.
 func (s Status) Releases() iter.Seq2[policy.Version, time.Duration] {
-	return func(func(policy.Version, time.Duration) bool) {}
+	return func(yield func(policy.Version, time.Duration) bool) {
+		for _, n := range s.Namespaces {
+			age := n.Age
+			if age == staleness.Forever {
+				age = -1
+			}
+			// The last one is the namespace's own: guardrails belong to many.
+			if last := len(n.Versions) - 1; last >= 0 && !yield(n.Versions[last], age) {
+				return
+			}
+		}
+	}
 }
 
-// Asking returns how many requests wait for an answer now, how many were asked and
-// failed, and how many were answered by the call of another one.
+// Asking returns how many calls wait for an answer now, how many requests were asked
+// and failed, and how many were answered by the call of another one.
 func (s Status) Asking() (waiting int, asked, failed, coalesced uint64) {
-	return 0, s.Asked, s.Failed, 0
+	return s.Waiting, s.Asked, s.Failed, s.Coalesced
 }

@@ -276,7 +276,11 @@ func (f *authorizeFlags) open(ctx context.Context, r *policy.Request) (policy.Au
 		}
 		return c, c.Close, nil
 	}
-	c, err := remote.New(ctx, remote.Config{Server: f.dial.Server, CA: f.dial.CA, Cert: f.dial.Cert, CertKey: f.dial.CertKey, Plaintext: f.dial.Plaintext, Timeout: f.timeout})
+	config := remote.Config{Servers: []string{f.dial.Server}, CA: f.dial.CA, Cert: f.dial.Cert, CertKey: f.dial.CertKey, Plaintext: f.dial.Plaintext, Timeout: f.timeout}
+	if f.repeat == 1 {
+		config.Cache.Entries = -1 // nothing will be asked again
+	}
+	c, err := remote.New(ctx, config)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/microwall/microwall/bundles/live"
 	"github.com/microwall/microwall/clients/embedded"
+	"github.com/microwall/microwall/clients/cache"
 	"github.com/microwall/microwall/clients/remote"
 	"github.com/microwall/microwall/examples/boutique"
 	"github.com/microwall/microwall/internal/authzen"
@@ -81,7 +82,7 @@ func newDemoClient(w world) *cobra.Command {
 
 func openDemoClient(ctx context.Context, nats, trust, dir, server string) (policy.Authorizer, func(), error) {
 	if server != "" {
-		c, err := remote.New(ctx, remote.Config{Server: server})
+		c, err := remote.New(ctx, remote.Config{Servers: []string{server}, Cache: cache.Config{Entries: -1}})
 		if err != nil {
 			return nil, nil, err
 		}

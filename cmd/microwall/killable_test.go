@@ -23,6 +23,7 @@ import (
 
 	"github.com/microwall/microwall/bundles"
 	"github.com/microwall/microwall/bundles/jetstream"
+	"github.com/microwall/microwall/clients/cache"
 	"github.com/microwall/microwall/clients/remote"
 	"github.com/microwall/microwall/internal/pap"
 	"github.com/microwall/microwall/internal/testkit"
@@ -76,7 +77,7 @@ func (k *killable) start() {
 	k.conn, err = grpc.NewClient(server.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	k.must(err)
 	k.author = pap.New(k.conn, server.GRPC, k.Trust())
-	k.ask, err = remote.New(k.t.Context(), remote.Config{Server: server.GRPC})
+	k.ask, err = remote.New(k.t.Context(), remote.Config{Servers: []string{server.GRPC}, Cache: cache.Config{Entries: -1}})
 	k.must(err)
 }
 

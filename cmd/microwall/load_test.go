@@ -24,6 +24,7 @@ import (
 	"github.com/microwall/microwall/bundles/jetstream"
 	"github.com/microwall/microwall/bundles/live"
 	"github.com/microwall/microwall/clients/embedded"
+	"github.com/microwall/microwall/clients/cache"
 	"github.com/microwall/microwall/clients/remote"
 	"github.com/microwall/microwall/internal/pap"
 	"github.com/microwall/microwall/internal/testkit"
@@ -140,7 +141,7 @@ func (p *loadPDP) start(t *testing.T) {
 	must(t, err)
 	p.conn, err = grpc.NewClient(p.server.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	must(t, err)
-	p.ask, err = remote.New(p.load.ctx, remote.Config{Server: p.server.GRPC})
+	p.ask, err = remote.New(p.load.ctx, remote.Config{Servers: []string{p.server.GRPC}, Cache: cache.Config{Entries: -1}})
 	must(t, err)
 	p.down.Store(false)
 }

@@ -36,8 +36,7 @@ ROLE is frontend, checkout or payment. For instance:
   service payment --listen 127.0.0.1:9002 --ca ca.pem --cert payment.pem --key payment.key
   service checkout --listen 127.0.0.1:9001 --next 127.0.0.1:9002 --ca ca.pem --cert checkout.pem --key checkout.key
 
-Flags:
-`
+Flags:`
 
 func main() {
 	var c config
@@ -51,7 +50,7 @@ func main() {
 	pdp := f.String("pdp", "127.0.0.1:7070", "HOST:PORT of the PDP")
 	f.BoolVar(&c.reportOnly, "report-only", false, "let every call pass, and say what would have been refused")
 	f.Usage = func() {
-		fmt.Fprint(f.Output(), usage)
+		fmt.Fprintln(f.Output(), usage)
 		f.PrintDefaults()
 	}
 	if len(os.Args) < 2 || os.Args[1] == "-h" || os.Args[1] == "--help" {
@@ -68,7 +67,7 @@ func main() {
 func serve(c config, pdp string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	wall, err := remote.New(ctx, remote.Config{Server: pdp})
+	wall, err := remote.New(ctx, remote.Config{Servers: []string{pdp}})
 	if err != nil {
 		return err
 	}

@@ -56,7 +56,7 @@ func open(t *testing.T) *shop {
 	var work sync.WaitGroup
 	work.Go(func() { _ = server.Serve(listener) }) // ends with Stop
 	t.Cleanup(func() { server.Stop(); work.Wait() })
-	wall, err := remote.New(t.Context(), remote.Config{Server: listener.Addr().String()})
+	wall, err := remote.New(t.Context(), remote.Config{Servers: []string{listener.Addr().String()}})
 	s.must(err)
 	t.Cleanup(func() { _ = wall.Close() })
 
@@ -146,10 +146,7 @@ func (s *shop) charge(as string, header ...string) codes.Code {
 	defer conn.Close()
 	message, err := structpb.NewStruct(map[string]any{"amount": map[string]any{"currency_code": "EUR", "value": 10}})
 	s.must(err)
-	ctx := s.t.Context()
-	for _, h := range header {
-		ctx = metadata.AppendToOutgoingContext(ctx, enforce.Header, h)
-	}
+	ctx := metadata.NewOutgoingContext(s.t.Context(), metadata.MD{enforce.Header: header})
 	return status.Code(conn.Invoke(ctx, "/hipstershop.PaymentService/Charge", message, new(structpb.Struct)))
 }
 

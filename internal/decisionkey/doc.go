@@ -14,9 +14,11 @@
 //     objects in the order of their names; or where it goes no further, at which
 //     step and on a value of which type.
 //   - The time stands there only with those of its parts that are read.
+//   - Which paths are read stands there by their SHA-256 sum: values are not told
+//     by which path they are at, so keys of other paths must be others.
 //
 // What is not read is not in the key: requests that differ only in an identifier
-// for tracing have one key. Keys are compared whole; no sum stands for them.
+// for tracing have one key. Keys are compared whole; no sum stands for a value.
 //
 // The engine's side of this is the read set of a program: package
 // policy/rego/internal/reads says what it promises.

@@ -125,6 +125,7 @@ func (b *Builder) time(n *node, unix int64) {
 	}
 }
 
+//nolint:gosec // its bits are what tells it from others
 func (b *Builder) number(i int64) { b.key = binary.BigEndian.AppendUint64(b.key, uint64(i)) }
 
 // read writes how the walks end that go through n with v.
@@ -209,7 +210,7 @@ func (b *Builder) value(v policy.Value) {
 		b.key = appendText(b.key, v.Text())
 	case policy.Array:
 		b.key = append(b.key, isArray)
-		b.key = binary.AppendUvarint(b.key, uint64(v.Len()))
+		b.key = binary.AppendUvarint(b.key, uint64(v.Len())) //nolint:gosec // a length
 		for i := range v.Len() {
 			b.value(v.Index(i))
 		}
@@ -234,7 +235,7 @@ func (b *Builder) object(v policy.Value) {
 	to := len(b.names)
 	slices.Sort(b.names[from:to])
 	b.key = append(b.key, isObject)
-	b.key = binary.AppendUvarint(b.key, uint64(to-from))
+	b.key = binary.AppendUvarint(b.key, uint64(to-from)) //nolint:gosec // a length
 	for i := from; i < to; i++ {
 		b.key = appendText(b.key, b.names[i])
 		b.value(v.Get(b.names[i]))

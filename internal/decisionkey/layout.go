@@ -1,7 +1,10 @@
 package decisionkey
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"slices"
 
 	"github.com/microwall/microwall/policy"
@@ -44,9 +47,13 @@ func New(engine string, versions []policy.Version, reads []policy.ReadPath) *Lay
 		l.prefix = appendText(l.prefix, string(v.Namespace))
 		l.prefix = append(l.prefix, v.Digest[:]...)
 	}
+	sum := sha256.New()
 	for _, p := range l.reads {
 		l.root.add(p)
+		fmt.Fprintf(sum, "%q\n", p.String())
 	}
+	// Of releases that read other paths, whoever says so, keys are other keys.
+	l.prefix = sum.Sum(l.prefix)
 	return l
 }
 
@@ -103,4 +110,10 @@ func bounded(reads []policy.ReadPath) []policy.ReadPath {
 
 func below(p, above policy.ReadPath) bool {
 	return len(p) >= len(above) && slices.Equal(p[:len(above)], above)
+}
+
+// Equal reports whether two layouts are of the same versions, and make the same
+// key of each request.
+func (l *Layout) Equal(as *Layout) bool {
+	return slices.Equal(l.versions, as.versions) && bytes.Equal(l.prefix, as.prefix)
 }
