@@ -32,21 +32,26 @@ type breaker struct {
 	until   time.Time
 	pause   time.Duration
 	opened  uint64
+	round   ticket // of those who are let through
 }
+
+// ticket is for when a call was let through.
+type ticket uint64
 
 // allow reports whether a call may be made. Whoever makes it says by done how it
 // ended.
-func (b *breaker) allow(now time.Time) bool {
+func (b *breaker) allow(now time.Time) (ticket, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.open {
-		return true
+		return b.round, true
 	}
 	if b.probing || now.Before(b.until) {
-		return false
+		return 0, false
 	}
 	b.probing = true
-	return true
+	b.round++
+	return b.round, true
 }
 
 // outcome is how a call ended.
@@ -59,23 +64,24 @@ const (
 )
 
 // done says how a call ended that allow let through. It returns whether nobody is
-// let through now.
-func (b *breaker) done(o outcome, now time.Time) (open bool) {
+// let through now. A call from before the breaker opened or closed says nothing
+// any more: the answer of a PDP that has died since may be read late.
+func (b *breaker) done(t ticket, o outcome, now time.Time) (open bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
+	case t != b.round:
 	case o == withdrawn:
 		b.probing = false // the next one will see
-	case o == answered && b.open:
-		// Calls from before it opened count for as much: the PDP answers.
+	case b.open && o == answered:
 		b.open, b.probing, b.pause = false, false, 0
 		b.row, b.calls, b.failed = 0, 0, 0
+		b.round++
+	case b.open:
+		b.trip(now)
 	case o == answered:
 		b.row = 0
 		b.count(false)
-	case b.open && b.probing:
-		b.trip(now)
-	case b.open: // one from before it opened
 	default:
 		b.row++
 		if b.count(true); b.row >= trips || b.failed > share {
@@ -102,6 +108,7 @@ func (b *breaker) trip(now time.Time) {
 	b.until = now.Add(b.pause/2 + rand.N(b.pause/2+1)) //nolint:gosec // so that not all look at once
 	b.row, b.calls, b.failed = 0, 0, 0
 	b.opened++
+	b.round++
 }
 
 // reconnected has the next call find out whether the PDP is back.

@@ -100,11 +100,12 @@ func (o *pool) ask(ctx context.Context, c call, do func(context.Context, *pdp) e
 	first := int(o.next.Add(1) % uint32(len(o.pdps))) //nolint:gosec // there are few
 	for i := range o.pdps {
 		one := o.pdps[(first+i)%len(o.pdps)]
-		if !one.breaker.allow(time.Now()) {
+		let, ok := one.breaker.allow(time.Now())
+		if !ok {
 			continue
 		}
 		var again bool
-		if again, err = o.attempt(ctx, c, one, o.left(first+i+1, len(o.pdps)-i-1), do); !again {
+		if again, err = o.attempt(ctx, c, one, let, o.left(first+i+1, len(o.pdps)-i-1), do); !again {
 			return one, err
 		}
 		p = one
@@ -131,12 +132,12 @@ const slow = 50 * time.Millisecond
 
 // attempt asks one PDP, and leaves time for so many others. It reports whether
 // another one may be asked.
-func (o *pool) attempt(ctx context.Context, c call, p *pdp, others int, do func(context.Context, *pdp) error) (again bool, err error) {
+func (o *pool) attempt(ctx context.Context, c call, p *pdp, let ticket, others int, do func(context.Context, *pdp) error) (again bool, err error) {
 	begun, how, open := time.Now(), withdrawn, false
 	own, cancel := c.part(ctx, begun, others)
 	defer cancel()
 	func() {
-		defer func() { open = p.breaker.done(how, time.Now()) }() // even if it panics
+		defer func() { open = p.breaker.done(let, how, time.Now()) }() // even if it panics
 		if err = do(own, p); err != nil {
 			how = c.outcome(ctx, err, time.Since(begun))
 		} else {
