@@ -113,7 +113,7 @@ func TestWhatAPDPSaysItWasMadeByMustBeWhatDecides(t *testing.T) {
 		"no engine":                  {func(m *microwallv1.AuthorizeResponse) { m.Evaluation.Engine = "" }, false},
 		"nothing of how":             {func(m *microwallv1.AuthorizeResponse) { m.Evaluation = nil }, false},
 		"a release that is not told": {func(m *microwallv1.AuthorizeResponse) { m.Versions[1] = release("shop.cart", 6) }, false},
-		"no guardrail":               {func(m *microwallv1.AuthorizeResponse) { m.Versions = m.Versions[1:] }, false},
+		"no guardrail":               {func(m *microwallv1.AuthorizeResponse) { m.Versions = m.GetVersions()[1:] }, false},
 		"another guardrail":          {func(m *microwallv1.AuthorizeResponse) { m.Versions[0] = release("shop", 2) }, false},
 		"a denial by staleness": {func(m *microwallv1.AuthorizeResponse) {
 			m.Decision = &microwallv1.Decision{Stale: []string{"shop.cart"}, StaleDenied: true}
@@ -201,7 +201,7 @@ func TestWhatIsToldInNoSenseIsNotLookedUpBy(t *testing.T) {
 		"no path":           func(m *microwallv1.WatchResponse) { m.Path = nil },
 		"a stranger's path": func(m *microwallv1.WatchResponse) { m.Path[1].Version = release("shop.pay", 7) },
 		"no version":        func(m *microwallv1.WatchResponse) { m.Path[0].Version = nil },
-		"twice the same":    func(m *microwallv1.WatchResponse) { m.Path[0].Version = m.Path[1].Version },
+		"twice the same":    func(m *microwallv1.WatchResponse) { m.Path[0].Version = m.GetPath()[1].GetVersion() },
 		"a time beyond time": func(m *microwallv1.WatchResponse) {
 			m.Path[1].MaxStaleness, m.Path[1].Time = durationpb.New(time.Hour), &timestamppb.Timestamp{Seconds: 1 << 60}
 		},
