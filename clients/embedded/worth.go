@@ -50,7 +50,7 @@ func (w *worth) of(p *live.Path) {
 // whatever pays, and evaluated if that finds nothing, or if it is not known yet
 // how long that takes.
 func (w *worth) measured() bool {
-	return !w.evaluating.known() || !w.asking.known() || rand.Uint32N(sampled) == 0
+	return !w.evaluating.known() || !w.asking.known() || rand.Uint32N(sampled) == 0 //nolint:gosec // which ones are measured decides nothing
 }
 
 // pays reports whether looking up is quicker, as far as is known.

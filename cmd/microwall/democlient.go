@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/microwall/microwall/bundles/live"
-	"github.com/microwall/microwall/clients/embedded"
 	"github.com/microwall/microwall/clients/cache"
+	"github.com/microwall/microwall/clients/embedded"
 	"github.com/microwall/microwall/clients/remote"
 	"github.com/microwall/microwall/examples/boutique"
 	"github.com/microwall/microwall/internal/authzen"
