@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	js "github.com/nats-io/nats.go/jetstream"
@@ -108,10 +109,15 @@ func (u *user) wantRefused(t *testing.T, verb, subject string) {
 	})
 }
 
-// answer asks and returns what comes back.
+// answer asks and returns what comes back. A server of a cluster says that nobody
+// responds until it has heard from the others who does.
 func (u *user) answer(t *testing.T, subject, body string) *nats.Msg {
 	t.Helper()
 	m, err := u.Request(subject, []byte(body), patience)
+	for end := time.Now().Add(patience); errors.Is(err, nats.ErrNoResponders) && time.Now().Before(end); {
+		<-time.After(10 * time.Millisecond)
+		m, err = u.Request(subject, []byte(body), patience)
+	}
 	if err != nil {
 		t.Fatalf("%s: %v", subject, err)
 	}
