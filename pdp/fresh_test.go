@@ -17,7 +17,9 @@ import (
 // doors are all ways to ask one PDP's domain for a decision.
 func doors(t *testing.T, d *testkit.Domain, p *testkit.PDP, url string) map[string]policy.Authorizer {
 	t.Helper()
-	near, err := embedded.New(t.Context(), embedded.Config{NATS: url, TrustFile: d.TrustFile, Namespaces: []policy.Namespace{"shop.cart"}})
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	near, err := embedded.New(ctx, embedded.Config{NATS: url, TrustFile: d.TrustFile, Namespaces: []policy.Namespace{"shop.cart"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,6 +32,16 @@ func doors(t *testing.T, d *testkit.Domain, p *testkit.PDP, url string) map[stri
 	return map[string]policy.Authorizer{"embedded": near, "remote": far, "PDP": p.Service}
 }
 
+// startFresh is startBeacons with a NATS server that has the accounts which clients
+// need.
+func startFresh(t *testing.T) (*testkit.Domain, *testkit.PDP, string) {
+	t.Helper()
+	d := testkit.NewDomain(t)
+	d.WriteTrust(testkit.TrustOptions{Beacons: []string{"beat", "beat2"}})
+	url := d.ServeNATS(t.TempDir()).URL()
+	return d, d.StartPDP(url, t.TempDir()), url
+}
+
 // asking returns the usual request with a freshness.
 func asking(f policy.Freshness) policy.Request {
 	r := testkit.Request("shop.cart", "Add")
@@ -38,7 +50,7 @@ func asking(f policy.Freshness) policy.Request {
 }
 
 func TestWhoeverKnowsOfAPushIsNotAnsweredByWhatWasBefore(t *testing.T) {
-	d, p, url := startBeacons(t)
+	d, p, url := startFresh(t)
 	startIssuer(t, d, p, "beat", "one")
 	d.Push(p, "center", "shop", guardrail)
 	d.Push(p, "cart", "shop.cart", allowsAdd)
@@ -73,7 +85,7 @@ func TestWhoeverKnowsOfAPushIsNotAnsweredByWhatWasBefore(t *testing.T) {
 }
 
 func TestTokensThatPromiseNothing(t *testing.T) {
-	d, p, url := startBeacons(t)
+	d, p, url := startFresh(t)
 	startIssuer(t, d, p, "beat", "one")
 	d.Push(p, "center", "shop", guardrail)
 	first := d.Push(p, "cart", "shop.cart", allowsAdd).Release.Version()
