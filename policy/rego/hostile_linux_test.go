@@ -95,7 +95,6 @@ func hostilePolicies() map[string]hostile {
 
 const (
 	hostileEnv   = "MICROWALL_TEST_HOSTILE"
-	childMemory  = 3 << 30
 	childTimeout = 20 * time.Second
 )
 
