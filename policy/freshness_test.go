@@ -64,3 +64,24 @@ func TestFreshnessAddsUp(t *testing.T) {
 		t.Error("what was asked for changed afterwards")
 	}
 }
+
+func TestAReleaseReachesItselfAndThoseBeforeIt(t *testing.T) {
+	v := policy.Version{Namespace: "shop", Epoch: 2, Revision: 5, Digest: policy.Digest{1}}
+	for name, c := range map[string]struct {
+		change func(w *policy.Version)
+		want   bool
+	}{
+		"itself":                          {func(*policy.Version) {}, true},
+		"an older one":                    {func(w *policy.Version) { w.Revision--; w.Digest[0]++ }, true},
+		"a newer one of an earlier epoch": {func(w *policy.Version) { w.Epoch--; w.Revision++; w.Digest[0]++ }, true},
+		"another one of its number":       {func(w *policy.Version) { w.Digest[0]++ }, false},
+		"a newer one":                     {func(w *policy.Version) { w.Revision++; w.Digest[0]++ }, false},
+		"an older one of a later epoch":   {func(w *policy.Version) { w.Epoch++; w.Revision--; w.Digest[0]++ }, false},
+	} {
+		w := v
+		c.change(&w)
+		if v.Reaches(w) != c.want {
+			t.Errorf("%s: %v", name, !c.want)
+		}
+	}
+}

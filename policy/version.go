@@ -91,3 +91,10 @@ type Version struct {
 func (v Version) Compare(w Version) int {
 	return cmp.Or(cmp.Compare(v.Epoch, w.Epoch), cmp.Compare(v.Revision, w.Revision))
 }
+
+// Reaches reports whether v is the release w of the same namespace, or came after
+// it. Another release with w's number is neither.
+func (v Version) Reaches(w Version) bool {
+	order := v.Compare(w)
+	return order > 0 || order == 0 && v.Digest == w.Digest
+}

@@ -132,7 +132,7 @@ func behind(s *Snapshot, namespaces []policy.Namespace, seen []policy.Version) (
 		}
 		for _, held := range p.versions {
 			for _, v := range seen {
-				if v.Namespace == held.Namespace && !satisfies(held, v) {
+				if v.Namespace == held.Namespace && !held.Reaches(v) {
 					return v, true
 				}
 			}
@@ -165,17 +165,11 @@ func (w *wanted) sort(s *Snapshot, f policy.Freshness) (tokens []policy.Version,
 		switch h, ok := held[v.Namespace]; {
 		case !ok && !slices.Contains(w.namespaces, v.Namespace), ok && v.Epoch < h.Epoch:
 			all = true
-		case !ok || !satisfies(h, v):
+		case !ok || !h.Reaches(v):
 			tokens = append(tokens, v)
 		}
 	}
 	return tokens, all, nil
-}
-
-// satisfies reports whether a release that is held is one, or came after it.
-func satisfies(held, v policy.Version) bool {
-	order := held.Compare(v)
-	return order > 0 || order == 0 && held.Digest == v.Digest
 }
 
 // check finds out which of the tokens are of releases that there are.
@@ -189,7 +183,7 @@ func (w *wanted) check(ctx context.Context, tokens []policy.Version) error {
 	}
 	for _, v := range tokens {
 		head := w.heads[v.Namespace]
-		if !satisfies(head, v) {
+		if !head.Reaches(v) {
 			return policy.Errorf(policy.Failed, "there is no release %d of %s with that digest in epoch %d, whose newest is %d in epoch %d; use a token that a push has returned", v.Revision, v.Namespace, v.Epoch, head.Revision, head.Epoch)
 		}
 		if v.Epoch < head.Epoch {
@@ -241,7 +235,7 @@ func (w *wanted) missing(s *Snapshot, all bool) (policy.Version, bool) {
 		if _, ok := held[n]; !ok && !slices.Contains(w.namespaces, n) {
 			continue // no guardrail any more
 		}
-		if !satisfies(held[n], least) {
+		if !held[n].Reaches(least) {
 			return least, true
 		}
 	}
@@ -249,7 +243,7 @@ func (w *wanted) missing(s *Snapshot, all bool) (policy.Version, bool) {
 		return policy.Version{}, false
 	}
 	for n, h := range held {
-		if head := w.heads[n]; !satisfies(h, head) {
+		if head := w.heads[n]; !h.Reaches(head) {
 			return head, true
 		}
 	}

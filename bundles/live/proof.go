@@ -40,8 +40,7 @@ func (t *taken) covers(v policy.Version) bool {
 	if t == nil {
 		return false
 	}
-	order := t.head.Compare(v)
-	return order < 0 || order == 0 && t.head.Digest == v.Digest
+	return v.Reaches(t.head)
 }
 
 // proof is the newest beacon that covers one release; nil if none does. All

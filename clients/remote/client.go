@@ -256,7 +256,7 @@ func (s *state) satisfies(f policy.Freshness) bool {
 	for _, t := range f.Tokens() {
 		want, err := t.Version()
 		if err != nil || !slices.ContainsFunc(versions, func(v policy.Version) bool {
-			return v.Namespace == want.Namespace && v.Epoch == want.Epoch && holds(v, want)
+			return v.Namespace == want.Namespace && v.Epoch == want.Epoch && v.Reaches(want)
 		}) {
 			return false
 		}

@@ -97,18 +97,12 @@ func (s *state) made(d *policy.Decision) bool {
 	return s != nil && d.Evaluation.Engine == s.layout.Engine() && slices.Equal(d.Versions, s.layout.Versions())
 }
 
-// holds reports whether a version is one that is asked for, or came after it.
-func holds(held, v policy.Version) bool {
-	order := held.Compare(v)
-	return order > 0 || order == 0 && held.Digest == v.Digest
-}
-
 // older returns one of the versions that is older than what is asked for of its
 // namespace, and that.
 func older(versions, least []policy.Version) (held, want policy.Version, ok bool) {
 	for _, v := range versions {
 		for _, w := range least {
-			if v.Namespace == w.Namespace && !holds(v, w) {
+			if v.Namespace == w.Namespace && !v.Reaches(w) {
 				return v, w, true
 			}
 		}
@@ -210,7 +204,7 @@ func (k *known) advance(versions []policy.Version) {
 // one of the same number. k.mu must be held.
 func (k *known) outdated(versions []policy.Version) bool {
 	for _, v := range versions {
-		if last, ok := k.seen[v.Namespace]; ok && !holds(v, last) {
+		if last, ok := k.seen[v.Namespace]; ok && !v.Reaches(last) {
 			return true
 		}
 	}
