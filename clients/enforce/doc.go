@@ -15,10 +15,28 @@
 // be [crypto/tls.RequireAndVerifyClientCert], or VerifyClientCertIfGiven where
 // others call as well, and ClientCAs the authorities of one trust domain: whoever
 // may sign for one name in there may sign for all. A certificate that crypto/tls
-// did not verify is none. A verified one that does not say who shows it, by
-// exactly one such ID, is an error. No header ever names the subject.
+// did not verify is none: so is one that only VerifyPeerCertificate has looked at,
+// as by go-spiffe. A verified one that does not say who shows it, by exactly one
+// such ID, is an error. No header ever names the subject.
 //
-// Without a certificate there is no subject, unless [Config.Subject] names one.
+// Without a certificate there is no subject, unless [Config.Subject] names one. So
+// it is behind a proxy that ends TLS, whatever headers that sends.
+//
+// # The path and the route
+//
+// properties.path is the decoded path, as it was sent: what [http.StripPrefix] cut
+// off before stands before it again, and before the route. A path that could be
+// read as two is refused: one with an encoded slash, with an empty segment, or
+// with . or .. in it, encoded or not. Otherwise a policy would be asked for
+// /public/..%2Fsecret, and a file server would serve /secret.
+//
+// The route is the pattern that is going to match, of the innermost [http.ServeMux]
+// that can be seen: one that is the next handler itself, or a handler of such. It
+// has no method, which is the action, and keeps its host. Beware of "/" there: it
+// matches what nothing else does, and "/{$}" is the home page alone.
+//
+// Whoever changes a request behind the enforcer (its path, its method by a header
+// that overrides it, its message) serves something else than was decided.
 //
 // # The call path
 //
@@ -37,7 +55,8 @@
 // [UnaryClient], [StreamClient] and [Transport]. They append this service to it
 // without naming it: whoever is called does, by the certificate. They replace
 // a header that was copied from elsewhere. They take the path from the context,
-// so that calls must be made with the context of the call that they serve.
+// so that calls must be made with the context of the call that they serve. They
+// tell whoever is called who called: use them within the trust domain.
 //
 // # What passes
 //
@@ -49,10 +68,15 @@
 // policy.Unavailable and policy.Exhausted, and a context that ended) is
 // UNAVAILABLE or 503. The peer is told no more, unless [Config.Explain] says so.
 //
-// A stream is decided when it is opened: not by what is sent on it, and not again.
-// A connection is as trusted as its certificate was when it was made; bound its
-// age (grpc keepalive's MaxConnectionAge) where certificates are short-lived.
+// A stream is decided when it is opened: before anything of it is read or sent, not
+// by what is sent on it, and not again. So is a connection that an HTTP handler
+// takes over. A connection is as trusted as its certificate was when it was made,
+// or the session that it resumes; bound its age (grpc keepalive's
+// MaxConnectionAge) where certificates are short-lived, and set
+// tls.Config.SessionTicketsDisabled where they are revoked.
 //
-// Interceptors see every call of their server, health checks and reflection
-// included: serve those on another listener, or leave them to a policy.
+// Interceptors see every call of their server that has a handler, health checks,
+// reflection and grpc.UnknownServiceHandler included: serve those on another
+// listener, or leave them to a policy. A server needs both interceptors: gRPC asks
+// each for its own kind of calls.
 package enforce

@@ -28,8 +28,9 @@ const (
 // without a certificate.
 func (e *Enforcer) request(ctx context.Context, c *asked, path []string, claimed int) (r policy.Request, err error) {
 	r.Namespace = e.config.Namespace
+	var asked string
 	if c.HTTP != nil {
-		r.Action.Name, r.Resource, err = e.route(c)
+		r.Action.Name, r.Resource, asked, err = e.route(c)
 	} else {
 		r.Action.Name, r.Resource, err = method(c.FullMethod)
 	}
@@ -65,7 +66,7 @@ func (e *Enforcer) request(ctx context.Context, c *asked, path []string, claimed
 		}
 	}
 	if c.HTTP != nil {
-		more.Resource = with(more.Resource, routePath, c.HTTP.URL.Path)
+		more.Resource = with(more.Resource, routePath, asked)
 	}
 	if r.Resource.Properties, err = policy.NewProperties(more.Resource); err != nil {
 		return r, err
