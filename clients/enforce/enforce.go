@@ -100,21 +100,25 @@ type Stats struct {
 	Denied uint64
 	// Failed were refused as there was no decision.
 	Failed uint64
-	// Reported would have been refused, and passed by Config.ReportOnly.
-	Reported uint64
+	// DeniedAndPassed and FailedAndPassed would have been Denied and Failed, and
+	// passed by Config.ReportOnly.
+	DeniedAndPassed, FailedAndPassed uint64
 }
 
 // Outcomes yields the counts by name, as collectors of metrics ask for them.
 func (s Stats) Outcomes() iter.Seq2[string, uint64] {
 	return func(yield func(string, uint64) bool) {
-		_ = yield("allowed", s.Allowed) && yield("denied", s.Denied) && yield("failed", s.Failed) && yield("reported", s.Reported)
+		_ = yield("allowed", s.Allowed) && yield("denied", s.Denied) && yield("failed", s.Failed) &&
+			yield("denied_and_passed", s.DeniedAndPassed) && yield("failed_and_passed", s.FailedAndPassed)
 	}
 }
 
 // Enforcer stands before the calls of a service. It is safe for concurrent use.
 type Enforcer struct {
-	config                            Config
-	allowed, denied, failed, reported atomic.Uint64
+	config Config
+	// Of those that were denied or failed, the second are those that passed.
+	allowed        atomic.Uint64
+	denied, failed [2]atomic.Uint64
 }
 
 // New returns an enforcer. An error is about config.
@@ -143,7 +147,10 @@ func New(config Config) (*Enforcer, error) {
 
 // Stats returns what was counted.
 func (e *Enforcer) Stats() Stats {
-	return Stats{Allowed: e.allowed.Load(), Denied: e.denied.Load(), Failed: e.failed.Load(), Reported: e.reported.Load()}
+	return Stats{
+		Allowed: e.allowed.Load(), Denied: e.denied[0].Load(), Failed: e.failed[0].Load(),
+		DeniedAndPassed: e.denied[1].Load(), FailedAndPassed: e.failed[1].Load(),
+	}
 }
 
 // admit returns the context that a call goes on with, or why it does not.
@@ -156,14 +163,14 @@ func (e *Enforcer) admit(ctx context.Context, c *asked) (context.Context, *Refus
 	}
 	refused := r
 	refused.Err, refused.Passed = err, e.config.ReportOnly
-	switch {
-	case refused.Passed:
-		e.reported.Add(1)
-	case err != nil && !refused.Decision.Allowed:
-		e.failed.Add(1)
-	default:
-		e.denied.Add(1)
+	counts, passed := &e.denied, 0
+	if err != nil && !refused.Decision.Allowed {
+		counts = &e.failed
 	}
+	if refused.Passed {
+		passed = 1
+	}
+	counts[passed].Add(1)
 	e.tell(refused)
 	if refused.Passed {
 		return ctx, nil
@@ -190,9 +197,7 @@ func (e *Enforcer) decide(ctx context.Context, c *asked, r *Refused) (next conte
 		}
 	}()
 	path, claimed, err := e.callPath(c)
-	if len(path) > 0 {
-		next = withPath(ctx, path)
-	}
+	next = keepPath(ctx, path)
 	if err != nil {
 		return next, false, err
 	}

@@ -2,6 +2,7 @@ package enforce
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"strings"
 
 	"github.com/microwall/microwall/policy"
@@ -19,7 +20,7 @@ func identify(state *tls.ConnectionState, domain string) (string, error) {
 	if n := len(leaf.URIs); n != 1 {
 		return "", policy.Errorf(policy.Denied, "the client certificate has %d URIs, and a workload's has one: its SPIFFE ID; issue it anew", n)
 	}
-	if leaf.IsCA {
+	if leaf.IsCA || leaf.KeyUsage&(x509.KeyUsageCertSign|x509.KeyUsageCRLSign) != 0 {
 		return "", policy.Errorf(policy.Denied, "the client certificate is one of an authority, which is no workload")
 	}
 	id := leaf.URIs[0].String()

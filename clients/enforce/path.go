@@ -25,15 +25,11 @@ func CallPath(ctx context.Context) []string {
 	return path
 }
 
-func withPath(ctx context.Context, path []string) context.Context {
-	return context.WithValue(ctx, pathKey{}, path)
-}
-
-// keepPath returns ctx, which a handler has made, with the path that it may have
-// lost.
+// keepPath returns ctx with this path and no other, whoever made it: a handler may
+// have lost the path, and a call within the process may bring another one's.
 func keepPath(ctx context.Context, path []string) context.Context {
 	if has := CallPath(ctx); len(has) != len(path) || len(path) > 0 && &has[0] != &path[0] {
-		return withPath(ctx, path)
+		return context.WithValue(ctx, pathKey{}, path)
 	}
 	return ctx
 }

@@ -56,7 +56,7 @@ var (
 	info      = desc("microwall_release_info", "1 for the release that decides.", "namespace", "epoch", "revision", "digest")
 	revision  = desc("microwall_release_revision", "Revision of the release that decides.", "namespace", "epoch")
 	age       = desc("microwall_proof_age_seconds", "Time since a beacon proved that the release that decides is the newest; +Inf if none has.", "namespace")
-	enforced  = desc("microwall_enforced_calls_total", "Calls by what became of them: allowed, denied, failed, or reported and let pass.", "outcome")
+	enforced  = desc("microwall_enforced_calls_total", "Calls by what became of them: allowed, denied or failed; denied_and_passed and failed_and_passed where the enforcer only reports.", "outcome")
 
 	ofClient   = []*prometheus.Desc{hits, misses, evictions, entries, bytes, waiting, asked, failed, coalesced, info, revision, age}
 	ofEnforcer = []*prometheus.Desc{enforced}

@@ -156,7 +156,7 @@ func TestAnEnforcerIsMeasured(t *testing.T) {
 	who = policy.Entity{}
 	call("/shop.Cart/Add")
 	got := gather(t, registry)
-	for outcome, want := range map[string]float64{"allowed": 1, "denied": 2, "failed": 1, "reported": 0} {
+	for outcome, want := range map[string]float64{"allowed": 1, "denied": 2, "failed": 1, "denied_and_passed": 0, "failed_and_passed": 0} {
 		if value, ok := got["microwall_enforced_calls_total "+outcome]; !ok || value != want {
 			t.Errorf("%s: %v, want %v", outcome, value, want)
 		}
