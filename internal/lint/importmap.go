@@ -198,8 +198,16 @@ var ImportMap = Map{
 			Inside:  []string{"bundles/jetstream", "bundles/live", "internal/report", "policy"},
 			Outside: []string{natsClient},
 			Never:   []string{natsServer, grpc, prometheus, cobra}},
+		// The commands that measure, and what they have in common.
+		{Package: "internal/bench/figures",
+			Process: true},
+		{Package: "internal/bench/child",
+			Process: true},
+		{Package: "internal/bench/domain",
+			Inside:  []string{"bundles/...", "internal/bench/child", "internal/natsserver", "internal/pap", "pdp/...", "policy"},
+			Outside: []string{grpc, note}},
 		{Package: "internal/bench/...",
-			Inside:  []string{"bundles/...", "clients/...", "examples/...", "internal/natsserver", "internal/pap", "internal/wire", "pdp/...", "policy/...", "proto/..."},
+			Inside:  []string{"bundles/...", "clients/...", "examples/...", "internal/bench/...", "internal/natsserver", "internal/pap", "internal/wire", "pdp/...", "policy/...", "proto/..."},
 			Outside: []string{opa, grpc, protobuf, natsClient, note, xsync},
 			Process: true},
 		// What tests share: no rule lets a package that ships import it.

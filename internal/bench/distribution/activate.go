@@ -11,6 +11,8 @@ import (
 
 	"github.com/microwall/microwall/bundles"
 	"github.com/microwall/microwall/bundles/live"
+	"github.com/microwall/microwall/internal/bench/domain"
+	"github.com/microwall/microwall/internal/bench/figures"
 	"github.com/microwall/microwall/policy"
 	"github.com/microwall/microwall/policy/rego"
 )
@@ -32,22 +34,21 @@ type latencies struct{ quiet, activating, spinning float64 }
 
 // activate10m has a state decide 5,000 requests a second, each at its time,
 // while it takes bundles of a size for the same namespace.
-func activate10m(ctx context.Context, p progress, size, rounds int, quiet time.Duration) (l latencies, err error) {
+func activate10m(ctx context.Context, p figures.Progress, size, rounds int, quiet time.Duration) (l latencies, err error) {
 	dir, err := os.MkdirTemp("", "microwall-bench-")
 	if err != nil {
 		return l, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	d := &domain{dir: dir, trustFile: filepath.Join(dir, "trust.yaml")}
-	trust, err := d.writeTrust()
+	d, err := domain.New(dir)
 	if err != nil {
 		return l, err
 	}
-	state, err := live.New(ctx, live.Config{Trust: trust, Dir: filepath.Join(dir, "releases")})
+	state, err := live.New(ctx, live.Config{Trust: d.Trust, Dir: filepath.Join(dir, "releases")})
 	if err != nil {
 		return l, err
 	}
-	releases, err := d.signReleases(trust, size, rounds+1)
+	releases, err := signReleases(d, size, rounds+1)
 	if err != nil {
 		return l, err
 	}
@@ -59,7 +60,7 @@ func activate10m(ctx context.Context, p progress, size, rounds int, quiet time.D
 	}
 	during := func(do func() error) float64 {
 		stop := make(chan struct{})
-		done := make(chan samples, 1)
+		done := make(chan figures.Samples, 1)
 		var failed error
 		go func() {
 			all, err := decideAtRate(ctx, state, stop)
@@ -70,7 +71,7 @@ func activate10m(ctx context.Context, p progress, size, rounds int, quiet time.D
 		close(stop)
 		all := <-done
 		err = errors.Join(err, failed, doErr)
-		return all.quantile(0.999)
+		return all.Quantile(0.999)
 	}
 	wait := func() error {
 		select {
@@ -102,7 +103,7 @@ func activate10m(ctx context.Context, p progress, size, rounds int, quiet time.D
 
 // signReleases returns releases of a namespace that follow each other, with so much
 // data each.
-func (d *domain) signReleases(trust *bundles.Trust, size, n int) (all []bundles.Sealed, err error) {
+func signReleases(d *domain.Domain, size, n int) (all []bundles.Sealed, err error) {
 	var previous policy.Digest
 	for i := range n {
 		data, err := filledData(fmt.Sprintf("round-%d", i), size)
@@ -114,13 +115,13 @@ func (d *domain) signReleases(trust *bundles.Trust, size, n int) (all []bundles.
 			return nil, err
 		}
 		note, err := bundles.Sign(bundles.Release{
-			Namespace: guardrail, Epoch: 1, Revision: uint64(i) + 1, Previous: previous,
+			Namespace: domain.Guardrail, Epoch: 1, Revision: uint64(i) + 1, Previous: previous,
 			Bundle: b.Digest(), Size: int64(len(b.Tar())), Created: time.Now(), Author: "bench",
-		}, d.signer)
+		}, d.Signer)
 		if err != nil {
 			return nil, err
 		}
-		signed, err := trust.Open(note)
+		signed, err := d.Trust.Open(note)
 		if err != nil {
 			return nil, err
 		}
@@ -132,10 +133,10 @@ func (d *domain) signReleases(trust *bundles.Trust, size, n int) (all []bundles.
 
 // decideAtRate decides a request at each time that it is due, or as soon after
 // as the ones before allow, and returns how late each decision was made.
-func decideAtRate(ctx context.Context, state *live.Live, stop <-chan struct{}) (all samples, err error) {
-	all = make(samples, 0, 60*perSecond)
+func decideAtRate(ctx context.Context, state *live.Live, stop <-chan struct{}) (all figures.Samples, err error) {
+	all = make(figures.Samples, 0, 60*perSecond)
 	r := policy.Request{
-		Namespace: guardrail,
+		Namespace: domain.Guardrail,
 		Subject:   policy.Entity{Type: "workload", ID: "spiffe://boutique.example/ns/default/sa/frontend"},
 		Action:    policy.Action{Name: "ListProducts"},
 		Resource:  policy.Entity{Type: "grpc", ID: "hipstershop.CartService"},

@@ -10,6 +10,8 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/microwall/microwall/internal/bench/domain"
+	"github.com/microwall/microwall/internal/bench/figures"
 	"github.com/microwall/microwall/internal/natsserver"
 	"github.com/microwall/microwall/policy"
 )
@@ -40,36 +42,36 @@ reasons contains "a colleague" if input.subject.properties.department == input.r
 
 // withFleet starts a domain with a release of the cart, below its guardrail,
 // and a fleet that has it.
-func withFleet(ctx context.Context, c crew, use func(*domain, *fleet) error) (err error) {
-	dir, err := os.MkdirTemp("", "microwall-bench-")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	d, err := startDomain(ctx, dir)
-	if err != nil {
-		return err
-	}
-	defer d.close()
+func withFleet(ctx context.Context, c crew, use func(*domain.Domain, *fleet) error) error {
+	return domain.Temporary(ctx, func(d *domain.Domain, _ string) error {
+		if err := pushBoth(ctx, d); err != nil {
+			return err
+		}
+		c.NATS, c.Trust, c.Namespace = d.URL, d.TrustFile, domain.Cart
+		if c.Credentials != "" {
+			c.Credentials = d.Credentials
+		}
+		f, err := startFleet(ctx, c, processes)
+		if err != nil {
+			return err
+		}
+		defer f.close()
+		return use(d, f)
+	})
+}
+
+// pushBoth releases five rules for the cart, and for its guardrail.
+func pushBoth(ctx context.Context, d *domain.Domain) error {
 	first, err := fiveRuleBundle(0)
 	if err != nil {
 		return err
 	}
-	for _, n := range []policy.Namespace{guardrail, cart} {
-		if err := d.push(ctx, n, first); err != nil {
+	for _, n := range []policy.Namespace{domain.Guardrail, domain.Cart} {
+		if _, err := d.Push(ctx, n, first); err != nil {
 			return err
 		}
 	}
-	c.NATS, c.Trust, c.Namespace = d.natsURL, d.trustFile, cart
-	if c.Credentials != "" {
-		c.Credentials = d.client
-	}
-	f, err := startFleet(ctx, c, processes)
-	if err != nil {
-		return err
-	}
-	defer f.close()
-	return use(d, f)
+	return nil
 }
 
 // fiveRuleBundle is five rules, and 16 KB of data that no other round has.
@@ -81,13 +83,13 @@ func fiveRuleBundle(round int) (fstest.MapFS, error) {
 // release pushes another release of the cart, and returns when that began and
 // when the last client of the fleet had got to it, which calls it by the number
 // counted.
-func (d *domain) release(ctx context.Context, f *fleet, round int, counted uint64) (took time.Duration, err error) {
+func release(ctx context.Context, d *domain.Domain, f *fleet, round int, counted uint64) (took time.Duration, err error) {
 	folder, err := fiveRuleBundle(round)
 	if err != nil {
 		return 0, err
 	}
 	begin := time.Now()
-	if err := d.push(ctx, cart, folder); err != nil {
+	if _, err := d.Push(ctx, domain.Cart, folder); err != nil {
 		return 0, err
 	}
 	last, err := f.wait(ctx, counted)
@@ -96,10 +98,10 @@ func (d *domain) release(ctx context.Context, f *fleet, round int, counted uint6
 
 // releases pushes some releases to a fleet, and returns the slowest: from the
 // call of Push to the last client.
-func releases(ctx context.Context, name string, p progress, c crew, first uint64) (slowest float64, err error) {
-	err = withFleet(ctx, c, func(d *domain, f *fleet) error {
+func releases(ctx context.Context, name string, p figures.Progress, c crew, first uint64) (slowest float64, err error) {
+	err = withFleet(ctx, c, func(d *domain.Domain, f *fleet) error {
 		for i := range rounds {
-			took, err := d.release(ctx, f, i+1, first+uint64(i))
+			took, err := release(ctx, d, f, i+1, first+uint64(i))
 			if err != nil {
 				return err
 			}
@@ -111,12 +113,12 @@ func releases(ctx context.Context, name string, p progress, c crew, first uint64
 	return slowest, err
 }
 
-func clients1000(ctx context.Context, p progress, n int) (float64, error) {
+func clients1000(ctx context.Context, p figures.Progress, n int) (float64, error) {
 	// The fleet starts at revision 1.
 	return releases(ctx, "clients1000", p, crew{Size: n}, 2)
 }
 
-func subscribers5000(ctx context.Context, p progress, n int) (float64, error) {
+func subscribers5000(ctx context.Context, p figures.Progress, n int) (float64, error) {
 	return releases(ctx, "subscribers5000", p, crew{Size: n, Subscribers: true}, 1)
 }
 
@@ -125,7 +127,7 @@ func subscribers5000(ctx context.Context, p progress, n int) (float64, error) {
 func idle(ctx context.Context, c crew, n int) (kb float64, err error) {
 	return each(n, func(size int, measure func()) error {
 		c.Size = size
-		return withFleet(ctx, c, func(*domain, *fleet) error {
+		return withFleet(ctx, c, func(*domain.Domain, *fleet) error {
 			measure()
 			return nil
 		})
@@ -141,12 +143,12 @@ func idleBare(ctx context.Context, n int) (kb float64, err error) {
 			return err
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-		server, err := natsserver.Start(ctx, natsserver.Config{Port: natsserver.AnyPort, StoreDir: dir, MaxBytes: maxStore})
+		server, err := natsserver.Start(ctx, natsserver.Config{Port: natsserver.AnyPort, StoreDir: dir, MaxBytes: domain.MaxStore})
 		if err != nil {
 			return err
 		}
 		defer server.Shutdown()
-		f, err := startFleet(ctx, crew{Size: size, Bare: true, NATS: server.URL(), Namespace: cart}, processes)
+		f, err := startFleet(ctx, crew{Size: size, Bare: true, NATS: server.URL(), Namespace: domain.Cart}, processes)
 		if err != nil {
 			return err
 		}
@@ -185,14 +187,14 @@ func memory() float64 {
 
 // restart ends the NATS server, starts it again, releases as soon as the PDP
 // can, and returns the time from the start of the server to the last client.
-func restart(ctx context.Context, p progress, n int) (slowest float64, err error) {
-	err = withFleet(ctx, crew{Size: n}, func(d *domain, f *fleet) error {
+func restart(ctx context.Context, p figures.Progress, n int) (slowest float64, err error) {
+	err = withFleet(ctx, crew{Size: n}, func(d *domain.Domain, f *fleet) error {
 		for i := range rounds {
 			begin := time.Now()
-			if err := d.restartNATS(ctx); err != nil {
+			if err := d.RestartNATS(ctx); err != nil {
 				return err
 			}
-			if _, err := d.release(ctx, f, i+1, uint64(i)+2); err != nil {
+			if _, err := release(ctx, d, f, i+1, uint64(i)+2); err != nil {
 				return err
 			}
 			slowest = max(slowest, time.Since(begin).Seconds()*1000)

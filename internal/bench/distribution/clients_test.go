@@ -6,6 +6,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/microwall/microwall/internal/bench/figures"
 )
 
 // The processes of a fleet are this program again.
@@ -13,9 +15,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) == 2 && os.Args[1] == fleetArg {
 		if err := runCrew(context.Background(), os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, err)
-			os.Exit(exitError)
+			os.Exit(figures.ExitError)
 		}
-		os.Exit(exitOK)
+		os.Exit(figures.ExitOK)
 	}
 	os.Exit(m.Run())
 }
@@ -57,7 +59,7 @@ func TestAShortRunDecidesBesideActivations(t *testing.T) {
 
 func TestAShortRunStartsFromDisk(t *testing.T) {
 	b, err := startFromDisk(t.Context(), func(string, int, int) {}, 3)
-	if err != nil || len(b.start) != 3 || len(b.compile) != 3 || b.compile.quantile(0) <= 0 {
+	if err != nil || len(b.start) != 3 || len(b.compile) != 3 || b.compile.Quantile(0) <= 0 {
 		t.Fatalf("%+v, %v", b, err)
 	}
 }

@@ -1,14 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"time"
@@ -18,6 +15,7 @@ import (
 	"github.com/microwall/microwall/bundles/jetstream"
 	"github.com/microwall/microwall/bundles/live"
 	"github.com/microwall/microwall/clients/embedded"
+	"github.com/microwall/microwall/internal/bench/child"
 	"github.com/microwall/microwall/policy"
 )
 
@@ -49,14 +47,7 @@ type reached struct {
 
 // fleet is many clients in a few processes.
 type fleet struct {
-	crews []*member
-}
-
-type member struct {
-	process *exec.Cmd
-	input   io.Closer
-	output  *json.Decoder
-	stderr  *strings.Builder
+	crews []*child.Process
 }
 
 // startFleet starts processes that share c.Size clients, and returns when all
@@ -68,14 +59,10 @@ func startFleet(ctx context.Context, c crew, processes int) (_ *fleet, err error
 			f.close()
 		}
 	}()
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
 	for i := range processes {
 		share := c
 		share.Size = c.Size*(i+1)/processes - c.Size*i/processes
-		m, err := startMember(ctx, self, share)
+		m, err := child.Start(ctx, fleetArg, share)
 		if err != nil {
 			return nil, err
 		}
@@ -83,24 +70,6 @@ func startFleet(ctx context.Context, c crew, processes int) (_ *fleet, err error
 	}
 	_, err = f.wait(ctx, 0)
 	return f, err
-}
-
-func startMember(ctx context.Context, self string, c crew) (*member, error) {
-	m := &member{process: exec.CommandContext(ctx, self, fleetArg), stderr: &strings.Builder{}}
-	m.process.Stderr = m.stderr
-	input, err := m.process.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	output, err := m.process.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	m.input, m.output = input, json.NewDecoder(output)
-	if err := m.process.Start(); err != nil {
-		return nil, err
-	}
-	return m, json.NewEncoder(input).Encode(c)
 }
 
 // wait returns when the last client of all got to a revision.
@@ -112,8 +81,9 @@ func (f *fleet) wait(ctx context.Context, revision uint64) (last time.Time, err 
 	for _, m := range f.crews {
 		for {
 			var r reached
-			if err := m.output.Decode(&r); err != nil {
-				return last, fmt.Errorf("a process of the fleet ended: %w: %s", err, m.stderr)
+			if err := m.Hear(&r); err != nil {
+				m.End()
+				return last, fmt.Errorf("a process of the fleet ended: %w: %s", err, m.Wait())
 			}
 			if r.Revision < revision {
 				continue
@@ -130,7 +100,7 @@ func (f *fleet) wait(ctx context.Context, revision uint64) (last time.Time, err 
 // end has all processes end.
 func (f *fleet) end() {
 	for _, m := range f.crews {
-		_ = m.input.Close() // it fails only if it is closed
+		m.End()
 	}
 }
 
@@ -138,7 +108,7 @@ func (f *fleet) end() {
 func (f *fleet) close() {
 	f.end()
 	for _, m := range f.crews {
-		_ = m.process.Wait() // what it had to say was said
+		m.Wait()
 	}
 }
 
@@ -146,11 +116,9 @@ func (f *fleet) close() {
 func runCrew(ctx context.Context, in io.Reader, out io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	input := bufio.NewReader(in)
 	var c crew
-	if line, err := input.ReadBytes('\n'); err != nil {
-		return err
-	} else if err := json.Unmarshal(line, &c); err != nil {
+	input, err := child.Told(in, &c)
+	if err != nil {
 		return err
 	}
 	t := &tally{size: c.Size, out: json.NewEncoder(out), counts: map[uint64]int{}}
@@ -174,15 +142,12 @@ func runCrew(ctx context.Context, in io.Reader, out io.Writer) error {
 		return err
 	}
 	t.say(0)
-	_, err := input.ReadByte() // until it is closed
+	err = child.Ended(input)
 	var ending sync.WaitGroup
 	for _, end := range closers {
 		ending.Go(end)
 	}
 	ending.Wait()
-	if errors.Is(err, io.EOF) {
-		return nil
-	}
 	return err
 }
 

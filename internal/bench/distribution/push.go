@@ -11,13 +11,11 @@ import (
 	"path/filepath"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
-
-	"github.com/microwall/microwall/bundles"
 	"github.com/microwall/microwall/bundles/live"
 	"github.com/microwall/microwall/clients/embedded"
 	"github.com/microwall/microwall/examples/boutique"
-	"github.com/microwall/microwall/internal/pap"
+	"github.com/microwall/microwall/internal/bench/domain"
+	"github.com/microwall/microwall/internal/bench/figures"
 	"github.com/microwall/microwall/policy"
 )
 
@@ -30,9 +28,6 @@ const (
 	maxRego = 1 << 10
 	maxData = 16 << 10
 
-	guardrail = policy.Namespace("boutique")
-	cart      = policy.Namespace("boutique.cart")
-
 	// tooLate ends a push that never reaches the client.
 	tooLate = 30 * time.Second
 )
@@ -40,17 +35,17 @@ const (
 // push16k pushes n releases of the boutique's cart, below its guardrail, one
 // after the other, and measures each from the call of Push (which reads the
 // head, signs and sends) to the first decision by it in an embedded client.
-func push16k(ctx context.Context, p progress, n int) (all samples, err error) {
+func push16k(ctx context.Context, p figures.Progress, n int) (all figures.Samples, err error) {
 	dir, err := os.MkdirTemp("", "microwall-bench-")
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	d, err := startDomain(ctx, dir)
+	d, err := domain.Start(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
-	defer d.close()
+	defer d.Close()
 	folder := filepath.Join(dir, "cart")
 	if err := writeCart(folder); err != nil {
 		return nil, err
@@ -59,14 +54,14 @@ func push16k(ctx context.Context, p progress, n int) (all samples, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := d.push(ctx, guardrail, limits); err != nil {
+	if _, err := d.Push(ctx, domain.Guardrail, limits); err != nil {
 		return nil, err
 	}
 	// The callback must not block, and what is in the channel already says the
 	// same.
 	activated := make(chan struct{}, 1)
 	client, err := embedded.New(ctx, embedded.Config{
-		NATS: d.natsURL, TrustFile: d.trustFile, Namespaces: []policy.Namespace{cart}, Dir: filepath.Join(dir, "client"),
+		NATS: d.URL, TrustFile: d.TrustFile, Namespaces: []policy.Namespace{domain.Cart}, Dir: filepath.Join(dir, "client"),
 		OnRelease: func(e live.Event) {
 			if _, ok := e.(live.Activated); ok {
 				select {
@@ -97,19 +92,19 @@ func push16k(ctx context.Context, p progress, n int) (all samples, err error) {
 // pushOnce pushes a release that lets a caller in whom none before it did, and
 // has the client asked for that one whenever it activates something. The
 // decision must be by the version that was pushed.
-func pushOnce(ctx context.Context, d *domain, client *embedded.Client, activated <-chan struct{}, folder string, i int) (time.Duration, error) {
+func pushOnce(ctx context.Context, d *domain.Domain, client *embedded.Client, activated <-chan struct{}, folder string, i int) (time.Duration, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, tooLate, fmt.Errorf("no decision by the release within %s", tooLate))
 	defer cancel()
 	caller := fmt.Sprintf("spiffe://boutique.example/ns/default/sa/release-%d", i)
 	if err := writeData(folder, caller); err != nil {
 		return 0, err
 	}
-	draft, err := d.draft(cart, os.DirFS(folder))
+	draft, err := d.Draft(domain.Cart, os.DirFS(folder))
 	if err != nil {
 		return 0, err
 	}
 	r := policy.Request{
-		Namespace: cart,
+		Namespace: domain.Cart,
 		Subject:   policy.Entity{Type: "workload", ID: caller},
 		Action:    policy.Action{Name: "AddItem"},
 		Resource:  policy.Entity{Type: "grpc", ID: "hipstershop.CartService"},
@@ -143,7 +138,7 @@ func pushOnce(ctx context.Context, d *domain, client *embedded.Client, activated
 			}
 		}
 	}()
-	released, err := d.author.Push(ctx, draft)
+	released, err := d.Release(ctx, draft)
 	if err != nil {
 		cancel()
 	}
@@ -153,25 +148,10 @@ func pushOnce(ctx context.Context, d *domain, client *embedded.Client, activated
 		return 0, err
 	case got.err != nil:
 		return 0, got.err
-	case got.Versions[len(got.Versions)-1] != released.Release.Version():
-		return 0, fmt.Errorf("%v was pushed, and the client decided by %v", released.Release.Version(), got.Versions)
+	case got.Versions[len(got.Versions)-1] != released:
+		return 0, fmt.Errorf("%v was pushed, and the client decided by %v", released, got.Versions)
 	}
 	return got.at.Sub(start), nil
-}
-
-// push releases a folder.
-func (d *domain) push(ctx context.Context, n policy.Namespace, folder fs.FS) error {
-	draft, err := d.draft(n, folder)
-	if err != nil {
-		return err
-	}
-	_, err = d.author.Push(ctx, draft)
-	return err
-}
-
-func (d *domain) draft(n policy.Namespace, folder fs.FS) (pap.Draft, error) {
-	b, err := bundles.Read(folder)
-	return pap.Draft{Namespace: n, Bundle: b, Signers: []note.Signer{d.signer}, Created: time.Now(), Author: "bench"}, err
 }
 
 // cartTest is what a team would not push without: it runs in the PDP at every

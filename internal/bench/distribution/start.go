@@ -11,6 +11,8 @@ import (
 	"github.com/microwall/microwall/bundles"
 	"github.com/microwall/microwall/bundles/live"
 	"github.com/microwall/microwall/clients/embedded"
+	"github.com/microwall/microwall/internal/bench/domain"
+	"github.com/microwall/microwall/internal/bench/figures"
 	"github.com/microwall/microwall/policy"
 	"github.com/microwall/microwall/policy/rego"
 )
@@ -21,44 +23,42 @@ const starts = 50
 // beginnings are how long a client takes from its start to its first decision, and
 // how long it takes to compile as much and decide by it, without a client: what
 // of a start is not the client's own.
-type beginnings struct{ start, compile samples }
+type beginnings struct{ start, compile figures.Samples }
 
 // startFromDisk starts a client n times that has a release of five rules and 16 KB
 // of data on disk, one like it for its guardrail, and the beacons of both. The
 // broker is gone: its port refuses.
-func startFromDisk(ctx context.Context, p progress, n int) (b beginnings, err error) {
+func startFromDisk(ctx context.Context, p figures.Progress, n int) (b beginnings, err error) {
 	dir, err := os.MkdirTemp("", "microwall-bench-")
 	if err != nil {
 		return b, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	d, err := startDomain(ctx, dir)
+	d, err := domain.Start(ctx, dir)
 	if err != nil {
 		return b, err
 	}
-	defer d.close()
-	rules, err := fiveRuleBundle(0)
-	if err != nil {
+	defer d.Close()
+	if err := pushBoth(ctx, d); err != nil {
 		return b, err
 	}
-	for _, ns := range []policy.Namespace{guardrail, cart} {
-		if err := d.push(ctx, ns, rules); err != nil {
-			return b, err
-		}
-	}
-	config := embedded.Config{NATS: d.natsURL, TrustFile: d.trustFile, Namespaces: []policy.Namespace{cart}, Dir: filepath.Join(dir, "client")}
+	config := embedded.Config{NATS: d.URL, TrustFile: d.TrustFile, Namespaces: []policy.Namespace{domain.Cart}, Dir: filepath.Join(dir, "client")}
 	client, err := embedded.New(ctx, config)
 	if err != nil {
 		return b, err
 	}
 	client.Close()
-	d.close()
+	d.Close()
 
 	r := policy.Request{
-		Namespace: cart,
+		Namespace: domain.Cart,
 		Subject:   policy.Entity{Type: "workload", ID: "spiffe://boutique.example/ns/default/sa/frontend"},
 		Action:    policy.Action{Name: "AddItem"},
 		Resource:  policy.Entity{Type: "grpc", ID: "hipstershop.CartService"},
+	}
+	rules, err := fiveRuleBundle(0)
+	if err != nil {
+		return b, err
 	}
 	bundle, err := bundles.Read(rules)
 	if err != nil {
@@ -82,11 +82,11 @@ func startFromDisk(ctx context.Context, p progress, n int) (b beginnings, err er
 		}
 
 		begin = time.Now()
-		snapshot, err := live.NewLocal(ctx, map[policy.Namespace]*bundles.Bundle{guardrail: bundle, cart: bundle}, []policy.Namespace{guardrail}, rego.Options{})
+		snapshot, err := live.NewLocal(ctx, map[policy.Namespace]*bundles.Bundle{domain.Guardrail: bundle, domain.Cart: bundle}, []policy.Namespace{domain.Guardrail}, rego.Options{})
 		if err != nil {
 			return b, err
 		}
-		path, err := snapshot.Path(cart)
+		path, err := snapshot.Path(domain.Cart)
 		if err != nil {
 			return b, err
 		}

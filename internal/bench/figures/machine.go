@@ -1,4 +1,4 @@
-package main
+package figures
 
 import (
 	"bufio"
@@ -41,11 +41,11 @@ func field(file, name string) string {
 	return ""
 }
 
-// progress is told how far a measurement is.
-type progress func(what string, done, of int)
+// Progress is told how far a measurement is.
+type Progress func(what string, done, of int)
 
-// progressOn shows progress if f is a terminal.
-func progressOn(f *os.File) progress {
+// ProgressOn shows progress if f is a terminal.
+func ProgressOn(f *os.File) Progress {
 	info, err := f.Stat()
 	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
 		return func(string, int, int) {}
