@@ -286,6 +286,11 @@ func TestAPDPWithAnEmptyDiskDoesNotProveAnOlderRelease(t *testing.T) {
 			if e := roundsUntil[pdp.HeadDoubted](one); !strings.Contains(e.Err.Error(), "older than revision 2") {
 				t.Errorf("%+v", e)
 			}
+			for begun := time.Now(); newest(t, d, thief, "shop_cart") == nil; one.round() { // the thief is quicker only before that
+				if time.Since(begun) > patience {
+					t.Fatal("the beacon that was removed is not stored again")
+				}
+			}
 			if !confirmFirst {
 				if _, err := thief.Request("$KV.policy.shop.-tick.head", []byte(`{"issuer":"","nonce":"x"}`), patience); err != nil {
 					t.Fatal(err)

@@ -363,10 +363,10 @@ func startFollower(t *testing.T, url string, c jetstream.FollowConfig, refuse fu
 	c.Offer = f.offer
 	also := c.Events
 	c.Events = func(e jetstream.Event) {
-		f.events <- e
 		if also != nil {
 			also(e)
 		}
+		f.events <- e // last: whoever waits for it finds what it has done
 	}
 	var err error
 	if f.Follower, err = jetstream.NewFollower(c); err != nil {
