@@ -108,7 +108,26 @@ func (l Limits) Check(r *Request) error {
 	return l.checkCallPath(r.Context)
 }
 
+// checkCallPath looks at Go's own maps and slices without a Value for each: nearly
+// all requests have them, and every one is looked at.
 func (l Limits) checkCallPath(context Properties) error {
+	if m, ok := context.object.(map[string]any); ok {
+		switch path := m["call_path"].(type) {
+		case nil:
+			if _, ok := m["call_path"]; !ok {
+				return nil
+			}
+		case []string:
+			return l.checkDepth(len(path))
+		case []any:
+			for i := range path {
+				if _, ok := path[i].(string); !ok { // it is UTF-8, or these were no Properties
+					return notText(i)
+				}
+			}
+			return l.checkDepth(len(path))
+		}
+	}
 	path, ok := context.Get("call_path")
 	if !ok {
 		return nil
@@ -116,21 +135,23 @@ func (l Limits) checkCallPath(context Properties) error {
 	if path.Type() != Array {
 		return Errorf(BadRequest, "context.call_path is not an array; it lists the SPIFFE IDs from the edge on")
 	}
-	if n := path.Len(); n > l.CallPath {
+	if list, ok := path.ref.(interface{ OnlyTexts() bool }); !ok || !list.OnlyTexts() {
+		for i := range path.Len() {
+			if path.Index(i).Type() != String {
+				return notText(i)
+			}
+		}
+	}
+	return l.checkDepth(path.Len())
+}
+
+func (l Limits) checkDepth(n int) error {
+	if n > l.CallPath {
 		return Errorf(Exhausted, "context.call_path has %d elements, the limit is %d; raise --max-call-path if calls really go that deep", n, l.CallPath)
 	}
-	switch list := path.ref.(type) {
-	case []string:
-		return nil
-	case interface{ OnlyTexts() bool }:
-		if list.OnlyTexts() {
-			return nil
-		}
-	}
-	for i := range path.Len() {
-		if path.Index(i).Type() != String {
-			return Errorf(BadRequest, "context.call_path[%d] is not a string; it lists SPIFFE IDs", i)
-		}
-	}
 	return nil
+}
+
+func notText(i int) error {
+	return Errorf(BadRequest, "context.call_path[%d] is not a string; it lists SPIFFE IDs", i)
 }

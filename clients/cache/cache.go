@@ -5,6 +5,7 @@ import (
 	"hash/maphash"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -12,7 +13,8 @@ import (
 	"github.com/microwall/microwall/policy"
 )
 
-// Config bounds a cache. The zero value has the defaults.
+// Config bounds a cache. The zero value has the defaults. Beside it, up to 32 KiB of
+// what was used last is held for each processor.
 type Config struct {
 	// Entries at most. Zero is 65,536; a negative number keeps none.
 	Entries int
@@ -32,6 +34,9 @@ const (
 type Cache struct {
 	seed   maphash.Seed
 	shards []shard // none if it keeps none; a power of two
+	memos  sync.Pool
+	made   atomic.Uint64 // memos
+	hits   []counter     // of memos; a power of two
 }
 
 // New returns an empty cache.
@@ -56,6 +61,10 @@ func New(config Config) *Cache {
 		c.shards[i].entries, c.shards[i].bytes = config.Entries/n, config.Bytes/n
 		c.shards[i].rooms = map[policy.Namespace]*room{}
 	}
+	c.hits = make([]counter, n)
+	c.memos.New = func() any {
+		return &memo{hits: &c.hits[c.made.Add(1)&uint64(n-1)]} //nolint:gosec // n is at least one
+	}
 	return c
 }
 
@@ -65,7 +74,20 @@ func (c *Cache) Get(n policy.Namespace, key []byte) (policy.Decision, bool) {
 	if len(c.shards) == 0 {
 		return policy.Decision{}, false
 	}
-	return c.shard(key).get(n, key)
+	hash := maphash.Bytes(c.seed, key)
+	m := c.memos.Get().(*memo)
+	defer c.memos.Put(m)
+	last := m.of(hash)
+	if e := last.get(n, hash, key); e != nil {
+		m.hits.n.Add(1)
+		return e.decision, true
+	}
+	e := c.shard(hash).get(n, key)
+	if e == nil {
+		return policy.Decision{}, false
+	}
+	last.put(n, hash, e)
+	return e.decision, true
 }
 
 // Put keeps a decision of a namespace under key, and lets go of others if there
@@ -76,14 +98,14 @@ func (c *Cache) Put(n policy.Namespace, key []byte, d policy.Decision) {
 	if len(c.shards) == 0 {
 		return
 	}
-	c.shard(key).put(n, string(key), entry{d, overhead + len(key) + sizeOf(&d)})
+	c.shard(maphash.Bytes(c.seed, key)).put(n, &entry{string(key), d, overhead + len(key) + sizeOf(&d)})
 }
 
-// shard returns where a key is kept. Which one it is decides nothing: keys are
-// compared there.
-func (c *Cache) shard(key []byte) *shard {
+// shard returns where a key of a hash is kept. Which one it is decides nothing:
+// keys are compared there.
+func (c *Cache) shard(hash uint64) *shard {
 	//nolint:gosec // there is at least one shard
-	return &c.shards[maphash.Bytes(c.seed, key)&uint64(len(c.shards)-1)]
+	return &c.shards[hash&uint64(len(c.shards)-1)]
 }
 
 // Stats count what a cache did since it was made.
@@ -97,6 +119,9 @@ type Stats struct {
 func (c *Cache) Stats() (all Stats) {
 	for i := range c.shards {
 		c.shards[i].addTo(&all)
+	}
+	for i := range c.hits {
+		all.Hits += c.hits[i].n.Load()
 	}
 	return all
 }
@@ -112,16 +137,19 @@ type shard struct {
 
 // room is what a shard keeps of one namespace.
 type room struct {
-	lru   *simplelru.LRU[string, entry]
+	lru   *simplelru.LRU[string, *entry]
 	bytes int
 }
 
+// entry is one decision. It is immutable.
 type entry struct {
+	key      string
 	decision policy.Decision
 	size     int
 }
 
-func (s *shard) get(n policy.Namespace, key []byte) (policy.Decision, bool) {
+// get returns what is kept, or nil.
+func (s *shard) get(n policy.Namespace, key []byte) *entry {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r := s.rooms[n]; r != nil {
@@ -129,14 +157,14 @@ func (s *shard) get(n policy.Namespace, key []byte) (policy.Decision, bool) {
 		//nolint:gosec // for as long as the look-up takes, in which nobody changes the key
 		if e, ok := r.lru.Get(unsafe.String(unsafe.SliceData(key), len(key))); ok {
 			s.stats.Hits++
-			return e.decision, true
+			return e
 		}
 	}
 	s.stats.Misses++
-	return policy.Decision{}, false
+	return nil
 }
 
-func (s *shard) put(n policy.Namespace, key string, e entry) {
+func (s *shard) put(n policy.Namespace, e *entry) {
 	if e.size > s.bytes/8 {
 		return
 	}
@@ -147,10 +175,10 @@ func (s *shard) put(n policy.Namespace, key string, e entry) {
 		r = newRoom(s.entries)
 		s.rooms[n] = r
 	}
-	if old, ok := r.lru.Peek(key); ok {
+	if old, ok := r.lru.Peek(e.key); ok {
 		s.count(r, -1, -old.size)
 	}
-	r.lru.Add(key, e)
+	r.lru.Add(e.key, e)
 	s.count(r, 1, e.size)
 	for s.stats.Entries > s.entries || s.stats.Bytes > s.bytes {
 		s.evict()
@@ -159,7 +187,7 @@ func (s *shard) put(n policy.Namespace, key string, e entry) {
 
 func newRoom(entries int) *room {
 	// The shard counts for itself what all rooms have: this bound is never met.
-	lru, err := simplelru.NewLRU[string, entry](entries+1, nil)
+	lru, err := simplelru.NewLRU[string, *entry](entries+1, nil)
 	if err != nil {
 		panic(fmt.Sprintf("cache: %v", err)) // only a size below one fails
 	}

@@ -111,6 +111,24 @@ func TestACacheStaysWithinItsBounds(t *testing.T) {
 	})
 }
 
+// A decision that is asked for all the time is answered without its shard, which must
+// not take it for one that nobody asks for.
+func TestWhatIsHitAllTheTimeIsNotPushedOut(t *testing.T) {
+	c := cache.New(cache.Config{Entries: 64})
+	c.Put(cart, []byte("often"), policy.Decision{Allowed: true})
+	const rounds = 10_000
+	for i := range rounds {
+		c.Put(cart, fmt.Append(nil, i), policy.Decision{})
+		c.Get(cart, fmt.Append(nil, i)) // and take its place elsewhere
+		if d, ok := c.Get(cart, []byte("often")); !ok || !d.Allowed {
+			t.Fatalf("gone after %d others", i)
+		}
+	}
+	if s := c.Stats(); s.Hits != 2*rounds || s.Misses != 0 || s.Entries > 64 {
+		t.Errorf("%+v", s)
+	}
+}
+
 func TestANamespaceThatIsAskedEverythingPushesNoOtherOut(t *testing.T) {
 	c := cache.New(cache.Config{Entries: 1000})
 	for i := range 100 {

@@ -46,7 +46,8 @@ func (b *Builder) Key(l *Layout, r *policy.Request, unix int64) []byte {
 	}
 	// The parts of an input are always there, and always objects: a path that
 	// ends at one of them, or above, ends there for every request.
-	for _, s := range l.root.steps {
+	for i := range l.root.steps {
+		s := &l.root.steps[i]
 		switch s.Name {
 		case "subject":
 			b.entity(s.to, &r.Subject)
@@ -55,7 +56,7 @@ func (b *Builder) Key(l *Layout, r *policy.Request, unix int64) []byte {
 		case "resource":
 			b.entity(s.to, &r.Resource)
 		case "context":
-			b.read(s.to, r.Context.Value())
+			b.properties(s.to, &r.Context)
 		case "time":
 			b.time(s.to, unix)
 		}
@@ -72,14 +73,15 @@ func (b *Builder) entity(n *node, e *policy.Entity) {
 		b.value(e.Properties.Value())
 		return
 	}
-	for _, s := range n.steps {
+	for i := range n.steps {
+		s := &n.steps[i]
 		switch s.Name {
 		case "type":
 			b.key = appendText(b.key, e.Type)
 		case "id":
 			b.key = appendText(b.key, e.ID)
 		case "properties":
-			b.read(s.to, e.Properties.Value())
+			b.properties(s.to, &e.Properties)
 		}
 	}
 }
@@ -90,12 +92,13 @@ func (b *Builder) action(n *node, a *policy.Action) {
 		b.value(a.Properties.Value())
 		return
 	}
-	for _, s := range n.steps {
+	for i := range n.steps {
+		s := &n.steps[i]
 		switch s.Name {
 		case "name":
 			b.key = appendText(b.key, a.Name)
 		case "properties":
-			b.read(s.to, a.Properties.Value())
+			b.properties(s.to, &a.Properties)
 		}
 	}
 }
@@ -107,7 +110,8 @@ func (b *Builder) time(n *node, unix int64) {
 		return
 	}
 	t := time.Unix(unix, 0).UTC()
-	for _, s := range n.steps {
+	for i := range n.steps {
+		s := &n.steps[i]
 		switch s.Name {
 		case "unix":
 			b.number(unix)
@@ -128,6 +132,15 @@ func (b *Builder) time(n *node, unix int64) {
 //nolint:gosec // its bits are what tells it from others
 func (b *Builder) number(i int64) { b.key = binary.BigEndian.AppendUint64(b.key, uint64(i)) }
 
+// properties is read of an object.
+func (b *Builder) properties(n *node, p *policy.Properties) {
+	if m, ok := p.Held().(map[string]any); ok && !n.whole {
+		b.members(n, m)
+		return
+	}
+	b.read(n, p.Value())
+}
+
 // read writes how the walks end that go through n with v.
 func (b *Builder) read(n *node, v policy.Value) {
 	if n.whole {
@@ -138,6 +151,10 @@ func (b *Builder) read(n *node, v policy.Value) {
 	// names: whatever reads it knows what comes.
 	switch v.Type() {
 	case policy.Object:
+		if m, ok := v.Held().(map[string]any); ok {
+			b.members(n, m)
+			return
+		}
 		b.key = append(b.key, isObject)
 		for _, s := range n.steps {
 			if !s.Element {
@@ -157,6 +174,46 @@ func (b *Builder) read(n *node, v policy.Value) {
 		}
 	default:
 		b.key = append(b.key, typeOf(v))
+	}
+}
+
+// members is read of an object that is a map, without a Value for what is read
+// most: texts and booleans.
+func (b *Builder) members(n *node, m map[string]any) {
+	b.key = append(b.key, isObject)
+	for i := range n.steps {
+		s := &n.steps[i]
+		if s.Element {
+			continue
+		}
+		member, ok := m[s.Name]
+		if !ok {
+			b.key = append(b.key, isAbsent)
+			continue
+		}
+		switch member := member.(type) {
+		case string:
+			b.key = append(b.key, isString)
+			if s.to.whole {
+				b.key = appendText(b.key, member)
+			}
+		case bool:
+			if member && s.to.whole {
+				b.key = append(b.key, isTrue)
+			} else {
+				b.key = append(b.key, isFalse)
+			}
+		case nil:
+			b.key = append(b.key, isNull)
+		case map[string]any:
+			if s.to.whole {
+				b.value(policy.ValueOf(member))
+			} else {
+				b.members(s.to, member)
+			}
+		default:
+			b.step(s.to, policy.ValueOf(member))
+		}
 	}
 }
 
