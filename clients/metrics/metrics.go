@@ -3,7 +3,9 @@
 //
 //	registry.MustRegister(metrics.OfClient(wall), metrics.OfEnforcer(enforcer))
 //
-// It asks when Prometheus asks, and keeps nothing. A metric that the PDP has as well
+// It asks when Prometheus asks, and keeps nothing. Labels are namespaces that are
+// held, the release that decides there, PDPs as they are configured, and outcomes:
+// nothing that a caller sends. A metric that the PDP has as well
 // has the same name and means the same. The hit ratio is
 //
 //	rate(microwall_cache_hits_total[5m]) / (rate(microwall_cache_hits_total[5m]) + rate(microwall_cache_misses_total[5m]))
@@ -41,6 +43,9 @@ type asking interface {
 	// Asking counts the requests that wait for an answer now, those that were asked
 	// and failed since the start, and those that another one's answer was for.
 	Asking() (waiting int, asked, failed, coalesced uint64)
+	// Breakers calls yield for each one that can be asked: whether it is left alone
+	// now, how often that began, and whether there is a connection to it.
+	Breakers(yield func(server string, open bool, opened uint64, connected bool))
 }
 
 var (
@@ -53,12 +58,15 @@ var (
 	asked     = desc("microwall_requests_asked_total", "Requests that were put to a PDP, each one of a batch.")
 	failed    = desc("microwall_requests_failed_total", "Requests that were put to a PDP and got an error instead of a decision.")
 	coalesced = desc("microwall_requests_coalesced_total", "Requests that were answered by the call of another one that was the same.")
+	open      = desc("microwall_breaker_open", "1 while a PDP is left alone, as it has not answered lately.", "server")
+	opened    = desc("microwall_breaker_opened_total", "How often it began that a PDP was left alone.", "server")
+	connected = desc("microwall_pdp_connected", "1 while there is a connection to a PDP.", "server")
 	info      = desc("microwall_release_info", "1 for the release that decides.", "namespace", "epoch", "revision", "digest")
 	revision  = desc("microwall_release_revision", "Revision of the release that decides.", "namespace", "epoch")
 	age       = desc("microwall_proof_age_seconds", "Time since a beacon proved that the release that decides is the newest; +Inf if none has.", "namespace")
 	enforced  = desc("microwall_enforced_calls_total", "Calls by what became of them: allowed, denied or failed; denied_and_passed and failed_and_passed where the enforcer only reports.", "outcome")
 
-	ofClient   = []*prometheus.Desc{hits, misses, evictions, entries, bytes, waiting, asked, failed, coalesced, info, revision, age}
+	ofClient   = []*prometheus.Desc{hits, misses, evictions, entries, bytes, waiting, asked, failed, coalesced, open, opened, connected, info, revision, age}
 	ofEnforcer = []*prometheus.Desc{enforced}
 )
 
@@ -82,6 +90,11 @@ func OfClient[S Status](client interface{ Status() S }) prometheus.Collector {
 			counter(to, asked, n)
 			counter(to, failed, f)
 			counter(to, coalesced, shared)
+			a.Breakers(func(server string, isOpen bool, n uint64, isConnected bool) {
+				gauge(to, open, one(isOpen), server)
+				counter(to, opened, n, server)
+				gauge(to, connected, one(isConnected), server)
+			})
 		}
 		for v, old := range status.Releases() {
 			namespace, epoch := string(v.Namespace), strconv.FormatUint(v.Epoch, 10)
@@ -129,4 +142,11 @@ func counter(to chan<- prometheus.Metric, d *prometheus.Desc, n uint64, labels .
 
 func gauge(to chan<- prometheus.Metric, d *prometheus.Desc, n float64, labels ...string) {
 	to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, n, labels...)
+}
+
+func one(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
 }

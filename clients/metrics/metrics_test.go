@@ -2,6 +2,7 @@ package metrics_test
 
 import (
 	"context"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -78,13 +79,6 @@ func TestAnEmbeddedClientIsMeasured(t *testing.T) {
 	if _, ok := got["microwall_requests_in_flight"]; ok {
 		t.Error("an embedded client asks nobody")
 	}
-	families, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if problems, err := promlint.NewWithMetricFamilies(families).Lint(); err != nil || len(problems) > 0 {
-		t.Errorf("names: %v %v", problems, err)
-	}
 }
 
 // A client that asks is measured as well, and it is seen that the PDP is dead.
@@ -132,6 +126,120 @@ func TestARemoteClientIsMeasured(t *testing.T) {
 	}
 }
 
+// Of several PDPs it is seen which one is left alone, and how many calls wait.
+func TestDeadAndHangingPDPsAreMeasured(t *testing.T) {
+	d := testkit.NewDomain(t)
+	p := d.StartPDP(d.ServeNATS(t.TempDir()).URL(), t.TempDir())
+	d.Push(p, "center", "shop", `deny contains "never" if input.action.name == "Never"`)
+	d.Push(p, "cart", "shop.cart", rules)
+	dead := listen(t)
+	if err := dead.Close(); err != nil {
+		t.Fatal(err)
+	}
+	wall, err := remote.New(t.Context(), remote.Config{Servers: []string{p.Addr, dead.Addr().String()}, Cache: cache.Config{Entries: -1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer wall.Close()
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(metrics.OfClient(wall))
+	lives, died := " "+p.Addr, " "+dead.Addr().String()
+	until(t, func() bool {
+		if _, err := wall.Authorize(t.Context(), testkit.Request("shop.cart", "Add")); err != nil {
+			t.Fatal(err)
+		}
+		got := gather(t, registry)
+		return got["microwall_breaker_open"+died] == 1 && got["microwall_breaker_opened_total"+died] >= 1 && got["microwall_pdp_connected"+lives] == 1
+	})
+	got := gather(t, registry)
+	for name, want := range map[string]float64{"microwall_breaker_open" + lives: 0, "microwall_breaker_opened_total" + lives: 0, "microwall_pdp_connected" + died: 0} {
+		if value, ok := got[name]; !ok || value != want {
+			t.Errorf("%s is %v, %t, want %v", name, value, ok, want)
+		}
+	}
+
+	hanging := listen(t) // takes connections, and says nothing
+	defer hanging.Close()
+	waits, err := remote.New(t.Context(), remote.Config{Servers: []string{hanging.Addr().String()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer waits.Close()
+	registry = prometheus.NewPedanticRegistry()
+	registry.MustRegister(metrics.OfClient(waits))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := waits.Authorize(ctx, testkit.Request("shop.cart", "Add"))
+		ended <- err
+	}()
+	until(t, func() bool { return gather(t, registry)["microwall_requests_in_flight"] == 1 })
+	cancel()
+	if err := <-ended; err == nil {
+		t.Error("who says nothing has decided")
+	}
+	until(t, func() bool { return gather(t, registry)["microwall_requests_in_flight"] == 0 })
+}
+
+// What would have been refused is counted apart from what was.
+func TestAnEnforcerThatOnlyReportsIsMeasured(t *testing.T) {
+	d := testkit.NewDomain(t)
+	p := d.StartPDP(d.ServeNATS(t.TempDir()).URL(), t.TempDir())
+	d.Push(p, "center", "shop", `deny contains "never" if input.action.name == "Never"`)
+	d.Push(p, "cart", "shop.cart", rules)
+	registry := prometheus.NewPedanticRegistry()
+	for _, n := range []policy.Namespace{"shop.cart", "shop.nothing"} {
+		e, err := enforce.New(enforce.Config{
+			Authorizer: p.Service, Namespace: n, ReportOnly: true,
+			Subject: func(context.Context, enforce.Call) (policy.Entity, error) {
+				return policy.Entity{Type: "user", ID: "ann"}, nil
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		prometheus.WrapRegistererWith(prometheus.Labels{"namespace": string(n)}, registry).MustRegister(metrics.OfEnforcer(e))
+		for _, method := range []string{"/shop.Cart/Add", "/shop.Cart/Remove", "/shop.Cart/Remove"} {
+			if _, err := e.UnaryServer()(t.Context(), nil, &grpc.UnaryServerInfo{FullMethod: method}, func(context.Context, any) (any, error) { return nil, nil }); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	got := gather(t, registry)
+	for name, want := range map[string]float64{
+		"shop.cart allowed": 1, "shop.cart denied": 0, "shop.cart failed": 0, "shop.cart denied_and_passed": 2, "shop.cart failed_and_passed": 0,
+		"shop.nothing allowed": 0, "shop.nothing failed": 0, "shop.nothing denied_and_passed": 0, "shop.nothing failed_and_passed": 3,
+	} {
+		if value, ok := got["microwall_enforced_calls_total "+name]; !ok || value != want {
+			t.Errorf("%s: %v, %t, want %v", name, value, ok, want)
+		}
+	}
+}
+
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func until(t *testing.T, is func() bool) {
+	t.Helper()
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	deadline := time.After(20 * time.Second)
+	for !is() {
+		select {
+		case <-ticker.C:
+		case <-deadline:
+			t.Fatal("it never came to it")
+		}
+	}
+}
+
 func TestAnEnforcerIsMeasured(t *testing.T) {
 	d := testkit.NewDomain(t)
 	p := d.StartPDP(d.ServeNATS(t.TempDir()).URL(), t.TempDir())
@@ -170,6 +278,9 @@ func gather(t *testing.T, registry *prometheus.Registry) map[string]float64 {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if problems, err := promlint.NewWithMetricFamilies(families).Lint(); err != nil || len(problems) > 0 {
+		t.Errorf("names: %v %v", problems, err)
+	}
 	all := map[string]float64{}
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
@@ -178,7 +289,7 @@ func gather(t *testing.T, registry *prometheus.Registry) map[string]float64 {
 			for _, l := range m.GetLabel() {
 				values[l.GetName()] = l.GetValue()
 			}
-			for _, l := range []string{"namespace", "epoch", "revision", "digest", "outcome"} {
+			for _, l := range []string{"namespace", "epoch", "revision", "digest", "outcome", "server"} {
 				if v, ok := values[l]; ok {
 					name = append(name, v)
 				}

@@ -4,6 +4,8 @@ import (
 	"iter"
 	"time"
 
+	"google.golang.org/grpc/connectivity"
+
 	"github.com/microwall/microwall/clients/cache"
 	"github.com/microwall/microwall/internal/staleness"
 	"github.com/microwall/microwall/policy"
@@ -34,4 +36,12 @@ func (s Status) Releases() iter.Seq2[policy.Version, time.Duration] {
 // and failed, and how many were answered by the call of another one.
 func (s Status) Asking() (waiting int, asked, failed, coalesced uint64) {
 	return s.Waiting, s.Asked, s.Failed, s.Coalesced
+}
+
+// Breakers calls yield for each PDP: whether it is left alone now, how often that
+// began, and whether there is a connection to it.
+func (s Status) Breakers(yield func(server string, open bool, opened uint64, connected bool)) {
+	for _, p := range s.PDPs {
+		yield(p.Server, p.LeftAlone, p.Ejected, p.Connection == connectivity.Ready.String())
+	}
 }
