@@ -1,4 +1,4 @@
-// The command service is three services of the Online Boutique behind Microwall,
+// The command service is four services of the Online Boutique behind Microwall,
 // to copy from: how a service wires in clients/enforce, over mTLS with SPIFFE
 // certificates. Each process is one of them, and asks a PDP that has the policies
 // of examples/boutique:
@@ -6,12 +6,15 @@
 //	microwall serve --dir examples/boutique
 //
 //	loadgenerator --HTTP--> frontend --gRPC--> checkout --gRPC--> payment --HTTP--> the fraud team
+//	                        frontend --stream--> cart
 //
-// frontend has middleware before its ServeMux. checkout and payment have
-// interceptors. Whoever calls on sends the call path, so that payment knows that a
+// frontend has middleware before its ServeMux. checkout, payment and cart have
+// interceptors; cart's is before a stream. Whoever calls on sends the call path, so that payment knows that a
 // customer came by the frontend. payment meets two obligations: mfa, that the
 // customer has proved who they are a moment ago, and notify, by which the fraud
 // team hears of large payments.
+//
+// With --report-only a service refuses nobody, and says whom it would have.
 package main
 
 import (
@@ -31,10 +34,12 @@ const usage = `service is one service of the Online Boutique behind Microwall.
 
 Usage: service ROLE [flags]
 
-ROLE is frontend, checkout or payment. For instance:
+ROLE is frontend, checkout, payment or cart. For instance:
 
   service payment --listen 127.0.0.1:9002 --ca ca.pem --cert payment.pem --key payment.key
   service checkout --listen 127.0.0.1:9001 --next 127.0.0.1:9002 --ca ca.pem --cert checkout.pem --key checkout.key
+  service cart --listen 127.0.0.1:9003 --ca ca.pem --cert cart.pem --key cart.key
+  service frontend --listen 127.0.0.1:9000 --next 127.0.0.1:9001 --cart 127.0.0.1:9003 --ca ca.pem --cert frontend.pem --key frontend.key
 
 Flags:`
 
@@ -42,7 +47,8 @@ func main() {
 	var c config
 	f := flag.NewFlagSet("service", flag.ExitOnError)
 	f.StringVar(&c.listen, "listen", "127.0.0.1:0", "HOST:PORT to serve on")
-	f.StringVar(&c.next, "next", "", "HOST:PORT of the service that this one calls; none for payment")
+	f.StringVar(&c.next, "next", "", "HOST:PORT of the service that this one has place orders and charge cards: of checkout for frontend, of payment for checkout")
+	f.StringVar(&c.cart, "cart", "", "HOST:PORT of cart, for frontend")
 	f.StringVar(&c.fraud, "fraud", "", "URL that payment tells of large payments")
 	f.StringVar(&c.ca, "ca", "", "PEM file with the authorities of the trust domain")
 	f.StringVar(&c.cert, "cert", "", "PEM file with this service's certificate, whose URI is its SPIFFE ID")

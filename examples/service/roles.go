@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"iter"
 	"net"
 	"net/http"
 	"time"
@@ -20,7 +22,8 @@ import (
 	"github.com/microwall/microwall/policy"
 )
 
-// startFrontend serves customers over HTTP, and has checkout place their orders.
+// startFrontend serves customers over HTTP: it has checkout place their orders, and
+// shows what cart sends of their carts.
 func startFrontend(c config, identity *tls.Config, listener net.Listener) (*running, error) {
 	e, err := enforce.New(enforce.Config{
 		Authorizer: c.authorizer, Namespace: "boutique.frontend", TrustDomain: "boutique.example",
@@ -29,11 +32,28 @@ func startFrontend(c config, identity *tls.Config, listener net.Listener) (*runn
 	if err != nil {
 		return nil, err
 	}
-	checkout, err := dial(c, identity)
+	checkout, err := dial(c.next, identity)
 	if err != nil {
 		return nil, err
 	}
+	cart, err := dial(c.cart, identity)
+	if err != nil {
+		return nil, errors.Join(err, checkout.Close())
+	}
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /cart", func(w http.ResponseWriter, r *http.Request) {
+		items, err := openCart(r.Context(), cart, r.FormValue("user"))
+		if err != nil {
+			http.Error(w, "the cart cannot be shown: "+status.Convert(err).Message(), http.StatusBadGateway)
+			return
+		}
+		for item, err := range items {
+			if err != nil {
+				panic(http.ErrAbortHandler) // half a cart is not taken for a whole one
+			}
+			fmt.Fprintln(w, item.GetFields()["product_id"].GetStringValue())
+		}
+	})
 	mux.HandleFunc("POST /cart/checkout", func(w http.ResponseWriter, r *http.Request) {
 		var order structpb.Struct
 		body, err := readAll(r)
@@ -51,7 +71,69 @@ func startFrontend(c config, identity *tls.Config, listener net.Listener) (*runn
 		}
 		fmt.Fprintln(w, "placed")
 	})
-	return closing(serveHTTP(c, e, identity, listener, mux), checkout), nil
+	return closing(closing(serveHTTP(e, identity, listener, mux), checkout), cart), nil
+}
+
+// openCart has the items of a cart sent one by one. Whether they may be is known
+// when the first one is there, or the end.
+func openCart(ctx context.Context, cart *grpc.ClientConn, user string) (iter.Seq2[*structpb.Struct, error], error) {
+	who, err := structpb.NewStruct(map[string]any{"user_id": user})
+	if err != nil {
+		return nil, err
+	}
+	stream, err := cart.NewStream(ctx, &grpc.StreamDesc{StreamName: "GetCart", ServerStreams: true}, "/hipstershop.CartService/GetCart")
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(stream.SendMsg(who), stream.CloseSend()); err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	first := new(structpb.Struct)
+	err = stream.RecvMsg(first)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	return func(yield func(*structpb.Struct, error) bool) {
+		for item := first; !errors.Is(err, io.EOF); {
+			if !yield(item, err) || err != nil {
+				return
+			}
+			item = new(structpb.Struct)
+			err = stream.RecvMsg(item)
+		}
+	}, nil
+}
+
+// startCart holds carts, and sends them item by item.
+func startCart(c config, identity *tls.Config, listener net.Listener) (*running, error) {
+	e, err := enforce.New(enforce.Config{
+		Authorizer: c.authorizer, Namespace: "boutique.cart", TrustDomain: "boutique.example",
+		ReportOnly: c.reportOnly, Events: c.events,
+	})
+	if err != nil {
+		return nil, err
+	}
+	carts := map[string][]string{"ann": {"OLJCESPC7Z", "66VCHSJNUP"}}
+	get := func(_ any, stream grpc.ServerStream) error {
+		who := new(structpb.Struct)
+		if err := stream.RecvMsg(who); err != nil {
+			return err
+		}
+		for _, product := range carts[who.GetFields()["user_id"].GetStringValue()] {
+			item, err := structpb.NewStruct(map[string]any{"product_id": product, "quantity": 1})
+			if err != nil {
+				return err
+			}
+			if err := stream.SendMsg(item); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return serveGRPC(e, identity, listener, &grpc.ServiceDesc{
+		ServiceName: "hipstershop.CartService", HandlerType: (*any)(nil),
+		Streams: []grpc.StreamDesc{{StreamName: "GetCart", ServerStreams: true, Handler: get}},
+	}), nil
 }
 
 // startCheckout places orders: it has payment charge the card.
@@ -63,7 +145,7 @@ func startCheckout(c config, identity *tls.Config, listener net.Listener) (*runn
 	if err != nil {
 		return nil, err
 	}
-	payment, err := dial(c, identity)
+	payment, err := dial(c.next, identity)
 	if err != nil {
 		return nil, err
 	}

@@ -22,14 +22,15 @@ import (
 
 // config of one service.
 type config struct {
-	role         string
-	listen, next string
-	fraud        string
-	ca           string
-	cert, key    string
-	authorizer   policy.Authorizer
-	reportOnly   bool
-	events       func(enforce.Event)
+	role       string
+	listen     string
+	next, cart string
+	fraud      string
+	ca         string
+	cert, key  string
+	authorizer policy.Authorizer
+	reportOnly bool
+	events     func(enforce.Event)
 }
 
 // running is a service that serves.
@@ -57,8 +58,10 @@ func start(c config) (*running, error) {
 		s, err = startCheckout(c, identity, listener)
 	case "payment":
 		s, err = startPayment(c, identity, listener)
+	case "cart":
+		s, err = startCart(c, identity, listener)
 	default:
-		err = fmt.Errorf("%q is no role; say frontend, checkout or payment", c.role)
+		err = fmt.Errorf("%q is no role; say frontend, checkout, payment or cart", c.role)
 	}
 	if err != nil {
 		return nil, errors.Join(err, listener.Close())
@@ -89,7 +92,7 @@ func loadTLS(c config) (*tls.Config, error) {
 }
 
 // serveHTTP serves what is behind an enforcer.
-func serveHTTP(c config, e *enforce.Enforcer, identity *tls.Config, listener net.Listener, mux *http.ServeMux) *running {
+func serveHTTP(e *enforce.Enforcer, identity *tls.Config, listener net.Listener, mux *http.ServeMux) *running {
 	server := &http.Server{Handler: e.HTTP(mux), TLSConfig: identity, ReadHeaderTimeout: 10 * time.Second}
 	ended := make(chan error, 1)
 	go func() { ended <- server.ServeTLS(listener, "", "") }() // ends with Shutdown
@@ -121,9 +124,9 @@ func serveGRPC(e *enforce.Enforcer, identity *tls.Config, listener net.Listener,
 	}}
 }
 
-// dial connects to the next service, and tells it who called this one.
-func dial(c config, identity *tls.Config) (*grpc.ClientConn, error) {
-	return grpc.NewClient(c.next,
+// dial connects to another service, and tells it who called this one.
+func dial(addr string, identity *tls.Config) (*grpc.ClientConn, error) {
+	return grpc.NewClient(addr,
 		grpc.WithTransportCredentials(credentials.NewTLS(identity)),
 		grpc.WithUnaryInterceptor(enforce.UnaryClient()),
 		grpc.WithStreamInterceptor(enforce.StreamClient()),

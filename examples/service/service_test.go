@@ -33,18 +33,21 @@ import (
 
 const account = "spiffe://boutique.example/ns/default/sa/"
 
-// shop is the three services, a PDP with the boutique's policies, and the fraud
+// shop is the four services, a PDP with the boutique's policies, and the fraud
 // team, all over sockets.
 type shop struct {
 	t                           *testing.T
 	ca                          *tlstest.CA
 	frontend, checkout, payment *running
+	cart                        *running
 	mu                          sync.Mutex
 	refused                     []enforce.Refused
 	told                        []string // what the fraud team was told, with the call path
 }
 
-func open(t *testing.T) *shop {
+func open(t *testing.T) *shop { return openWith(t, false) }
+
+func openWith(t *testing.T, reportOnly bool) *shop {
 	t.Helper()
 	s := &shop{t: t, ca: tlstest.NewCA(t)}
 	folder, err := live.OpenFolder(t.Context(), "../boutique", rego.Options{}, nil)
@@ -70,8 +73,8 @@ func open(t *testing.T) *shop {
 	fraud.StartTLS()
 	t.Cleanup(fraud.Close)
 
-	begin := func(role, name, next string) *running {
-		c := config{role: role, listen: "127.0.0.1:0", next: next, fraud: fraud.URL, ca: s.ca.File, authorizer: wall, events: s.event}
+	begin := func(role, name, next, cart string) *running {
+		c := config{role: role, listen: "127.0.0.1:0", next: next, cart: cart, fraud: fraud.URL, ca: s.ca.File, authorizer: wall, reportOnly: reportOnly, events: s.event}
 		c.cert, c.key = s.ca.IssueURIs(t, account+name)
 		r, err := start(c)
 		s.must(err)
@@ -84,9 +87,10 @@ func open(t *testing.T) *shop {
 		})
 		return r
 	}
-	s.payment = begin("payment", "paymentservice", "")
-	s.checkout = begin("checkout", "checkoutservice", s.payment.addr)
-	s.frontend = begin("frontend", "frontend", s.checkout.addr)
+	s.payment = begin("payment", "paymentservice", "", "")
+	s.cart = begin("cart", "cartservice", "", "")
+	s.checkout = begin("checkout", "checkoutservice", s.payment.addr, "")
+	s.frontend = begin("frontend", "frontend", s.checkout.addr, s.cart.addr)
 	return s
 }
 
@@ -137,6 +141,37 @@ func (s *shop) buy(as string, order map[string]any, header ...string) (int, stri
 	text, err := io.ReadAll(answer.Body)
 	s.must(err)
 	return answer.StatusCode, strings.TrimSpace(string(text))
+}
+
+// look asks the frontend for ann's cart.
+func (s *shop) look(as string) (int, string) {
+	s.t.Helper()
+	transport := &http.Transport{TLSClientConfig: s.identity(as)}
+	defer transport.CloseIdleConnections()
+	answer, err := (&http.Client{Transport: transport}).Get("https://" + s.frontend.addr + "/cart?user=ann")
+	s.must(err)
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	s.must(err)
+	return answer.StatusCode, string(text)
+}
+
+// stream calls cart past everybody, and returns what it sends.
+func (s *shop) stream(as string, header ...string) (items []string, _ codes.Code) {
+	s.t.Helper()
+	conn := s.dial(s.cart, as)
+	defer conn.Close()
+	all, err := openCart(metadata.NewOutgoingContext(s.t.Context(), metadata.MD{enforce.Header: header}), conn, "ann")
+	if err != nil {
+		return nil, status.Code(err)
+	}
+	for item, err := range all {
+		if err != nil {
+			return items, status.Code(err)
+		}
+		items = append(items, item.GetFields()["product_id"].GetStringValue())
+	}
+	return items, codes.OK
 }
 
 // charge calls payment past everybody.
@@ -228,6 +263,66 @@ func TestAForgedCallPathIsRefused(t *testing.T) {
 		}
 		if code, _ := s.buy("loadgenerator", order(10, 0), forged...); code != http.StatusForbidden {
 			t.Errorf("loadgenerator with %.80q: %d", forged, code)
+		}
+	}
+}
+
+// A stream is enforced like any call, and the path goes on through it.
+func TestACustomerLooksAtACart(t *testing.T) {
+	s := open(t)
+	if code, text := s.look("loadgenerator"); code != http.StatusOK || text != "OLJCESPC7Z\n66VCHSJNUP\n" {
+		t.Errorf("%d %q", code, text)
+	}
+	if code, _ := s.look("stranger"); code != http.StatusForbidden {
+		t.Errorf("a stranger: %d", code)
+	}
+	for _, test := range []struct {
+		as     string
+		header []string
+		code   codes.Code
+	}{
+		{"frontend", nil, codes.OK},
+		{"checkoutservice", []string{account + "loadgenerator," + account + "frontend"}, codes.OK},
+		{"loadgenerator", nil, codes.PermissionDenied},
+		{"stranger", []string{account + "frontend"}, codes.PermissionDenied},
+		{"frontend", []string{"spiffe://evil.example/ns/default/sa/loadgenerator"}, codes.PermissionDenied},
+		{"frontend", []string{"evil"}, codes.PermissionDenied},
+	} {
+		items, code := s.stream(test.as, test.header...)
+		if code != test.code || (code == codes.OK) != (len(items) == 2) || code != codes.OK && items != nil {
+			t.Errorf("%s with %q: %s %q, want %s", test.as, test.header, code, items, test.code)
+		}
+	}
+	if got := s.cart.enforcer.Stats(); got != (enforce.Stats{Allowed: 3, Denied: 3, Failed: 1}) {
+		t.Errorf("cart counted %+v", got)
+	}
+}
+
+// In the first days of a policy nobody is refused, and it is seen who would be.
+func TestServicesThatOnlyReport(t *testing.T) {
+	s := openWith(t, true)
+	if code, text := s.buy("stranger", order(10, 0)); code != http.StatusOK {
+		t.Errorf("a stranger buys: %d %s", code, text)
+	}
+	if code, _ := s.look("stranger"); code != http.StatusOK {
+		t.Errorf("a stranger looks at a cart: %d", code)
+	}
+	if items, code := s.stream("stranger"); code != codes.OK || len(items) != 2 {
+		t.Errorf("a stranger calls cart: %s %q", code, items)
+	}
+	for service, r := range map[string]*running{"frontend": s.frontend, "cart": s.cart} {
+		if got := r.enforcer.Stats(); got.DeniedAndPassed == 0 || got.Denied+got.Failed != 0 {
+			t.Errorf("%s counted %+v", service, got)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.refused) == 0 {
+		t.Error("nobody is told who would have been refused")
+	}
+	for _, r := range s.refused {
+		if !r.Passed {
+			t.Errorf("refused: %+v", r)
 		}
 	}
 }
