@@ -17,7 +17,8 @@
 // under the key that follows from the versions, the time and the engine that the
 // answer itself names; if what was told, now or before that, does not fit these,
 // or if staleness made it a denial, it is not filed. Nothing expires: a new
-// release has other keys.
+// release has other keys. A PDP that tells nothing for five seconds is asked whether
+// it is still there; if it hangs, another one tells.
 //
 // How old what decides may be without proof, its authors and the trust file say.
 // That is worked out when a decision is handed out, by the beacons' times. What is

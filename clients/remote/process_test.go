@@ -223,3 +223,20 @@ func TestWhenAllAreDeadWhatIsRememberedIsHandedOutAndTheRestFailsAtOnce(t *testi
 		return err == nil && d.Allowed
 	})
 }
+
+// Nobody misses anything, so that no call finds out that the PDP hangs which tells
+// what decides: its connections stay.
+func TestAPDPThatHangsDoesNotLeaveAClientWithOldNews(t *testing.T) {
+	t.Parallel()
+	one, two := startProcess(t, "127.0.0.1:0"), startProcess(t, "127.0.0.1:0")
+	c := client(t, remote.Config{Servers: []string{one.addr, two.addr}, Namespaces: []policy.Namespace{"shop"}})
+	until(t, func() bool { return c.Status().Namespaces[0].Remembered })
+	told := map[string]*process{one.addr: one, two.addr: two}
+	first := c.Status().Watched
+	told[first].signal(syscall.SIGSTOP)
+	until(t, func() bool { now := c.Status().Watched; return now != "" && now != first })
+	if err := c.Status().WatchEnded; err == nil || !strings.Contains(err.Error(), first) {
+		t.Errorf("why it was left: %v", err)
+	}
+	told[first].signal(syscall.SIGCONT)
+}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 
 	"github.com/microwall/microwall/internal/decisionkey"
 	"github.com/microwall/microwall/internal/staleness"
@@ -19,8 +21,12 @@ import (
 )
 
 const (
-	// silence is how long a PDP may take to tell the first namespace.
+	// silence is how long a PDP may take to tell the first namespace, and after how
+	// long without news it is asked whether it is still there, which it may take
+	// reply to say. A process that hangs keeps its connections: who trusted these would
+	// decide by old releases until they end.
 	silence = 5 * time.Second
+	reply   = 3 * time.Second
 	// lookEvery is how often a watch looks whether another PDP knows more, and
 	// patience how often in a row it may do so.
 	lookEvery = time.Second
@@ -52,6 +58,10 @@ func (w *watcher) run(ctx context.Context) {
 	//nolint:gosec // so that clients spread
 	next, pause := rand.IntN(len(w.pool.pdps)), quickPause
 	for ctx.Err() == nil {
+		select {
+		case <-w.known.added: // it is among those that follow
+		default:
+		}
 		namespaces := w.known.watched()
 		if len(namespaces) == 0 {
 			select {
@@ -112,12 +122,13 @@ func (w *watcher) watch(ctx context.Context, p *pdp, namespaces []policy.Namespa
 	quiet, look := time.NewTimer(silence), time.NewTicker(lookEvery)
 	defer quiet.Stop()
 	defer look.Stop()
+	alive := make(chan error, 1)
 	var more <-chan time.Time
 	behind := 0
 	for {
 		select {
 		case m := <-messages:
-			quiet.Stop()
+			quiet.Reset(silence)
 			told = true
 			w.at.Store(p)
 			if err := w.tell(m); err != nil {
@@ -132,7 +143,15 @@ func (w *watcher) watch(ctx context.Context, p *pdp, namespaces []policy.Namespa
 		case <-more:
 			return told, errMore
 		case <-quiet.C:
-			return told, fmt.Errorf("%s tells nothing", p.name())
+			if !told {
+				return told, fmt.Errorf("%s tells nothing", p.name())
+			}
+			work.Go(func() { alive <- p.alive(ctx) })
+		case err := <-alive:
+			if err != nil {
+				return told, err
+			}
+			quiet.Reset(silence)
 		case <-look.C:
 			if open, _ := p.breaker.state(); open {
 				return told, fmt.Errorf("%s does not answer", p.name())
@@ -145,6 +164,18 @@ func (w *watcher) watch(ctx context.Context, p *pdp, namespaces []policy.Namespa
 			}
 		}
 	}
+}
+
+// alive returns an error if a PDP says nothing any more, not even that it has no
+// health service.
+func (p *pdp) alive(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, reply)
+	defer cancel()
+	_, err := healthpb.NewHealthClient(p.conn).Check(ctx, &healthpb.HealthCheckRequest{})
+	if status.Code(err) == codes.DeadlineExceeded {
+		return fmt.Errorf("%s has its connections and does not answer", p.name())
+	}
+	return nil
 }
 
 // receive hands over what a PDP tells, until it ends that.
