@@ -1,0 +1,109 @@
+package remote_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/microwall/microwall/clients/remote"
+	"github.com/microwall/microwall/internal/testkit"
+	"github.com/microwall/microwall/policy"
+)
+
+// proven is a domain whose guardrail serves when it is stale, and whose shop.cart denies.
+func proven(t *testing.T, when string) (d *testkit.Domain, heads []testkit.Release) {
+	t.Helper()
+	d = testkit.NewDomain(t)
+	d.WriteTrust(testkit.TrustOptions{Beacons: []string{"beat"}, More: map[policy.Namespace]string{"shop.cart": "max-staleness: 1m, when-stale: " + when}})
+	return d, []testkit.Release{
+		d.Release("center", "shop", nil, d.Rego(`deny contains "never" if false`)),
+		d.Release("cart", "shop.cart", nil, d.Rego("allow := input.action.name != \"Drop\"")),
+	}
+}
+
+func TestWhatIsRememberedGrowsStaleAsItsAuthorsSay(t *testing.T) {
+	for when, want := range map[string]string{"serve": "true [shop.cart] false", "deny": "false [shop.cart] true"} {
+		t.Run(when, func(t *testing.T) {
+			d, heads := proven(t, when)
+			now := new(clock)
+			n := startNode(t, d, now.now)
+			n.offer(heads...)
+			n.prove(now.now(), heads...)
+			c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.now})
+			remembers(t, c, heads[1].Version())
+			r := request("shop.cart", "Add")
+			mustAsk(t, c, r)
+			n.server.stop()
+			now.pass(59 * time.Second)
+			if got := mustHit(t, c, r); !got.Allowed || len(got.Stale) > 0 {
+				t.Errorf("believed still: %s", full(got, nil))
+			}
+			now.pass(2 * time.Second)
+			said := func(got policy.Decision, err error) string {
+				if err != nil {
+					return err.Error()
+				}
+				return fmt.Sprint(got.Allowed, got.Stale, got.StaleDenied)
+			}
+			one := func() string { return said(c.Authorize(t.Context(), r)) }
+			if got := one(); got != want {
+				t.Errorf("past that: %s", got)
+			}
+			if got := said(onlyOne(c.AuthorizeBatch(t.Context(), []policy.Request{r}))); got != want {
+				t.Errorf("past that, in a batch: %s", got)
+			}
+			if got, err := c.Authorize(t.Context(), request("shop.cart", "Get")); policy.KindOf(err) != policy.Unavailable {
+				t.Errorf("what was never asked: %s", spelling(got, err))
+			}
+			if s := c.Status().Namespaces[0]; !s.Stale || s.Age != 61*time.Second {
+				t.Errorf("%+v", s)
+			}
+			// The wall clock that is set back makes nothing younger that was told again.
+			n.prove(now.now(), heads...)
+			n.serve(n.server.addr)
+			until(t, func() bool { return one() == "true [] false" })
+		})
+	}
+}
+
+// A decision that only staleness denies is not to be found when the proof is there.
+func TestADenialByStalenessIsNotRemembered(t *testing.T) {
+	d, heads := proven(t, "deny")
+	now := new(clock)
+	n := startNode(t, d, now.now)
+	n.offer(heads...)
+	c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.now})
+	remembers(t, c, heads[1].Version())
+	r := request("shop.cart", "Add")
+	if got := mustAsk(t, c, r); got.Allowed || !got.StaleDenied {
+		t.Errorf("never proven: %s", full(got, nil))
+	}
+	if got := c.Status().Cache.Entries; got != 0 {
+		t.Errorf("%d decisions are remembered", got)
+	}
+	n.prove(now.now(), heads...)
+	if got := mustAsk(t, c, r); !got.Allowed || len(got.Stale) > 0 {
+		t.Errorf("proven: %s", full(got, nil))
+	}
+	until(t, func() bool { return !c.Status().Namespaces[0].Stale })
+	mustHit(t, c, r)
+}
+
+// What is served although it is stale is remembered without that.
+func TestStaleIsNotRemembered(t *testing.T) {
+	d, heads := proven(t, "serve")
+	now := new(clock)
+	n := startNode(t, d, now.now)
+	n.offer(heads...)
+	c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.now})
+	remembers(t, c, heads[1].Version())
+	r := request("shop.cart", "Add")
+	if got := mustAsk(t, c, r); !got.Allowed || len(got.Stale) != 2 {
+		t.Errorf("never proven: %s", full(got, nil))
+	}
+	n.prove(now.now(), heads...)
+	until(t, func() bool { return !c.Status().Namespaces[0].Stale })
+	if got := mustHit(t, c, r); !got.Allowed || len(got.Stale) > 0 {
+		t.Errorf("proven: %s", full(got, nil))
+	}
+}
