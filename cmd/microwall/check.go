@@ -44,8 +44,8 @@ Of a policy without problems it prints the paths of the input that it may read,
 each with the line that reads all of it, which of many rules are tried for every
 request because an index cannot find them, and notes on what is most likely a
 mistake although it compiles: rules that nobody asks for, data that is not there,
-calls that can only fail, uses of the whole input by which no decision can be
-remembered.
+calls that can only fail, and uses of the input, the context or the time as a
+whole, by which hardly a decision can be remembered.
 
 Exit code 1 if there is a problem.`,
 		Example: `  microwall check policies/cart
@@ -87,7 +87,7 @@ type policyFolder struct {
 	bundle *bundles.Bundle
 	// problems name their files by paths from here, not inside the bundle.
 	problems []rego.Problem
-	// report is nil if there are problems.
+	// report does likewise; it is nil if there are problems.
 	report *rego.Report
 }
 
@@ -118,8 +118,23 @@ func openPolicy(ctx context.Context, dir string) (*policyFolder, error) {
 			return nil, fmt.Errorf("%s: %w", dir, err)
 		}
 		f.add(problems)
+		return f, nil
+	}
+	for i := range f.report.Reads {
+		f.report.Reads[i].File = f.path(f.report.Reads[i].File)
+	}
+	for i := range f.report.Tried {
+		f.report.Tried[i].File = f.path(f.report.Tried[i].File)
+	}
+	for i := range f.report.Notes {
+		f.report.Notes[i].File = f.path(f.report.Notes[i].File)
 	}
 	return f, nil
+}
+
+// path returns where a file of the bundle is from here.
+func (f *policyFolder) path(file string) string {
+	return filepath.Join(f.dir, filepath.FromSlash(file))
 }
 
 // add takes over problems of the bundle. One that names no file of the bundle
@@ -129,7 +144,7 @@ func (f *policyFolder) add(problems []rego.Problem) {
 	for _, p := range problems {
 		isModule := slices.ContainsFunc(modules, func(m bundles.Module) bool { return m.Path == p.File })
 		if isModule || p.File == "data.json" {
-			p.File = filepath.Join(f.dir, filepath.FromSlash(p.File))
+			p.File = f.path(p.File)
 		} else {
 			p.File = f.dir
 		}
@@ -196,7 +211,6 @@ func (f *policyFolder) print(to io.Writer, out output) error {
 	fmt.Fprintf(&b, "%s: the policy%s compiles\n", f.dir, of)
 	f.printReport(&b)
 	for _, n := range f.report.Notes {
-		n.File = filepath.Join(f.dir, filepath.FromSlash(n.File))
 		b.WriteString("note: ")
 		writeProblem(&b, n)
 	}
@@ -216,13 +230,13 @@ func (f *policyFolder) printReport(b *strings.Builder) {
 		fmt.Fprintln(b, "reads of the input, with all that is below:")
 	}
 	for _, r := range f.report.Reads {
-		fmt.Fprintf(b, "  %s\t%s:%d: it %s\n", r.Path, filepath.Join(f.dir, filepath.FromSlash(r.File)), r.Line, r.Why)
+		fmt.Fprintf(b, "  %s\t%s:%d: it %s\n", r.Path, r.File, r.Line, r.Why)
 	}
 	if len(f.report.Tried) > 0 {
 		fmt.Fprintln(b, "tried for every request, because no index can find them:")
 	}
 	for _, t := range f.report.Tried {
-		fmt.Fprintf(b, "  %s:%d: %s\n", filepath.Join(f.dir, filepath.FromSlash(t.File)), t.Line, t.Why)
+		fmt.Fprintf(b, "  %s:%d: %s\n", t.File, t.Line, t.Why)
 	}
 }
 

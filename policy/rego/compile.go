@@ -115,7 +115,8 @@ type Report struct {
 	//   - a call that its constants let fail, whatever the request is: a pattern that
 	//     does not compile, or takes more than a decision may with the zero [Options];
 	//   - a use of the whole input, or of the whole time, by which no decision can be
-	//     remembered for longer than a second.
+	//     remembered for longer than a second; or of the whole context, by which none
+	//     can be for a request with another trace ID.
 	Notes []Problem `json:"notes,omitempty"`
 }
 

@@ -214,13 +214,16 @@ func rulesOf(c *ast.Compiler) iter.Seq2[*ast.Module, *ast.Rule] {
 }
 
 // noteUncached notes where more is read than a decision can be remembered by: the
-// input as a whole has the second of the decision, and whatever is sent along.
+// input as a whole has the second of the decision, and the context whatever is sent
+// along.
 func noteUncached(set *reads.Set, notes *Problems) {
 	for _, r := range set.Reads() {
 		var message, hint string
 		switch {
 		case len(r.Path) == 0:
 			message, hint = "the whole input %s, so that no decision is remembered for longer than a second, nor for another request that differs in anything", "read the parts that it depends on"
+		case len(r.Path) == 1 && r.Path[0] == reads.Key{Kind: reads.String, Text: "context"}:
+			message, hint = "input.context %s as a whole, so that no decision is remembered for another request whose context differs in anything, such as a trace ID", "read the parts that it depends on"
 		case len(r.Path) == 1 && r.Path[0] == reads.Key{Kind: reads.String, Text: "time"}:
 			message, hint = "input.time %s as a whole, so that no decision is remembered for longer than a second", "read the parts that it depends on, such as input.time.hour"
 		default:

@@ -54,7 +54,10 @@ func TestWhatCheckNotes(t *testing.T) {
 			want: []string{"authz.rego:3:20: the whole input is iterated, so that no decision is remembered for longer than a second, nor for another request that differs in anything (read the parts that it depends on)"}},
 		"the whole time": {module: "deny contains \"x\" if count(input.time) == 1",
 			want: []string{"authz.rego:3:22: input.time is an argument of count as a whole, so that no decision is remembered for longer than a second (read the parts that it depends on, such as input.time.hour)"}},
-		"parts of the time": {module: `deny contains "x" if input.time.hour < 8`},
+		"the whole context": {module: "deny contains \"x\" if \"y\" in object.keys(input.context)",
+			want: []string{"authz.rego:3:29: input.context is an argument of object.keys as a whole, so that no decision is remembered for another request whose context differs in anything, such as a trace ID (read the parts that it depends on)"}},
+		"parts of the context": {module: "deny contains \"x\" if { object.get(input.context, \"a\", 1) == 2; input.context.b.c == 3 }"},
+		"parts of the time":    {module: `deny contains "x" if input.time.hour < 8`},
 
 		"data that is not there": {module: `deny contains "x" if input.subject.id in data.blokced`,
 			want: []string{"authz.rego:3:47: the bundle has no data.blokced" + always + " (did you mean data.blocked?)"}},
