@@ -2,16 +2,23 @@ package pdp_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/microwall/microwall/clients/cache"
 	"github.com/microwall/microwall/clients/embedded"
 	"github.com/microwall/microwall/clients/remote"
 	"github.com/microwall/microwall/internal/testkit"
+	"github.com/microwall/microwall/internal/wire"
 	"github.com/microwall/microwall/pdp"
 	"github.com/microwall/microwall/policy"
+	microwallv1 "github.com/microwall/microwall/proto/microwall/v1"
 )
 
 // doors are all ways to ask one PDP's domain for a decision.
@@ -29,7 +36,66 @@ func doors(t *testing.T, d *testkit.Domain, p *testkit.PDP, url string) map[stri
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = far.Close() })
-	return map[string]policy.Authorizer{"embedded": near, "remote": far, "PDP": p.Service}
+	forgetful, err := remote.New(t.Context(), remote.Config{Servers: []string{p.Addr}, Cache: cache.Config{Entries: -1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = forgetful.Close() })
+	return map[string]policy.Authorizer{"embedded": near, "remote": far, "remote, without a cache": forgetful, "RPC": rpc{microwallv1.NewAuthorizationServiceClient(p.Conn)}, "PDP": p.Service}
+}
+
+// rpc asks as one does who has the contract on the wire and no client of ours. What a
+// batch asks for stands beside its items.
+type rpc struct {
+	microwallv1.AuthorizationServiceClient
+}
+
+func (c rpc) Authorize(ctx context.Context, r policy.Request) (policy.Decision, error) {
+	m, err := wire.RequestProto(&r)
+	if err != nil {
+		return policy.Decision{}, err
+	}
+	answer, err := c.AuthorizationServiceClient.Authorize(ctx, m)
+	if err != nil {
+		return policy.Decision{}, wire.Error("PDP", err)
+	}
+	versions, err := wire.Versions(answer.GetVersions())
+	return policy.Decision{Allowed: answer.GetDecision().GetAllowed(), Versions: versions}, err
+}
+
+func (c rpc) AuthorizeBatch(ctx context.Context, rs []policy.Request) ([]policy.Result, error) {
+	var fresh policy.Freshness
+	m := new(microwallv1.AuthorizeBatchRequest)
+	for _, r := range rs {
+		fresh = fresh.And(r.Freshness)
+		r.Freshness = policy.Freshness{}
+		item, err := wire.RequestProto(&r)
+		if err != nil {
+			return nil, err
+		}
+		m.Items = append(m.Items, item)
+	}
+	m.Freshness = wire.FreshnessProto(fresh)
+	answer, err := c.AuthorizationServiceClient.AuthorizeBatch(ctx, m)
+	if err != nil {
+		return nil, wire.Error("PDP", err)
+	}
+	results := make([]policy.Result, len(rs))
+	for i, item := range answer.GetResults() {
+		if e := item.GetError(); e != nil {
+			results[i].Err = wire.BatchError("PDP", e)
+			continue
+		}
+		for _, place := range item.GetPath() {
+			v, err := wire.Version(answer.GetVersions()[place])
+			if err != nil {
+				return nil, err
+			}
+			results[i].Decision.Versions = append(results[i].Decision.Versions, v)
+		}
+		results[i].Decision.Allowed = item.GetDecision().GetAllowed()
+	}
+	return results, nil
 }
 
 // startFresh is startBeacons with a NATS server that has the accounts which clients
@@ -49,39 +115,84 @@ func asking(f policy.Freshness) policy.Request {
 	return r
 }
 
+// inOneCall asks for one decision in a call of its own, and for two in a batch of which
+// only one asks for the freshness. Both items of that are decided by the same releases.
+func inOneCall(ctx context.Context, door policy.Authorizer, f policy.Freshness) map[string]policy.Result {
+	var single policy.Result
+	single.Decision, single.Err = door.Authorize(ctx, asking(f))
+	all := map[string]policy.Result{"alone": single}
+	results, err := door.AuthorizeBatch(ctx, []policy.Request{asking(policy.Freshness{}), asking(f), {Namespace: "shop.none"}})
+	switch {
+	case err != nil:
+		all["in a batch"] = policy.Result{Err: err}
+	case len(results) != 3 || results[2].Err == nil:
+		all["in a batch"] = policy.Result{Err: errors.New("a bad request was answered")}
+	default:
+		all["in a batch"], all["beside one that asks, in a batch"] = results[1], results[0]
+	}
+	return all
+}
+
 func TestWhoeverKnowsOfAPushIsNotAnsweredByWhatWasBefore(t *testing.T) {
 	d, p, url := startFresh(t)
 	startIssuer(t, d, p, "beat", "one")
 	d.Push(p, "center", "shop", guardrail)
-	d.Push(p, "cart", "shop.cart", allowsAdd)
+	first := d.Push(p, "cart", "shop.cart", allowsAdd).Release.Version()
+	pay := d.Push(p, "pay", "shop.pay", allowsAdd).Release.Version()
+	earlier := first
+	earlier.Epoch--
 	all := doors(t, d, p, url)
-	for n := range 20 {
-		pushed := d.Push(p, "cart", "shop.cart", allowsAdd+strings.Repeat(" ", n+1)).Release.Version()
+	for n := range 10 {
 		for name, door := range all {
-			for what, f := range map[string]policy.Freshness{"its token": policy.AtLeast(pushed.Token()), "the head": policy.Head} {
-				decision, err := door.Authorize(t.Context(), asking(f))
-				if err != nil || !decision.Allowed || decision.Versions[1] != pushed {
-					t.Fatalf("%s, asked for %s, after %v: %+v, %v", name, what, pushed, decision, err)
-				}
-				results, err := door.AuthorizeBatch(t.Context(), []policy.Request{asking(policy.Freshness{}), asking(f), {Namespace: "shop.none"}})
-				if err != nil || results[2].Err == nil {
-					t.Fatalf("%s: %+v, %v", name, results, err)
-				}
-				for _, r := range results[:2] {
-					if r.Err != nil || r.Decision.Versions[1] != pushed {
-						t.Fatalf("%s, a batch of which one asked for %s, after %v: %+v", name, what, pushed, r)
+			for what, f := range map[string]func(policy.Version) policy.Freshness{
+				"its token":                  func(v policy.Version) policy.Freshness { return policy.AtLeast(v.Token()) },
+				"its token, that was stored": func(v policy.Version) policy.Freshness { return policy.AtLeast(stored(t, v.Token())) },
+				"its token and an older one": func(v policy.Version) policy.Freshness { return policy.AtLeast(first.Token(), v.Token()) },
+				"the head":                   func(policy.Version) policy.Freshness { return policy.Head },
+				"one of an earlier epoch":    func(policy.Version) policy.Freshness { return policy.AtLeast(earlier.Token()) },
+				"one of another namespace":   func(policy.Version) policy.Freshness { return policy.AtLeast(pay.Token()) },
+			} {
+				// Each has a release that it has not heard of when it is asked.
+				pushed := d.Push(p, "cart", "shop.cart", fmt.Sprintf("%s\n# %d %s %s", allowsAdd, n, name, what)).Release.Version()
+				for how, got := range inOneCall(t.Context(), door, f(pushed)) {
+					if got.Err != nil || !got.Decision.Allowed || got.Decision.Versions[1] != pushed {
+						t.Fatalf("%s, asked for %s %s, after %v: %+v", name, what, how, pushed, got)
 					}
 				}
 			}
 		}
 	}
 	// A guardrail is on the path as well.
-	pushed := d.Push(p, "center", "shop", `deny contains "closed"`).Release.Version()
 	for name, door := range all {
-		if decision, err := door.Authorize(t.Context(), asking(policy.AtLeast(pushed.Token()))); err != nil || decision.Allowed || decision.Versions[0] != pushed {
-			t.Errorf("%s: %+v, %v", name, decision, err)
+		pushed := d.Push(p, "center", "shop", fmt.Sprintf("deny contains \"closed\"\n# %s", name)).Release.Version()
+		for how, got := range inOneCall(t.Context(), door, policy.AtLeast(pushed.Token())) {
+			if got.Err != nil || got.Decision.Allowed || got.Decision.Versions[0] != pushed {
+				t.Errorf("%s, %s: %+v", name, how, got)
+			}
 		}
 	}
+}
+
+// stored returns a token as one has it back that stood beside data in a file of JSON.
+func stored(t *testing.T, token policy.Token) policy.Token {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "order.json")
+	written, err := json.Marshal(map[string]any{"order": 4711, "policy": token})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, written, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	read, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var order struct{ Policy string }
+	if err := json.Unmarshal(read, &order); err != nil {
+		t.Fatal(err)
+	}
+	return policy.Token(order.Policy)
 }
 
 func TestTokensThatPromiseNothing(t *testing.T) {
@@ -106,6 +217,7 @@ func TestTokensThatPromiseNothing(t *testing.T) {
 		"of another team":           {token: pay.Token()},
 		"of nobody":                 {token: change(pay, func(v *policy.Version) { v.Namespace = "shop.nobody" })},
 		"of the future":             {change(head, func(v *policy.Version) { v.Revision++ }), policy.Failed},
+		"of the far future":         {change(head, func(v *policy.Version) { v.Revision = 1 << 63 }), policy.Failed},
 		"of a later epoch":          {change(head, func(v *policy.Version) { v.Epoch++ }), policy.Failed},
 		"made up":                   {change(head, func(v *policy.Version) { v.Digest[0]++ }), policy.Failed},
 		"no token":                  {"mw1.nothing", policy.BadRequest},
@@ -113,13 +225,28 @@ func TestTokensThatPromiseNothing(t *testing.T) {
 		"of a release of the realm": {change(head, func(v *policy.Version) { v.Namespace = "elsewhere.cart" }), 0},
 	} {
 		for door, a := range all {
-			decision, err := a.Authorize(t.Context(), asking(policy.AtLeast(c.token)))
-			switch {
-			case c.want != 0 && (policy.KindOf(err) != c.want || decision.Allowed):
-				t.Errorf("%s, a token %s: %+v, %v", door, name, decision, err)
-			case c.want == 0 && (err != nil || decision.Versions[1] != head):
-				t.Errorf("%s, a token %s: %+v, %v", door, name, decision, err)
+			// There is all the time in the world, and none of it is taken.
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			begun := time.Now()
+			for how, got := range inOneCall(ctx, a, policy.AtLeast(c.token)) {
+				// Beside what is no request, what asks for nothing is decided.
+				if c.want == policy.BadRequest && strings.HasPrefix(how, "beside") && door != "RPC" {
+					if got.Err != nil || got.Decision.Versions[1] != head {
+						t.Errorf("%s, a token %s, %s: %+v", door, name, how, got)
+					}
+					continue
+				}
+				switch {
+				case c.want != 0 && (policy.KindOf(got.Err) != c.want || got.Decision.Allowed):
+					t.Errorf("%s, a token %s, %s: %+v", door, name, how, got)
+				case c.want == 0 && (got.Err != nil || got.Decision.Versions[1] != head):
+					t.Errorf("%s, a token %s, %s: %+v", door, name, how, got)
+				}
 			}
+			if took := time.Since(begun); took > 5*time.Second {
+				t.Errorf("%s, a token %s: it took %s", door, name, took)
+			}
+			cancel()
 		}
 	}
 }

@@ -53,6 +53,17 @@ func (f Freshness) Tokens() []Token { return f.tokens }
 // changed.
 func (f Freshness) Seen() []Version { return f.seen }
 
+// Check returns nil if all tokens are such, and otherwise an error of kind
+// [BadRequest].
+func (f Freshness) Check() error {
+	for _, t := range f.tokens {
+		if _, err := t.Version(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // IsZero reports whether f minimises latency, whoever is asked.
 func (f Freshness) IsZero() bool { return !f.head && len(f.tokens) == 0 && len(f.seen) == 0 }
 

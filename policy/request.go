@@ -105,7 +105,10 @@ func (l Limits) Check(r *Request) error {
 	if size > l.RequestBytes {
 		return Errorf(Exhausted, "request is %d bytes, the limit is %d; send less, or raise --max-request-bytes", size, l.RequestBytes)
 	}
-	return l.checkCallPath(r.Context)
+	if err := l.checkCallPath(r.Context); err != nil {
+		return err
+	}
+	return r.Freshness.Check()
 }
 
 // checkCallPath looks at Go's own maps and slices without a Value for each: nearly

@@ -45,15 +45,18 @@ const patience = 15 * time.Second
 // a source that nobody can be asked about. It is called for several namespaces at
 // once.
 //
-// The error is of kind policy.BadRequest for what is no token, policy.Failed for a
-// token of a release that there never was, policy.Unavailable if it did not arrive
-// before ctx ended (or within 15 s, if ctx has no deadline), and otherwise that of
-// confirm. What only keeps one of the requests from being decided is no error.
+// The error is of kind policy.Failed for a token of a release that there never was,
+// policy.Unavailable if it did not arrive before ctx ended (or within 15 s, if ctx has
+// no deadline), and otherwise that of confirm. What only keeps one of the requests from
+// being decided is no error: one with what is no token asks for nothing here, and
+// policy.Limits refuses it.
 func Fresh(ctx context.Context, source Source, rs []policy.Request, confirm func(context.Context, policy.Namespace) (policy.Version, error)) (*Snapshot, error) {
 	s := source.Snapshot()
 	var f policy.Freshness
 	for i := range rs {
-		f = f.And(rs[i].Freshness)
+		if rs[i].Freshness.Check() == nil {
+			f = f.And(rs[i].Freshness)
+		}
 	}
 	if f.IsZero() {
 		return s, nil
