@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -228,5 +229,25 @@ func TestNoHeaderSetsReportOnly(t *testing.T) {
 	}
 	if got := d.enforcer.Stats(); got.DeniedAndPassed+got.FailedAndPassed != 0 || got.Allowed != 0 {
 		t.Errorf("counted %+v", got)
+	}
+}
+
+// What is said before a handshake has ended may have been said before.
+func TestAConnectionBeforeItsHandshakeHasEnded(t *testing.T) {
+	w := newWorld(t)
+	e, err := enforce.New(enforce.Config{Authorizer: w.wall, Namespace: "shop.cart"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/cart/{id}", named("cart"))
+	for complete, code := range map[bool]int{true: 200, false: 403} {
+		r := httptest.NewRequest(http.MethodGet, "/cart/7", nil)
+		state := connection(frontend)
+		r.TLS, state.HandshakeComplete = &state, complete
+		answer := httptest.NewRecorder()
+		if e.HTTP(mux).ServeHTTP(answer, r); answer.Code != code {
+			t.Errorf("complete %t: %d", complete, answer.Code)
+		}
 	}
 }

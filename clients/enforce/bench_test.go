@@ -20,14 +20,18 @@ import (
 // verified is the context of a call by a peer whose certificate crypto/tls has
 // verified, as gRPC hands it to an interceptor.
 func verified(ctx context.Context, id string, header ...string) context.Context {
+	ctx = peer.NewContext(ctx, &peer.Peer{AuthInfo: credentials.TLSInfo{State: connection(id)}})
+	return metadata.NewIncomingContext(ctx, metadata.MD{"user-agent": {"grpc-go"}, enforce.Header: header})
+}
+
+// connection is one by a peer whose certificate crypto/tls has verified.
+func connection(id string) tls.ConnectionState {
 	u, err := url.Parse(id)
 	if err != nil {
 		panic(err)
 	}
 	leaf := &x509.Certificate{URIs: []*url.URL{u}}
-	state := tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}, VerifiedChains: [][]*x509.Certificate{{leaf}}}
-	ctx = peer.NewContext(ctx, &peer.Peer{AuthInfo: credentials.TLSInfo{State: state}})
-	return metadata.NewIncomingContext(ctx, metadata.MD{"user-agent": {"grpc-go"}, enforce.Header: header})
+	return tls.ConnectionState{HandshakeComplete: true, PeerCertificates: []*x509.Certificate{leaf}, VerifiedChains: [][]*x509.Certificate{{leaf}}}
 }
 
 // nothing is a variable, so that it is called and not left out.

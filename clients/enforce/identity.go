@@ -12,8 +12,9 @@ import (
 // shown no certificate that was verified. A domain that is not "" is the only one
 // that it may be of.
 func identify(state *tls.ConnectionState, domain string) (string, error) {
-	// PeerCertificates are what the peer says; only the chains are verified.
-	if state == nil || len(state.VerifiedChains) == 0 || len(state.VerifiedChains[0]) == 0 {
+	// PeerCertificates are what the peer says; only the chains are verified. What
+	// comes before the handshake ends, as with QUIC, may be somebody's replay.
+	if state == nil || !state.HandshakeComplete || len(state.VerifiedChains) == 0 || len(state.VerifiedChains[0]) == 0 {
 		return "", nil
 	}
 	leaf := state.VerifiedChains[0][0]

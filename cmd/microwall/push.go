@@ -31,6 +31,10 @@ func newPush(w world) *cobra.Command {
 of its namespace, and hand both to the PDP. From there every PDP and every client
 has it within a second.
 
+It prints the release's token. Kept beside what the release protects, it has a
+decision made by that release or a newer one: authorize --at-least TOKEN, and
+policy.AtLeast in Go.
+
 The head that the release follows is read from the PDP and verified here. A
 policy that is the head already makes no release. If somebody else releases at
 the same time, one wins and the other is told to look again.
