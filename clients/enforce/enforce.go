@@ -190,8 +190,10 @@ func (e *Enforcer) tell(event Event) {
 // decide asks whether a call may pass. It may only if allowed is true and err is
 // nil. What was found out on the way stands in r and in next.
 func (e *Enforcer) decide(ctx context.Context, c *asked, r *Refused) (next context.Context, allowed bool, err error) {
-	next = ctx
 	defer func() {
+		if next == nil {
+			next = ctx
+		}
 		if p := recover(); p != nil {
 			allowed, err = false, policy.Errorf(policy.Internal, "deciding a call crashed: %v; mend the callback, or the Authorizer", p)
 		}

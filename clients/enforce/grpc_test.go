@@ -322,7 +322,7 @@ func TestACallWithinTheProcessDoesNotInheritAPath(t *testing.T) {
 		if enforce.CallPath(ctx) == nil {
 			t.Error("the first call has no path")
 		}
-		return e.UnaryServer()(withoutPeer{ctx}, nil, info, func(ctx context.Context, _ any) (any, error) {
+		return e.UnaryServer()(withoutPeer{ctx}, nil, info, func(ctx context.Context, _ any) (any, error) { //nolint:contextcheck // it is made from ctx
 			if path := enforce.CallPath(ctx); path != nil {
 				t.Errorf("the second call has the path %v", path)
 			}

@@ -127,7 +127,7 @@ func (s *site) raw(t *testing.T, line string, header ...string) (int, *bufio.Rea
 		t.Fatal(err)
 	}
 	reader := bufio.NewReader(conn)
-	answer, err := http.ReadResponse(reader, nil)
+	answer, err := http.ReadResponse(reader, nil) //nolint:bodyclose // what follows is read from the connection, which is closed
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +136,7 @@ func (s *site) raw(t *testing.T, line string, header ...string) (int, *bufio.Rea
 
 func named(name string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprint(w, name, " ", enforce.CallPath(r.Context()))
+		_, _ = fmt.Fprint(w, name, " ", enforce.CallPath(r.Context()))
 	})
 }
 
@@ -388,7 +388,7 @@ func TestHTTP2InPlaintextHasNoSubject(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer answer.Body.Close()
-	if answer.StatusCode != 403 || answer.ProtoMajor != 2 {
+	if answer.StatusCode != http.StatusForbidden || answer.ProtoMajor != 2 {
 		t.Errorf("%s %s", answer.Proto, answer.Status)
 	}
 }

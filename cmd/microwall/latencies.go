@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/microwall/microwall/policy"
@@ -86,16 +87,17 @@ func waitFor(ctx context.Context, most time.Duration, is func() bool) {
 
 // String says how long the first answer took, those from the cache, and the others.
 func (l latencies) String() string {
-	text := "the first answer took " + l.first.String()
+	var b strings.Builder
+	fmt.Fprintf(&b, "the first answer took %s", l.first)
 	for _, some := range []struct {
 		what  string
 		times []time.Duration
 	}{{"from the cache", l.cached}, {"that were decided anew", l.others}} {
 		if n := len(some.times); n > 0 {
-			text += fmt.Sprintf(", %d %s %s (median; %s at most)", n, some.what, some.times[n/2], some.times[n-1])
+			fmt.Fprintf(&b, ", %d %s %s (median; %s at most)", n, some.what, some.times[n/2], some.times[n-1])
 		}
 	}
-	return text
+	return b.String()
 }
 
 // MarshalJSON says the same in nanoseconds.
