@@ -70,7 +70,8 @@
 //
 // A stream is decided when it is opened: before anything of it is read or sent, not
 // by what is sent on it, and not again. So is a connection that an HTTP handler
-// takes over. A connection is as trusted as its certificate was when it was made,
+// takes over. The message of a unary call has been read by then, if it is not
+// larger than the server takes. A connection is as trusted as its certificate was when it was made,
 // or the session that it resumes; bound its age (grpc keepalive's
 // MaxConnectionAge) where certificates are short-lived, and set
 // tls.Config.SessionTicketsDisabled where they are revoked.
@@ -79,4 +80,12 @@
 // reflection and grpc.UnknownServiceHandler included: serve those on another
 // listener, or leave them to a policy. A server needs both interceptors: gRPC asks
 // each for its own kind of calls.
+//
+// # The first days
+//
+// [Config.ReportOnly] has every call pass: a denial, an obligation that is not met,
+// a dead PDP, a callback that panics. It decides all the same, and tells
+// [Config.Events] and [Enforcer.Stats] what would have been refused. Only the
+// service sets it: no caller, no policy and no PDP can. A call whose path could not
+// be read goes on with one that is refused by whoever enforces farther on.
 package enforce

@@ -134,6 +134,9 @@ func TestACallbackThatPanicsOrFailsRefuses(t *testing.T) {
 			c.Subject = subject(policy.Entity{Type: "user", ID: "ann"}, errors.New("signature"))
 		},
 		"Subject is none": func(c *enforce.Config) { c.Subject = subject(policy.Entity{}, nil) },
+		"the Authorizer panics": func(c *enforce.Config) {
+			c.Subject, c.Authorizer = subject(policy.Entity{Type: "user", ID: "ann"}, nil), (*remote.Client)(nil)
+		},
 		"Describe panics": func(c *enforce.Config) {
 			c.Subject = subject(policy.Entity{Type: "user", ID: "ann"}, nil)
 			c.Describe = func(context.Context, enforce.Call) (enforce.Properties, error) { panic("what") }
