@@ -54,6 +54,9 @@ func TestFreshnessIsWhatWasAskedFor(t *testing.T) {
 			if got.Allowed || policy.KindOf(err) != test.kind {
 				t.Errorf("got %s", spelling(got, err))
 			}
+			if got, err := onlyOne(c.AuthorizeBatch(t.Context(), []policy.Request{with(test.f)})); got.Allowed || policy.KindOf(err) != test.kind {
+				t.Errorf("in a batch: %s", spelling(got, err))
+			}
 			if asked := c.Status().Asked > before; asked != (test.kind == policy.Unavailable) {
 				t.Errorf("asked is %v", asked)
 			}

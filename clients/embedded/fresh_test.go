@@ -1,0 +1,76 @@
+package embedded_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/microwall/microwall/bundles/jetstream"
+	"github.com/microwall/microwall/clients/embedded"
+	"github.com/microwall/microwall/internal/testkit"
+	"github.com/microwall/microwall/policy"
+)
+
+// Who cannot hear of releases, or not now, says so to whoever asks for more than what is
+// held: at once, or when the call ends.
+func TestWhoHasNobodyToAskSaysSo(t *testing.T) {
+	t.Parallel() // it waits, for a broker that is gone
+	d := testkit.NewDomain(t)
+	nats := d.ServeNATS(t.TempDir())
+	p := d.StartPDP(nats.URL(), t.TempDir())
+	guard := d.Push(p, "center", "shop", guardrail).Release
+	head := d.Push(p, "cart", "shop.cart", allowsAdd).Release
+	dir := t.TempDir()
+	write(t, dir, "shop", sealed(guard.Note(), d.Release("center", "shop", nil, d.Rego(guardrail)).Packed))
+	write(t, dir, "shop.cart", sealed(head.Note(), d.Release("cart", "shop.cart", nil, d.Rego(allowsAdd)).Packed))
+
+	once := newClient(t, d, nats.URL(), in(embedded.Once()))
+	once.wait("the connection is closed", func(e any) bool { _, ok := e.(jetstream.Disconnected); return ok })
+	follows, polls := newClient(t, d, nats.URL()), newClient(t, d, nats.URL(), in(embedded.Poll(time.Minute)))
+	nats.Shutdown()
+	newer, elsewhere, earlier := head.Version(), head.Version(), head.Version()
+	newer.Revision++
+	elsewhere.Namespace = "shop.pay"
+	earlier.Epoch--
+	for name, c := range map[string]struct {
+		*client
+		within time.Duration // that the call has
+	}{
+		"of a directory":          {newInDirectory(t, d, dir), time.Hour},
+		"that has asked once":     {once, time.Hour},
+		"that is cut off":         {follows, 300 * time.Millisecond},
+		"that polls, and cut off": {polls, 300 * time.Millisecond},
+	} {
+		for what, test := range map[string]struct {
+			f      policy.Freshness
+			missed bool
+		}{
+			"nothing":                           {policy.Freshness{}, false},
+			"what is held":                      {policy.AtLeast(head.Version().Token(), guard.Version().Token()), false},
+			"not to be behind":                  {policy.Freshness{}.NotBefore(head.Version()), false},
+			"the head":                          {policy.Head, true},
+			"a newer release":                   {policy.AtLeast(newer.Token()), true},
+			"one that is held, and a newer one": {policy.AtLeast(head.Version().Token(), newer.Token()), true},
+			"a release of another namespace":    {policy.AtLeast(elsewhere.Token()), true},
+			"one of an earlier epoch":           {policy.AtLeast(earlier.Token()), true},
+			"not to be behind others":           {policy.Freshness{}.NotBefore(newer), true},
+		} {
+			r := testkit.Request("shop.cart", "Add")
+			r.Freshness = test.f
+			ctx, cancel := context.WithTimeout(t.Context(), c.within)
+			begun := time.Now()
+			got, err := c.Authorize(ctx, r)
+			results, batchErr := c.AuthorizeBatch(ctx, []policy.Request{testkit.Request("shop.cart", "Add"), r})
+			cancel()
+			if took := time.Since(begun); took > 10*time.Second {
+				t.Errorf("a client %s, asked for %s: it took %s", name, what, took)
+			}
+			switch {
+			case test.missed && (policy.KindOf(err) != policy.Unavailable || got.Allowed || policy.KindOf(batchErr) != policy.Unavailable || results != nil):
+				t.Errorf("a client %s, asked for %s: %+v, %v; in a batch %+v, %v", name, what, got, err, results, batchErr)
+			case !test.missed && (err != nil || !got.Allowed || batchErr != nil || !results[0].Decision.Allowed || !results[1].Decision.Allowed || got.Versions[1] != head.Version()):
+				t.Errorf("a client %s, asked for %s: %+v, %v; in a batch %+v, %v", name, what, got, err, results, batchErr)
+			}
+		}
+	}
+}
