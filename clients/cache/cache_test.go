@@ -7,24 +7,16 @@ import (
 	"testing"
 
 	"github.com/microwall/microwall/clients/cache"
+	"github.com/microwall/microwall/internal/testkit"
 	"github.com/microwall/microwall/policy"
 )
-
-func props(t testing.TB, m map[string]any) policy.Properties {
-	t.Helper()
-	p, err := policy.NewProperties(m)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
 
 const cart, pay = policy.Namespace("shop.cart"), policy.Namespace("shop.pay")
 
 func TestACacheReturnsWhatWasPutIn(t *testing.T) {
 	c := cache.New(cache.Config{})
 	want := policy.Decision{
-		Allowed: true, Reasons: []policy.Reason{{Namespace: cart, Text: "on call"}}, Obligations: props(t, map[string]any{"mfa": true}),
+		Allowed: true, Reasons: []policy.Reason{{Namespace: cart, Text: "on call"}}, Obligations: testkit.Properties(t, map[string]any{"mfa": true}),
 		Versions: []policy.Version{{Namespace: cart, Digest: policy.Digest{1}}},
 	}
 	key := []byte("k")

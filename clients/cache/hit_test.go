@@ -30,12 +30,12 @@ const dear = `allow if {
 func call(t testing.TB) policy.Request {
 	return policy.Request{
 		Namespace: cart,
-		Subject: policy.Entity{Type: "workload", ID: "spiffe://shop.example/ns/default/sa/frontend", Properties: props(t, map[string]any{
+		Subject: policy.Entity{Type: "workload", ID: "spiffe://shop.example/ns/default/sa/frontend", Properties: testkit.Properties(t, map[string]any{
 			"department": "sales", "region": "eu-west", "on_call": true, "roles": []string{"cashier", "auditor"},
 		})},
 		Action:   policy.Action{Name: "AddItem"},
 		Resource: policy.Entity{Type: "grpc", ID: "hipstershop.CartService"},
-		Context:  props(t, map[string]any{"trace_id": "4bf92f3577b34da6a3ce929d0e0e4736", "user_agent": "grpc-go/1.75.0"}),
+		Context:  testkit.Properties(t, map[string]any{"trace_id": "4bf92f3577b34da6a3ce929d0e0e4736", "user_agent": "grpc-go/1.75.0"}),
 	}
 }
 

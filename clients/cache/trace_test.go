@@ -64,9 +64,9 @@ func TestATraceIDAndATimestampCostNoHit(t *testing.T) {
 		id := callers.Uint64()
 		questions[i] = policy.Request{
 			Namespace: cart,
-			Subject:   policy.Entity{Type: "user", ID: fmt.Sprint(id), Properties: props(t, map[string]any{"department": fmt.Sprint(id % 3)})},
+			Subject:   policy.Entity{Type: "user", ID: fmt.Sprint(id), Properties: testkit.Properties(t, map[string]any{"department": fmt.Sprint(id % 3)})},
 			Action:    policy.Action{Name: "Add"}, Resource: policy.Entity{Type: "cart", ID: fmt.Sprint(i)},
-			Context: props(t, map[string]any{"frozen": id%5 == 0}),
+			Context: testkit.Properties(t, map[string]any{"frozen": id%5 == 0}),
 		}
 		distinct[questions[i].Subject.ID] = true
 	}
@@ -78,10 +78,10 @@ func TestATraceIDAndATimestampCostNoHit(t *testing.T) {
 					if unique {
 						context := r.Context.Map()
 						context["trace_id"], context["at"] = fmt.Sprintf("%032x", i), i
-						r.Context = props(t, context)
+						r.Context = testkit.Properties(t, context)
 						subject := r.Subject.Properties.Map()
 						subject["session"] = map[string]any{"id": i}
-						r.Subject.Properties = props(t, subject)
+						r.Subject.Properties = testkit.Properties(t, subject)
 					}
 					if i%7 == 0 {
 						results, err := c.AuthorizeBatch(t.Context(), []policy.Request{r})

@@ -13,14 +13,10 @@ import (
 	"github.com/microwall/microwall/policy"
 )
 
-// clock is a client's clock that a test moves on.
-type clock struct{ ahead atomic.Int64 }
-
-func (c *clock) pass(d time.Duration) { c.ahead.Add(int64(d)) }
-
-func (c *clock) now() time.Time { return testkit.Created.Add(time.Duration(c.ahead.Load())) }
-
-func (c *clock) of(config *embedded.Config) { config.Now = c.now }
+// by is a configuration with a clock that a test moves on.
+func by(clock *testkit.Clock) func(*embedded.Config) {
+	return func(config *embedded.Config) { config.Now = clock.Now }
+}
 
 // issue makes the beacons of a time the newest.
 func issue(t testing.TB, d *testkit.Domain, p *testkit.PDP, at time.Time, heads ...policy.Version) {
@@ -64,9 +60,9 @@ func tightened(t testing.TB) (d *testkit.Domain, p *testkit.PDP, url string, hea
 
 func TestACachedDecisionGrowsStaleAndIsProvenAgain(t *testing.T) {
 	d, p, url, heads := tightened(t)
-	var clock clock
-	issue(t, d, p, clock.now(), heads[:]...)
-	c := newClient(t, d, url, clock.of)
+	var clock testkit.Clock
+	issue(t, d, p, clock.Now(), heads[:]...)
+	c := newClient(t, d, url, by(&clock))
 	c.expectStale("allow") // at once: a client that starts asks for beacons, too
 	for _, step := range []struct {
 		passes time.Duration
@@ -77,18 +73,18 @@ func TestACachedDecisionGrowsStaleAndIsProvenAgain(t *testing.T) {
 		{time.Millisecond, "deny", []policy.Namespace{"shop.cart"}},
 		{time.Hour, "deny", []policy.Namespace{"shop", "shop.cart"}},
 	} {
-		clock.pass(step.passes)
+		clock.Pass(step.passes)
 		c.expectStale(step.want, step.stale...)
 		results, err := c.AuthorizeBatch(t.Context(), []policy.Request{testkit.Request("shop.cart", "Add")})
 		if err != nil || results[0].Decision.Allowed != (step.want == "allow") || fmt.Sprint(results[0].Decision.Stale) != fmt.Sprint(step.stale) {
 			t.Errorf("in a batch: %+v, %v", results, err)
 		}
 	}
-	issue(t, d, p, clock.now(), heads[1])
-	c.waitProven(heads[1], clock.now())
+	issue(t, d, p, clock.Now(), heads[1])
+	c.waitProven(heads[1], clock.Now())
 	c.expectStale("allow", "shop") // the guardrail serves on, and says so
-	issue(t, d, p, clock.now(), heads[0])
-	c.waitProven(heads[0], clock.now())
+	issue(t, d, p, clock.Now(), heads[0])
+	c.waitProven(heads[0], clock.Now())
 	c.expectStale("allow")
 	if s := c.Status(); s.Cache.Misses != 1 || s.Beacons.Taken != 4 || s.Namespaces[1].Stale {
 		t.Errorf("status: %+v", s)
@@ -98,15 +94,15 @@ func TestACachedDecisionGrowsStaleAndIsProvenAgain(t *testing.T) {
 // A batch takes longer than its namespace is believed: from then on it denies.
 func TestALongBatchBecomesStaleOnItsWay(t *testing.T) {
 	d, p, url, heads := tightened(t)
-	var clock clock
+	var clock testkit.Clock
 	var slow atomic.Bool
-	issue(t, d, p, clock.now(), heads[:]...)
+	issue(t, d, p, clock.Now(), heads[:]...)
 	c := newClient(t, d, url, func(config *embedded.Config) {
 		config.Now = func() time.Time {
 			if slow.Load() {
-				clock.pass(time.Second) // that is how long each takes
+				clock.Pass(time.Second) // that is how long each takes
 			}
-			return clock.now()
+			return clock.Now()
 		}
 	})
 	c.expectStale("allow")
@@ -134,33 +130,33 @@ func TestAClientThatIsCutOffDeniesByItsOwnRule(t *testing.T) {
 	p := d.StartPDP(nats.URL(), t.TempDir())
 	g := d.Push(p, "center", "shop", guardrail).Release.Version()
 	cart := d.Push(p, "cart", "shop.cart", allowsAdd).Release.Version()
-	var clock clock
-	issue(t, d, p, clock.now(), g, cart)
+	var clock testkit.Clock
+	issue(t, d, p, clock.Now(), g, cart)
 	dir := t.TempDir()
 	inDir := func(c *embedded.Config) { c.Dir = dir }
-	c := newClient(t, d, nats.URL(), clock.of, inDir)
+	c := newClient(t, d, nats.URL(), by(&clock), inDir)
 	nats.Shutdown()
 	c.wait("the connection is lost", func(e any) bool { _, ok := e.(jetstream.Disconnected); return ok })
-	clock.pass(30 * time.Second)
+	clock.Pass(30 * time.Second)
 	c.expectStale("allow")
 	c.Close()
 	// A restart is not a proof.
-	c = newClient(t, d, nats.URL(), clock.of, inDir)
+	c = newClient(t, d, nats.URL(), by(&clock), inDir)
 	c.expectStale("allow")
-	clock.pass(31 * time.Second)
+	clock.Pass(31 * time.Second)
 	c.expectStale("deny", "shop.cart")
 	c.Close()
-	c = newClient(t, d, nats.URL(), clock.of, inDir)
+	c = newClient(t, d, nats.URL(), by(&clock), inDir)
 	c.expectStale("deny", "shop.cart")
 }
 
 func TestForgedAndReplayedBeaconsOnTheWireProveNothing(t *testing.T) {
 	d, p, url, heads := tightened(t)
-	var clock clock
-	first := clock.now()
+	var clock testkit.Clock
+	first := clock.Now()
 	issue(t, d, p, first, heads[:]...)
-	c := newClient(t, d, url, clock.of)
-	clock.pass(2 * time.Minute)
+	c := newClient(t, d, url, by(&clock))
+	clock.Pass(2 * time.Minute)
 	c.expectStale("deny", "shop.cart")
 	// Whoever can reach the broker may put there what he likes.
 	put := func(note []byte) {
@@ -169,20 +165,20 @@ func TestForgedAndReplayedBeaconsOnTheWireProveNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	put(d.Beacon("stranger", clock.now(), heads[1]))
+	put(d.Beacon("stranger", clock.Now(), heads[1]))
 	c.wait("a stranger's beacon is refused", func(e any) bool { _, ok := e.(live.BeaconRefused); return ok })
 	put(d.Beacon("beat", first, heads[1]))                      // once more
-	put(d.Beacon("beat", clock.now(), heads[0]))                // another namespace's
-	put(d.Beacon("beat", clock.now().Add(time.Hour), heads[1])) // from the future
+	put(d.Beacon("beat", clock.Now(), heads[0]))                // another namespace's
+	put(d.Beacon("beat", clock.Now().Add(time.Hour), heads[1])) // from the future
 	fork := heads[1]
 	fork.Digest = policy.Digest{7}
-	put(d.Beacon("beat", clock.now(), fork))
+	put(d.Beacon("beat", clock.Now(), fork))
 	c.wait("the fork is an alarm", func(e any) bool {
 		refused, ok := e.(live.BeaconRefused)
 		return ok && refused.Namespace == "shop.cart"
 	})
 	c.expectStale("deny", "shop.cart")
-	put(d.Beacon("beat", clock.now(), heads[1]))
-	c.waitProven(heads[1], clock.now())
+	put(d.Beacon("beat", clock.Now(), heads[1]))
+	c.waitProven(heads[1], clock.Now())
 	c.expectStale("allow")
 }

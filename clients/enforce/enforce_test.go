@@ -18,6 +18,7 @@ import (
 
 	"github.com/microwall/microwall/clients/enforce"
 	"github.com/microwall/microwall/clients/remote"
+	"github.com/microwall/microwall/internal/testkit"
 	"github.com/microwall/microwall/policy"
 )
 
@@ -202,9 +203,9 @@ func TestAnotherAuthenticationIsAskedOnlyWithoutACertificate(t *testing.T) {
 
 func TestADeadPDPRefuses(t *testing.T) {
 	w := newWorld(t)
-	gone, addr := listen(t)
+	gone := testkit.Listen(t)
 	gone.Close()
-	pdp, err := remote.New(t.Context(), remote.Config{Servers: []string{addr}, Timeout: time.Second})
+	pdp, err := remote.New(t.Context(), remote.Config{Servers: []string{gone.Addr().String()}, Timeout: time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

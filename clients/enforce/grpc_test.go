@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/microwall/microwall/clients/enforce"
+	"github.com/microwall/microwall/internal/testkit"
 	"github.com/microwall/microwall/policy"
 )
 
@@ -62,11 +63,9 @@ func (w *world) serveGRPC(t *testing.T, register func(*grpc.Server), options ...
 	config.ClientAuth = tls.VerifyClientCertIfGiven
 	server := grpc.NewServer(append(options, grpc.Creds(credentials.NewTLS(config)))...)
 	register(server)
-	listener, addr := listen(t)
-	var work sync.WaitGroup
-	work.Go(func() { _ = server.Serve(listener) }) // ends with Stop
-	t.Cleanup(func() { server.Stop(); work.Wait() })
-	return func(uris ...string) *grpc.ClientConn { return w.connect(t, addr, uris...) }
+	listener := testkit.Listen(t)
+	testkit.Serve(t, listener, server, server.Stop)
+	return func(uris ...string) *grpc.ClientConn { return w.connect(t, listener.Addr().String(), uris...) }
 }
 
 func (w *world) connect(t *testing.T, addr string, uris ...string) *grpc.ClientConn {

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -157,37 +156,22 @@ func (w *world) open(o options) *door {
 	}
 	g := grpc.NewServer(grpcOptions...)
 	healthpb.RegisterHealthServer(g, d)
-	listener, addr := listen(t)
-	d.grpcAddr = addr
+	listener := testkit.Listen(t)
+	d.grpcAddr = listener.Addr().String()
+	testkit.Serve(t, listener, g, g.Stop)
 
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /cart/{id}", d.get)
 	mux.HandleFunc("POST /cart/{id}", d.get)
 	mux.HandleFunc("admin.shop/cart/{id}", d.get)
 	h := &http.Server{Handler: d.enforcer.HTTP(mux), TLSConfig: server, ReadHeaderTimeout: time.Minute}
-	web, addr := listen(t)
-	d.httpAddr = addr
+	web := testkit.Listen(t)
+	d.httpAddr = web.Addr().String()
 	if !o.plaintext {
 		web = tls.NewListener(web, server)
 	}
-	var work sync.WaitGroup
-	work.Go(func() { _ = g.Serve(listener) }) // ends with Stop
-	work.Go(func() { _ = h.Serve(web) })      // ends with Close
-	t.Cleanup(func() {
-		g.Stop()
-		_ = h.Close()
-		work.Wait()
-	})
+	testkit.Serve(t, web, h, func() { _ = h.Close() })
 	return d
-}
-
-func listen(t testing.TB) (net.Listener, string) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l, l.Addr().String()
 }
 
 // tlsConfig shows a certificate with URIs, none if there are none.

@@ -2,7 +2,6 @@ package metrics_test
 
 import (
 	"context"
-	"net"
 	"strings"
 	"testing"
 	"time"
@@ -132,7 +131,7 @@ func TestDeadAndHangingPDPsAreMeasured(t *testing.T) {
 	p := d.StartPDP(d.ServeNATS(t.TempDir()).URL(), t.TempDir())
 	d.Push(p, "center", "shop", `deny contains "never" if input.action.name == "Never"`)
 	d.Push(p, "cart", "shop.cart", rules)
-	dead := listen(t)
+	dead := testkit.Listen(t)
 	if err := dead.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +143,7 @@ func TestDeadAndHangingPDPsAreMeasured(t *testing.T) {
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(metrics.OfClient(wall))
 	lives, died := " "+p.Addr, " "+dead.Addr().String()
-	until(t, func() bool {
+	testkit.Until(t, func() bool {
 		if _, err := wall.Authorize(t.Context(), testkit.Request("shop.cart", "Add")); err != nil {
 			t.Fatal(err)
 		}
@@ -158,7 +157,7 @@ func TestDeadAndHangingPDPsAreMeasured(t *testing.T) {
 		}
 	}
 
-	hanging := listen(t) // takes connections, and says nothing
+	hanging := testkit.Listen(t) // takes connections, and says nothing
 	defer hanging.Close()
 	waits, err := remote.New(t.Context(), remote.Config{Servers: []string{hanging.Addr().String()}})
 	if err != nil {
@@ -174,12 +173,12 @@ func TestDeadAndHangingPDPsAreMeasured(t *testing.T) {
 		_, err := waits.Authorize(ctx, testkit.Request("shop.cart", "Add"))
 		ended <- err
 	}()
-	until(t, func() bool { return gather(t, registry)["microwall_requests_in_flight"] == 1 })
+	testkit.Until(t, func() bool { return gather(t, registry)["microwall_requests_in_flight"] == 1 })
 	cancel()
 	if err := <-ended; err == nil {
 		t.Error("who says nothing has decided")
 	}
-	until(t, func() bool { return gather(t, registry)["microwall_requests_in_flight"] == 0 })
+	testkit.Until(t, func() bool { return gather(t, registry)["microwall_requests_in_flight"] == 0 })
 }
 
 // What would have been refused is counted apart from what was.
@@ -213,29 +212,6 @@ func TestAnEnforcerThatOnlyReportsIsMeasured(t *testing.T) {
 	} {
 		if value, ok := got["microwall_enforced_calls_total "+name]; !ok || value != want {
 			t.Errorf("%s: %v, %t, want %v", name, value, ok, want)
-		}
-	}
-}
-
-func listen(t *testing.T) net.Listener {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l
-}
-
-func until(t *testing.T, is func() bool) {
-	t.Helper()
-	ticker := time.NewTicker(time.Millisecond)
-	defer ticker.Stop()
-	deadline := time.After(20 * time.Second)
-	for !is() {
-		select {
-		case <-ticker.C:
-		case <-deadline:
-			t.Fatal("it never came to it")
 		}
 	}
 }

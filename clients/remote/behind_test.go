@@ -13,16 +13,16 @@ import (
 )
 
 func TestAPDPThatIsBehindIsPassedOver(t *testing.T) {
-	d, now := testkit.NewDomain(t), new(clock)
+	d, now := testkit.NewDomain(t), new(testkit.Clock)
 	shop := d.Release("center", "shop", nil, d.Rego(`deny contains "never" if false`))
 	one := d.Release("cart", "shop.cart", nil, d.Rego("allow := true"))
 	two := d.Release("cart", "shop.cart", one.Signed, d.Rego("allow := input.action.name == \"never\""))
-	behind, ahead := startNode(t, d, now.now), startNode(t, d, now.now)
+	behind, ahead := startNode(t, d, now.Now), startNode(t, d, now.Now)
 	behind.offer(shop, one)
 	ahead.offer(shop, one, two)
 	for name, entries := range map[string]int{"with a cache": 0, "without": -1} {
 		t.Run(name, func(t *testing.T) {
-			c := client(t, remote.Config{Servers: []string{behind.server.addr, ahead.server.addr}, Cache: cache.Config{Entries: entries}, Now: now.now})
+			c := client(t, remote.Config{Servers: []string{behind.server.addr, ahead.server.addr}, Cache: cache.Config{Entries: entries}, Now: now.Now})
 			asked, newest := behind.asked.Load(), false
 			for i := range 100 {
 				r := request("shop.cart", fmt.Sprint(i))
@@ -54,8 +54,8 @@ func TestAPDPThatIsBehindIsPassedOver(t *testing.T) {
 		})
 	}
 	t.Run("and alone", func(t *testing.T) {
-		c := client(t, remote.Config{Servers: []string{behind.server.addr, ahead.server.addr}, Now: now.now})
-		until(t, func() bool {
+		c := client(t, remote.Config{Servers: []string{behind.server.addr, ahead.server.addr}, Now: now.Now})
+		testkit.Until(t, func() bool {
 			got, err := c.Authorize(t.Context(), request("shop.cart", fmt.Sprint(rand.Int())))
 			return err == nil && got.Versions[1] == two.Version()
 		})
@@ -69,15 +69,15 @@ func TestAPDPThatIsBehindIsPassedOver(t *testing.T) {
 }
 
 func TestAWatchMovesToAPDPThatIsNotBehind(t *testing.T) {
-	d, now := testkit.NewDomain(t), new(clock)
+	d, now := testkit.NewDomain(t), new(testkit.Clock)
 	shop := d.Release("center", "shop", nil, d.Rego(`deny contains "never" if false`))
 	one := d.Release("cart", "shop.cart", nil, d.Rego("allow := input.action.name != \"Drop\""))
 	two := d.Release("cart", "shop.cart", one.Signed, d.Rego("allow := input.action.name == \"Drop\""))
-	nodes := []*node{startNode(t, d, now.now), startNode(t, d, now.now)}
+	nodes := []*node{startNode(t, d, now.Now), startNode(t, d, now.Now)}
 	for _, n := range nodes {
 		n.offer(shop, one)
 	}
-	c := client(t, remote.Config{Servers: []string{nodes[0].server.addr, nodes[1].server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.now})
+	c := client(t, remote.Config{Servers: []string{nodes[0].server.addr, nodes[1].server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.Now})
 	remembers(t, c, one.Version())
 	watched := slices.IndexFunc(nodes, func(n *node) bool { return n.server.addr == c.Status().Watched })
 	nodes[1-watched].offer(two)

@@ -33,7 +33,7 @@ func randomRequest(t *testing.T, rnd *rand.Rand) policy.Request {
 				m[n] = pick()
 			}
 		}
-		return properties(t, m)
+		return testkit.Properties(t, m)
 	}
 	return request("shop.cart", []string{"Add", "Get", "Drop"}[rnd.IntN(3)], func(r *policy.Request) {
 		r.Subject.ID = []string{"spiffe://shop/a", "spiffe://elsewhere/b"}[rnd.IntN(2)]
@@ -44,12 +44,12 @@ func randomRequest(t *testing.T, rnd *rand.Rand) policy.Request {
 }
 
 func TestWhatIsRememberedIsWhatThePDPWouldDecide(t *testing.T) {
-	d, now := testkit.NewDomain(t), new(clock)
-	n := startNode(t, d, now.now)
+	d, now := testkit.NewDomain(t), new(testkit.Clock)
+	n := startNode(t, d, now.Now)
 	shop := d.Release("center", "shop", nil, d.Rego(`deny contains "outside" if not startswith(input.subject.id, "spiffe://shop/")`))
 	cart := d.Release("cart", "shop.cart", nil, d.Rego(attributes))
 	n.offer(shop, cart)
-	c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.now})
+	c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.Now})
 	remembers(t, c, cart.Version())
 	rnd := rand.New(rand.NewPCG(1, 2))
 	rs := make([]policy.Request, 400)
@@ -58,7 +58,7 @@ func TestWhatIsRememberedIsWhatThePDPWouldDecide(t *testing.T) {
 	}
 	for i := range 3000 {
 		if i%500 == 499 {
-			now.pass(25 * time.Minute)
+			now.Pass(25 * time.Minute)
 		}
 		r := rs[rnd.IntN(len(rs))]
 		want, wantErr := n.service.Authorize(t.Context(), r)
@@ -82,7 +82,7 @@ func TestANewReleaseReachesAClientThatRemembers(t *testing.T) {
 		want := i%2 == 1
 		pushed := d.Push(p, "cart", "shop.cart", fmt.Sprintf(`allow if { input.action.name != "Drop"; %v }`, want))
 		begun := time.Now()
-		until(t, func() bool {
+		testkit.Until(t, func() bool {
 			got, err := c.Authorize(t.Context(), request("shop.cart", "Add"))
 			if err != nil {
 				t.Fatal(err)
@@ -109,40 +109,40 @@ func TestANewReleaseReachesAClientThatRemembers(t *testing.T) {
 }
 
 func TestAClientLooksUpByItsOwnClockAndFilesByThePDPs(t *testing.T) {
-	d, there, here := testkit.NewDomain(t), new(clock), new(clock)
-	n := startNode(t, d, there.now)
+	d, there, here := testkit.NewDomain(t), new(testkit.Clock), new(testkit.Clock)
+	n := startNode(t, d, there.Now)
 	shop := d.Release("center", "shop", nil, d.Rego(`deny contains "never" if false`))
 	cart := d.Release("cart", "shop.cart", nil, d.Rego(`reasons contains sprintf("it is %d", [input.time.hour])`+"\nallow := true"))
 	n.offer(shop, cart)
-	here.pass(time.Hour)
-	c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: here.now})
+	here.Pass(time.Hour)
+	c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: here.Now})
 	remembers(t, c, cart.Version())
 	r := request("shop.cart", "Add")
 	ten := mustAsk(t, c, r)
-	if ten.Evaluation.Time != there.now().Unix() || ten.Reasons[0].Text != "it is 10" {
+	if ten.Evaluation.Time != there.Now().Unix() || ten.Reasons[0].Text != "it is 10" {
 		t.Fatalf("got %+v", ten)
 	}
 	mustAsk(t, c, r) // here it is eleven
-	there.pass(time.Hour)
+	there.Pass(time.Hour)
 	if got := mustAsk(t, c, r); got.Reasons[0].Text != "it is 11" {
 		t.Errorf("got %+v", got)
 	}
-	there.pass(time.Hour)
-	if got := mustHit(t, c, r); got.Reasons[0].Text != "it is 11" || got.Evaluation.Time != here.now().Unix() {
+	there.Pass(time.Hour)
+	if got := mustHit(t, c, r); got.Reasons[0].Text != "it is 11" || got.Evaluation.Time != here.Now().Unix() {
 		t.Errorf("got %+v", got)
 	}
-	here.pass(-time.Hour)
+	here.Pass(-time.Hour)
 	if got := mustHit(t, c, r); full(got, nil) != full(ten, nil) || got.Evaluation != ten.Evaluation {
 		t.Errorf("got %+v", got)
 	}
 }
 
 func TestABatchIsRememberedWholeOrAskedWhole(t *testing.T) {
-	d, now := testkit.NewDomain(t), new(clock)
-	n := startNode(t, d, now.now)
+	d, now := testkit.NewDomain(t), new(testkit.Clock)
+	n := startNode(t, d, now.Now)
 	shop, cart, pay := d.Release("center", "shop", nil, d.Rego(`deny contains "never" if false`)), d.Release("cart", "shop.cart", nil, d.Rego(attributes)), d.Release("pay", "shop.pay", nil, d.Rego(attributes))
 	n.offer(shop, cart, pay)
-	c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart", "shop.pay"}, Now: now.now})
+	c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart", "shop.pay"}, Now: now.Now})
 	remembers(t, c, cart.Version())
 	remembers(t, c, pay.Version())
 	add, get, drop := request("shop.cart", "Add"), request("shop.cart", "Get"), request("shop.cart", "Drop")

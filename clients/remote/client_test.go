@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
 	"github.com/microwall/microwall/bundles"
@@ -70,18 +69,7 @@ func serve(t testing.TB, address string, s interface {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var work sync.WaitGroup
-	work.Go(func() {
-		if err := s.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
-			t.Error(err)
-		}
-	})
-	stop := func() {
-		s.Stop()
-		work.Wait()
-	}
-	t.Cleanup(stop)
-	return server{l.Addr().String(), stop}
+	return server{l.Addr().String(), testkit.Serve(t, l, s, s.Stop)}
 }
 
 func servePDP(t testing.TB, decide policy.Authorizer) server {
@@ -101,15 +89,6 @@ func client(t testing.TB, config remote.Config) *remote.Client {
 		}
 	})
 	return c
-}
-
-func properties(t testing.TB, m map[string]any) policy.Properties {
-	t.Helper()
-	p, err := policy.NewProperties(m)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
 }
 
 func request(n policy.Namespace, action string, change ...func(*policy.Request)) policy.Request {
@@ -134,10 +113,10 @@ func TestARemoteClientDecidesAsThePDPDoes(t *testing.T) {
 	service := shop(t)
 	c := client(t, remote.Config{Servers: []string{servePDP(t, service).addr}})
 	frozen := func(r *policy.Request) {
-		r.Resource.Properties = properties(t, map[string]any{"frozen": true, "n": []any{1, 2.5, "x", nil}})
+		r.Resource.Properties = testkit.Properties(t, map[string]any{"frozen": true, "n": []any{1, 2.5, "x", nil}})
 	}
-	mfa := func(r *policy.Request) { r.Context = properties(t, map[string]any{"mfa": true}) }
-	clerk := func(r *policy.Request) { r.Subject.Properties = properties(t, map[string]any{"role": "clerk"}) }
+	mfa := func(r *policy.Request) { r.Context = testkit.Properties(t, map[string]any{"mfa": true}) }
+	clerk := func(r *policy.Request) { r.Subject.Properties = testkit.Properties(t, map[string]any{"role": "clerk"}) }
 	cases := []struct {
 		name    string
 		r       policy.Request
@@ -194,8 +173,8 @@ func TestNoRequestOfABatchTakesWhatAnotherOneBrought(t *testing.T) {
 	c := client(t, remote.Config{Servers: []string{servePDP(t, shop(t)).addr}})
 	plain := request("shop.cart", "Drop")
 	with := map[string]policy.Request{
-		"context":    request("shop.cart", "Drop", func(r *policy.Request) { r.Context = properties(t, map[string]any{"mfa": true}) }),
-		"properties": request("shop.cart", "Drop", func(r *policy.Request) { r.Subject.Properties = properties(t, map[string]any{"role": "clerk"}) }),
+		"context":    request("shop.cart", "Drop", func(r *policy.Request) { r.Context = testkit.Properties(t, map[string]any{"mfa": true}) }),
+		"properties": request("shop.cart", "Drop", func(r *policy.Request) { r.Subject.Properties = testkit.Properties(t, map[string]any{"role": "clerk"}) }),
 	}
 	for name, allowed := range with {
 		for _, order := range [][]policy.Request{{allowed, plain}, {plain, allowed}, {allowed, allowed, plain}, {plain, plain, allowed}, {allowed, allowed}, {plain, plain}} {
@@ -223,11 +202,11 @@ func TestWhatThePDPWouldRefuseCostsNoHop(t *testing.T) {
 		"an empty request": {policy.Request{}, policy.BadRequest, "namespace is empty"},
 		"too large":        {request("shop.cart", strings.Repeat("x", 1001)), policy.Exhausted, "--max-request-bytes"},
 		"a long call path": {request("shop.cart", "Add", func(r *policy.Request) {
-			r.Context = properties(t, map[string]any{"call_path": []string{"a", "b"}})
+			r.Context = testkit.Properties(t, map[string]any{"call_path": []string{"a", "b"}})
 		}), policy.Exhausted, "--max-call-path"},
 		"invalid UTF-8": {request("shop.cart", "\xff"), policy.BadRequest, "action.name is not valid UTF-8"},
 		"a number that does not fit in a double": {request("shop.cart", "Add", func(r *policy.Request) {
-			r.Subject.Properties = properties(t, map[string]any{"n": []any{int64(1) << 60}})
+			r.Subject.Properties = testkit.Properties(t, map[string]any{"n": []any{int64(1) << 60}})
 		}), policy.BadRequest, "subject.properties.n[0]"},
 	} {
 		d, err := c.Authorize(t.Context(), test.r)

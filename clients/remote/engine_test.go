@@ -86,24 +86,26 @@ func (e *edition) Watch(m *microwallv1.WatchRequest, to grpc.ServerStreamingServ
 // whose engine decides otherwise. What the one has decided is never handed out as the
 // other one's, and in the end all is remembered again.
 func TestPDPsAreReplacedByOnesWithAnotherEngine(t *testing.T) {
-	d, now := testkit.NewDomain(t), new(clock)
+	d, now := testkit.NewDomain(t), new(testkit.Clock)
 	shop, cart := d.Release("center", "shop", nil, d.Rego(`deny contains "never" if false`)), d.Release("cart", "shop.cart", nil, d.Rego(attributes))
 	var asked atomic.Int64
 	var editions [2]server
 	var addresses []string
 	var nodes [2]*node
 	for i := range editions {
-		nodes[i] = startNode(t, d, now.now)
+		nodes[i] = startNode(t, d, now.Now)
 		nodes[i].offer(shop, cart)
 		editions[i] = serveEdition(t, nodes[i], "old", "127.0.0.1:0", &asked)
 		addresses = append(addresses, editions[i].addr)
 	}
-	c := client(t, remote.Config{Servers: addresses, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.now})
+	c := client(t, remote.Config{Servers: addresses, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.Now})
 	remembers(t, c, cart.Version())
 	const questions = 40
 	fresh := questions // the first question that nobody has asked
 	question := func(i int) policy.Request {
-		return request("shop.cart", []string{"Add", "Get"}[i%2], func(r *policy.Request) { r.Subject.Properties = properties(t, map[string]any{"role": fmt.Sprint(i)}) })
+		return request("shop.cart", []string{"Add", "Get"}[i%2], func(r *policy.Request) {
+			r.Subject.Properties = testkit.Properties(t, map[string]any{"role": fmt.Sprint(i)})
+		})
 	}
 	// ask returns which engine has decided, and whether that was remembered.
 	ask := func(i int) (engine string, hit bool) {
@@ -136,7 +138,7 @@ func TestPDPsAreReplacedByOnesWithAnotherEngine(t *testing.T) {
 		}
 		return hits == fresh
 	}
-	until(t, func() bool { return all("old") })
+	testkit.Until(t, func() bool { return all("old") })
 	watched := slices.Index(addresses, c.Status().Watched)
 	// First the one that is not watched.
 	for _, i := range []int{1 - watched, watched} {
@@ -144,7 +146,7 @@ func TestPDPsAreReplacedByOnesWithAnotherEngine(t *testing.T) {
 		editions[i] = serveEdition(t, nodes[i], "new", addresses[i], &asked)
 		// Whichever of them is watched, both answer what was not asked before.
 		by := map[string]int{}
-		until(t, func() bool {
+		testkit.Until(t, func() bool {
 			for j := range questions {
 				ask(j)
 				engine, _ := ask(fresh)
@@ -177,7 +179,7 @@ func TestPDPsAreReplacedByOnesWithAnotherEngine(t *testing.T) {
 			t.Error("the old engine was not asked while both were there")
 		}
 	}
-	until(t, func() bool { return all("new") })
+	testkit.Until(t, func() bool { return all("new") })
 	before := asked.Load()
 	for range 3 {
 		if !all("new") {

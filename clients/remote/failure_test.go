@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/microwall/microwall/clients/remote"
+	"github.com/microwall/microwall/internal/testkit"
 	"github.com/microwall/microwall/pdp/grpcapi"
 	"github.com/microwall/microwall/policy"
 )
@@ -179,32 +180,18 @@ func TestADeadPDPIsUnavailableUntilItIsBack(t *testing.T) {
 	service := shop(t)
 	for range 2 {
 		s := serve(t, addr, grpcapi.New(grpcapi.Config{Decide: service}))
-		until(t, func() bool {
+		testkit.Until(t, func() bool {
 			d, err := c.Authorize(t.Context(), request("shop.cart", "Add"))
 			return err == nil && d.Allowed
 		})
 		s.stop()
-		until(t, func() bool {
+		testkit.Until(t, func() bool {
 			d, err := c.Authorize(t.Context(), request("shop.cart", "Add"))
 			if err == nil || policy.KindOf(err) != policy.Unavailable || d.Allowed {
 				t.Errorf("after the end: %s", spelling(d, err))
 			}
 			return dead(err)
 		})
-	}
-}
-
-// until waits for what cannot be waited for otherwise.
-func until(t *testing.T, done func() bool) {
-	t.Helper()
-	tick, end := time.NewTicker(5*time.Millisecond), time.After(10*time.Second)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-end:
-			t.Fatal("it did not happen within ten seconds")
-		}
 	}
 }
 

@@ -12,17 +12,17 @@ import (
 func TestFreshnessIsWhatWasAskedFor(t *testing.T) {
 	d := testkit.NewDomain(t)
 	d.WriteTrust(testkit.TrustOptions{Beacons: []string{"beat"}})
-	now := new(clock)
-	n := startNode(t, d, now.now)
+	now := new(testkit.Clock)
+	n := startNode(t, d, now.Now)
 	shop := d.Release("center", "shop", nil, d.Rego(`deny contains "never" if false`))
 	one := d.Release("cart", "shop.cart", nil, d.Rego("allow := true"))
 	two := d.Release("cart", "shop.cart", one.Signed, d.Rego("allow := false"))
 	n.offer(shop, one)
-	n.prove(now.now(), shop, one)
-	c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.now, Timeout: 300 * time.Millisecond})
+	n.prove(now.Now(), shop, one)
+	c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.Now, Timeout: 300 * time.Millisecond})
 	remembers(t, c, one.Version())
 	mustAsk(t, c, request("shop.cart", "Add"))
-	until(t, func() bool { return !c.Status().Namespaces[0].Stale })
+	testkit.Until(t, func() bool { return !c.Status().Namespaces[0].Stale })
 	with := func(f policy.Freshness) policy.Request {
 		r := request("shop.cart", "Add")
 		r.Freshness = f

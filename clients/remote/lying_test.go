@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/microwall/microwall/clients/remote"
+	"github.com/microwall/microwall/internal/testkit"
 	"github.com/microwall/microwall/policy"
 	microwallv1 "github.com/microwall/microwall/proto/microwall/v1"
 )
@@ -124,7 +125,7 @@ func TestWhatAPDPSaysItWasMadeByMustBeWhatDecides(t *testing.T) {
 			t.Run(name+", "+how, func(t *testing.T) {
 				l, c := startLiar(t)
 				l.told <- tells(5, "action")
-				until(t, isRemembered(c, 5))
+				testkit.Until(t, isRemembered(c, 5))
 				l.answer.Store(says(true, 5, test.change))
 				ask := func() (policy.Decision, error) {
 					if how == "one" {
@@ -147,7 +148,7 @@ func TestWhatAPDPSaysItWasMadeByMustBeWhatDecides(t *testing.T) {
 func TestAnAnswerByAnOlderReleaseThanWasSeenIsNone(t *testing.T) {
 	l, c := startLiar(t)
 	l.told <- tells(5, "action")
-	until(t, isRemembered(c, 5))
+	testkit.Until(t, isRemembered(c, 5))
 	fork := func(m *microwallv1.AuthorizeResponse) {
 		m.Versions[1].Digest = policy.DigestOf([]byte("fork")).String()
 	}
@@ -166,7 +167,7 @@ func TestAnAnswerByAnOlderReleaseThanWasSeenIsNone(t *testing.T) {
 	// What is told does not go back either, and is counted.
 	before := c.Status().Ignored
 	l.told <- tells(4, "action")
-	until(t, func() bool { return c.Status().Ignored > before })
+	testkit.Until(t, func() bool { return c.Status().Ignored > before })
 	if !isRemembered(c, 5)() {
 		t.Errorf("%+v", c.Status().Namespaces)
 	}
@@ -176,7 +177,7 @@ func TestAnAnswerByAnOlderReleaseThanWasSeenIsNone(t *testing.T) {
 func TestKeysOfOneReleaseByOtherReadPathsAreOtherKeys(t *testing.T) {
 	l, c := startLiar(t)
 	l.told <- tells(5, "action")
-	until(t, isRemembered(c, 5))
+	testkit.Until(t, isRemembered(c, 5))
 	l.answer.Store(says(true, 5))
 	same := func(r *policy.Request) { r.Subject.ID = "root" }
 	if d, err := c.Authorize(t.Context(), request("shop.cart", "root", func(r *policy.Request) { r.Subject.ID = "nobody" })); err != nil || !d.Allowed {
@@ -192,7 +193,7 @@ func TestKeysOfOneReleaseByOtherReadPathsAreOtherKeys(t *testing.T) {
 	}
 	ask()
 	l.told <- tells(5, "subject")
-	until(t, ask)
+	testkit.Until(t, ask)
 }
 
 func TestWhatIsToldInNoSenseIsNotLookedUpBy(t *testing.T) {
@@ -213,14 +214,14 @@ func TestWhatIsToldInNoSenseIsNotLookedUpBy(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l, c := startLiar(t)
 			l.told <- tells(5, "action")
-			until(t, isRemembered(c, 5))
+			testkit.Until(t, isRemembered(c, 5))
 			l.answer.Store(says(true, 5))
 			mustAsk(t, c, request("shop.cart", "Add"))
 			mustHit(t, c, request("shop.cart", "Add"))
 			m := tells(6, "action")
 			change(m)
 			l.told <- m
-			until(t, func() bool { n := c.Status().Namespaces[0]; return !n.Remembered && n.Undecided != nil })
+			testkit.Until(t, func() bool { n := c.Status().Namespaces[0]; return !n.Remembered && n.Undecided != nil })
 			mustAsk(t, c, request("shop.cart", "Add"))
 		})
 	}

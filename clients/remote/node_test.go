@@ -15,12 +15,6 @@ import (
 	"github.com/microwall/microwall/policy"
 )
 
-// clock is one that a test sets.
-type clock struct{ ahead atomic.Int64 }
-
-func (c *clock) pass(d time.Duration) { c.ahead.Add(int64(d)) }
-func (c *clock) now() time.Time       { return testkit.Created.Add(time.Duration(c.ahead.Load())) }
-
 // node is a PDP that has the releases which a test hands it.
 type node struct {
 	t       testing.TB
@@ -84,7 +78,7 @@ func (n *node) prove(at time.Time, heads ...testkit.Release) {
 // remembers waits until a client looks decisions of a namespace up by a version of it.
 func remembers(t *testing.T, c *remote.Client, v policy.Version) {
 	t.Helper()
-	until(t, func() bool {
+	testkit.Until(t, func() bool {
 		for _, n := range c.Status().Namespaces {
 			if n.Namespace == v.Namespace {
 				return n.Remembered && n.Versions[len(n.Versions)-1] == v

@@ -148,7 +148,7 @@ func (l *load) end(t *testing.T) {
 func (l *load) more(t *testing.T, n int64) {
 	t.Helper()
 	from := l.answered.Load()
-	until(t, func() bool { return l.answered.Load() >= from+n })
+	testkit.Until(t, func() bool { return l.answered.Load() >= from+n })
 }
 
 func TestAPDPThatDiesOrHangsIsHardlyNoticed(t *testing.T) {
@@ -168,10 +168,10 @@ func TestAPDPThatDiesOrHangsIsHardlyNoticed(t *testing.T) {
 			l := startLoad(t, c, 200)
 			l.more(t, 2000)
 			one.signal(hurt.by)
-			until(t, func() bool { return c.Status().PDPs[0].LeftAlone })
+			testkit.Until(t, func() bool { return c.Status().PDPs[0].LeftAlone })
 			l.more(t, 5000)
 			hurt.heal(one)
-			until(t, func() bool { return !c.Status().PDPs[0].LeftAlone })
+			testkit.Until(t, func() bool { return !c.Status().PDPs[0].LeftAlone })
 			l.more(t, 1000)
 			l.end(t)
 			if got := l.other.Load(); got > 0 {
@@ -187,7 +187,7 @@ func TestAPDPThatDiesOrHangsIsHardlyNoticed(t *testing.T) {
 func TestWhenAllAreDeadWhatIsRememberedIsHandedOutAndTheRestFailsAtOnce(t *testing.T) {
 	one, two := startProcess(t, "127.0.0.1:0"), startProcess(t, "127.0.0.1:0")
 	c := client(t, remote.Config{Servers: []string{one.addr, two.addr}, Namespaces: []policy.Namespace{"shop"}})
-	until(t, func() bool { return c.Status().Namespaces[0].Remembered })
+	testkit.Until(t, func() bool { return c.Status().Namespaces[0].Remembered })
 	mustAsk(t, c, request("shop", "Add"))
 	one.signal(syscall.SIGSTOP)
 	two.signal(syscall.SIGSTOP)
@@ -219,7 +219,7 @@ func TestWhenAllAreDeadWhatIsRememberedIsHandedOutAndTheRestFailsAtOnce(t *testi
 	}
 	mustHit(t, c, request("shop", "Add"))
 	two.signal(syscall.SIGCONT)
-	until(t, func() bool {
+	testkit.Until(t, func() bool {
 		d, err := c.Authorize(t.Context(), request("shop", "Get"))
 		return err == nil && d.Allowed
 	})
@@ -231,11 +231,11 @@ func TestAPDPThatHangsDoesNotLeaveAClientWithOldNews(t *testing.T) {
 	t.Parallel()
 	one, two := startProcess(t, "127.0.0.1:0"), startProcess(t, "127.0.0.1:0")
 	c := client(t, remote.Config{Servers: []string{one.addr, two.addr}, Namespaces: []policy.Namespace{"shop"}})
-	until(t, func() bool { return c.Status().Namespaces[0].Remembered })
+	testkit.Until(t, func() bool { return c.Status().Namespaces[0].Remembered })
 	told := map[string]*process{one.addr: one, two.addr: two}
 	first := c.Status().Watched
 	told[first].signal(syscall.SIGSTOP)
-	until(t, func() bool { now := c.Status().Watched; return now != "" && now != first })
+	testkit.Until(t, func() bool { now := c.Status().Watched; return now != "" && now != first })
 	if err := c.Status().WatchEnded; err == nil || !strings.Contains(err.Error(), first) {
 		t.Errorf("why it was left: %v", err)
 	}

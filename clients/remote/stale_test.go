@@ -25,20 +25,20 @@ func TestWhatIsRememberedGrowsStaleAsItsAuthorsSay(t *testing.T) {
 	for when, want := range map[string]string{"serve": "true [shop.cart] false", "deny": "false [shop.cart] true"} {
 		t.Run(when, func(t *testing.T) {
 			d, heads := proven(t, when)
-			now := new(clock)
-			n := startNode(t, d, now.now)
+			now := new(testkit.Clock)
+			n := startNode(t, d, now.Now)
 			n.offer(heads...)
-			n.prove(now.now(), heads...)
-			c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.now})
+			n.prove(now.Now(), heads...)
+			c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.Now})
 			remembers(t, c, heads[1].Version())
 			r := request("shop.cart", "Add")
 			mustAsk(t, c, r)
 			n.server.stop()
-			now.pass(59 * time.Second)
+			now.Pass(59 * time.Second)
 			if got := mustHit(t, c, r); !got.Allowed || len(got.Stale) > 0 {
 				t.Errorf("believed still: %s", full(got, nil))
 			}
-			now.pass(2 * time.Second)
+			now.Pass(2 * time.Second)
 			said := func(got policy.Decision, err error) string {
 				if err != nil {
 					return err.Error()
@@ -59,9 +59,9 @@ func TestWhatIsRememberedGrowsStaleAsItsAuthorsSay(t *testing.T) {
 				t.Errorf("%+v", s)
 			}
 			// The wall clock that is set back makes nothing younger that was told again.
-			n.prove(now.now(), heads...)
+			n.prove(now.Now(), heads...)
 			n.serve(n.server.addr)
-			until(t, func() bool { return one() == "true [] false" })
+			testkit.Until(t, func() bool { return one() == "true [] false" })
 		})
 	}
 }
@@ -69,10 +69,10 @@ func TestWhatIsRememberedGrowsStaleAsItsAuthorsSay(t *testing.T) {
 // A decision that only staleness denies is not to be found when the proof is there.
 func TestADenialByStalenessIsNotRemembered(t *testing.T) {
 	d, heads := proven(t, "deny")
-	now := new(clock)
-	n := startNode(t, d, now.now)
+	now := new(testkit.Clock)
+	n := startNode(t, d, now.Now)
 	n.offer(heads...)
-	c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.now})
+	c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.Now})
 	remembers(t, c, heads[1].Version())
 	r := request("shop.cart", "Add")
 	if got := mustAsk(t, c, r); got.Allowed || !got.StaleDenied {
@@ -81,28 +81,28 @@ func TestADenialByStalenessIsNotRemembered(t *testing.T) {
 	if got := c.Status().Cache.Entries; got != 0 {
 		t.Errorf("%d decisions are remembered", got)
 	}
-	n.prove(now.now(), heads...)
+	n.prove(now.Now(), heads...)
 	if got := mustAsk(t, c, r); !got.Allowed || len(got.Stale) > 0 {
 		t.Errorf("proven: %s", full(got, nil))
 	}
-	until(t, func() bool { return !c.Status().Namespaces[0].Stale })
+	testkit.Until(t, func() bool { return !c.Status().Namespaces[0].Stale })
 	mustHit(t, c, r)
 }
 
 // What is served although it is stale is remembered without that.
 func TestStaleIsNotRemembered(t *testing.T) {
 	d, heads := proven(t, "serve")
-	now := new(clock)
-	n := startNode(t, d, now.now)
+	now := new(testkit.Clock)
+	n := startNode(t, d, now.Now)
 	n.offer(heads...)
-	c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.now})
+	c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.Now})
 	remembers(t, c, heads[1].Version())
 	r := request("shop.cart", "Add")
 	if got := mustAsk(t, c, r); !got.Allowed || len(got.Stale) != 2 {
 		t.Errorf("never proven: %s", full(got, nil))
 	}
-	n.prove(now.now(), heads...)
-	until(t, func() bool { return !c.Status().Namespaces[0].Stale })
+	n.prove(now.Now(), heads...)
+	testkit.Until(t, func() bool { return !c.Status().Namespaces[0].Stale })
 	if got := mustHit(t, c, r); !got.Allowed || len(got.Stale) > 0 {
 		t.Errorf("proven: %s", full(got, nil))
 	}

@@ -13,11 +13,11 @@ import (
 )
 
 func TestManyWhoAskTheSameAreAnsweredByOneCall(t *testing.T) {
-	d, now := testkit.NewDomain(t), new(clock)
-	n := startNode(t, d, now.now)
+	d, now := testkit.NewDomain(t), new(testkit.Clock)
+	n := startNode(t, d, now.Now)
 	shop, cart := d.Release("center", "shop", nil, d.Rego(`deny contains "never" if false`)), d.Release("cart", "shop.cart", nil, d.Rego(attributes))
 	n.offer(shop, cart)
-	c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.now})
+	c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.Now})
 	remembers(t, c, cart.Version())
 	gate := make(chan struct{})
 	wait := func(context.Context) { <-gate }
@@ -25,7 +25,7 @@ func TestManyWhoAskTheSameAreAnsweredByOneCall(t *testing.T) {
 	var work sync.WaitGroup
 	for i := range 50 {
 		work.Go(func() {
-			r := request("shop.cart", "Add", func(r *policy.Request) { r.Context = properties(t, map[string]any{"trace": i}) })
+			r := request("shop.cart", "Add", func(r *policy.Request) { r.Context = testkit.Properties(t, map[string]any{"trace": i}) })
 			if got, err := c.Authorize(t.Context(), r); err != nil || !got.Allowed {
 				t.Error(spelling(got, err))
 			}
@@ -38,9 +38,9 @@ func TestManyWhoAskTheSameAreAnsweredByOneCall(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	until(t, func() bool { return c.Status().Waiting == 51 && c.Status().Coalesced == 50 })
+	testkit.Until(t, func() bool { return c.Status().Waiting == 51 && c.Status().Coalesced == 50 })
 	cancel()
-	until(t, func() bool { return c.Status().Waiting == 50 })
+	testkit.Until(t, func() bool { return c.Status().Waiting == 50 })
 	close(gate)
 	work.Wait()
 	if got := n.asked.Load(); got != 1 {
@@ -50,13 +50,13 @@ func TestManyWhoAskTheSameAreAnsweredByOneCall(t *testing.T) {
 
 // Two who are told apart by a release only that comes while they wait together.
 func TestNobodyTakesAnAnswerByAPolicyThatTellsThemApart(t *testing.T) {
-	d, now := testkit.NewDomain(t), new(clock)
-	n := startNode(t, d, now.now)
+	d, now := testkit.NewDomain(t), new(testkit.Clock)
+	n := startNode(t, d, now.Now)
 	shop := d.Release("center", "shop", nil, d.Rego(`deny contains "never" if false`))
 	one := d.Release("cart", "shop.cart", nil, d.Rego("allow := true"))
 	two := d.Release("cart", "shop.cart", one.Signed, d.Rego("default allow := false\nallow if input.subject.id == \"spiffe://shop/good\""))
 	n.offer(shop, one)
-	c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.now})
+	c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.Now})
 	remembers(t, c, one.Version())
 	gate := make(chan struct{})
 	wait := func(context.Context) { <-gate }
@@ -71,11 +71,11 @@ func TestNobodyTakesAnAnswerByAPolicyThatTellsThemApart(t *testing.T) {
 		})
 	}
 	ask("spiffe://shop/good", true)
-	until(t, func() bool { return n.asked.Load() == 1 })
+	testkit.Until(t, func() bool { return n.asked.Load() == 1 })
 	for i := range 10 {
 		ask(fmt.Sprintf("spiffe://shop/bad%d", i), false)
 	}
-	until(t, func() bool { return c.Status().Coalesced == 10 })
+	testkit.Until(t, func() bool { return c.Status().Coalesced == 10 })
 	n.offer(two)
 	remembers(t, c, two.Version())
 	close(gate)
@@ -83,13 +83,13 @@ func TestNobodyTakesAnAnswerByAPolicyThatTellsThemApart(t *testing.T) {
 }
 
 func TestCallsThatWaitAreBounded(t *testing.T) {
-	d, now := testkit.NewDomain(t), new(clock)
-	n := startNode(t, d, now.now)
+	d, now := testkit.NewDomain(t), new(testkit.Clock)
+	n := startNode(t, d, now.Now)
 	n.offer(d.Release("center", "shop", nil, d.Rego(`allow := true`)))
 	gate := make(chan struct{})
 	wait := func(context.Context) { <-gate }
 	n.before.Store(&wait)
-	c := client(t, remote.Config{Servers: []string{n.server.addr}, InFlight: 2, Now: now.now})
+	c := client(t, remote.Config{Servers: []string{n.server.addr}, InFlight: 2, Now: now.Now})
 	var work sync.WaitGroup
 	for i := range 2 {
 		work.Go(func() {
@@ -98,7 +98,7 @@ func TestCallsThatWaitAreBounded(t *testing.T) {
 			}
 		})
 	}
-	until(t, func() bool { return n.asked.Load() == 2 })
+	testkit.Until(t, func() bool { return n.asked.Load() == 2 })
 	if got, err := c.Authorize(t.Context(), request("shop", "third")); policy.KindOf(err) != policy.Exhausted || !strings.Contains(err.Error(), "InFlight") {
 		t.Error(spelling(got, err))
 	}

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -25,6 +24,7 @@ import (
 	"github.com/microwall/microwall/bundles/live"
 	"github.com/microwall/microwall/clients/enforce"
 	"github.com/microwall/microwall/clients/remote"
+	"github.com/microwall/microwall/internal/testkit"
 	"github.com/microwall/microwall/internal/tlsfiles/tlstest"
 	"github.com/microwall/microwall/pdp"
 	"github.com/microwall/microwall/pdp/grpcapi"
@@ -54,11 +54,8 @@ func openWith(t *testing.T, reportOnly bool) *shop {
 	s.must(err)
 	service := pdp.New(pdp.Config{Source: folder})
 	server := grpcapi.New(grpcapi.Config{Decide: service, Watch: service})
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	s.must(err)
-	var work sync.WaitGroup
-	work.Go(func() { _ = server.Serve(listener) }) // ends with Stop
-	t.Cleanup(func() { server.Stop(); work.Wait() })
+	listener := testkit.Listen(t)
+	testkit.Serve(t, listener, server, server.Stop)
 	wall, err := remote.New(t.Context(), remote.Config{Servers: []string{listener.Addr().String()}})
 	s.must(err)
 	t.Cleanup(func() { _ = wall.Close() })

@@ -254,3 +254,13 @@ func Request(n policy.Namespace, action string) policy.Request {
 		Resource:  policy.Entity{Type: "grpc", ID: "shop.Cart"},
 	}
 }
+
+// Properties returns m as properties.
+func Properties(t testing.TB, m map[string]any) policy.Properties {
+	t.Helper()
+	p, err := policy.NewProperties(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
