@@ -48,7 +48,7 @@ func askedByGRPC(ctx context.Context, c Call) *asked {
 	a := &asked{Call: c, claims: metadata.ValueFromIncomingContext(ctx, Header)}
 	if p, ok := peer.FromContext(ctx); ok {
 		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok {
-			a.tls = &info.State
+			a.leaf = verifiedLeaf(&info.State)
 		}
 	}
 	return a

@@ -15,7 +15,7 @@ import (
 // for a WebSocket, is decided when it is opened, and not again.
 func (e *Enforcer) HTTP(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, refused := e.admit(r.Context(), &asked{Call: Call{HTTP: r}, next: next, tls: r.TLS, claims: r.Header.Values(Header)})
+		ctx, refused := e.admit(r.Context(), &asked{Call: Call{HTTP: r}, next: next, leaf: verifiedLeaf(r.TLS), claims: r.Header.Values(Header)})
 		if refused != nil {
 			code := http.StatusForbidden
 			if refused.passing() {

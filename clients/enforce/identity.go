@@ -8,16 +8,23 @@ import (
 	"github.com/microwall/microwall/policy"
 )
 
-// identify returns the SPIFFE ID of the peer of a connection, and "" if it has
-// shown no certificate that was verified. A domain that is not "" is the only one
-// that it may be of.
-func identify(state *tls.ConnectionState, domain string) (string, error) {
+// verifiedLeaf returns the certificate that the peer of a connection has shown and
+// crypto/tls has verified, nil if there is none.
+func verifiedLeaf(state *tls.ConnectionState) *x509.Certificate {
 	// PeerCertificates are what the peer says; only the chains are verified. What
 	// comes before the handshake ends, as with QUIC, may be somebody's replay.
 	if state == nil || !state.HandshakeComplete || len(state.VerifiedChains) == 0 || len(state.VerifiedChains[0]) == 0 {
+		return nil
+	}
+	return state.VerifiedChains[0][0]
+}
+
+// identify returns the SPIFFE ID in a verified certificate, "" if that is nil. A
+// domain that is not "" is the only one that it may be of.
+func identify(leaf *x509.Certificate, domain string) (string, error) {
+	if leaf == nil {
 		return "", nil
 	}
-	leaf := state.VerifiedChains[0][0]
 	if n := len(leaf.URIs); n != 1 {
 		return "", policy.Errorf(policy.Denied, "the client certificate has %d URIs, and a workload's has one: its SPIFFE ID; issue it anew", n)
 	}

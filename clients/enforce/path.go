@@ -37,7 +37,7 @@ func keepPath(ctx context.Context, path []string) context.Context {
 // callPath returns who called, the peer last, and how many before it are only its
 // claim. The path is empty without a certificate.
 func (e *Enforcer) callPath(c *asked) (path []string, claimed int, err error) {
-	id, err := identify(c.tls, e.config.TrustDomain)
+	id, err := identify(c.leaf, e.config.TrustDomain)
 	if err != nil {
 		return []string{unreadable}, 0, err
 	}

@@ -2,7 +2,7 @@ package enforce
 
 import (
 	"context"
-	"crypto/tls"
+	"crypto/x509"
 	"maps"
 	"net/http"
 
@@ -12,9 +12,9 @@ import (
 // asked is a call with what its protocol says of who makes it.
 type asked struct {
 	Call
-	next   http.Handler         // of an HTTP request: what it is for
-	tls    *tls.ConnectionState // nil without TLS
-	claims []string             // each value of the header
+	next   http.Handler      // of an HTTP request: what it is for
+	leaf   *x509.Certificate // of the peer, verified; nil if there is none
+	claims []string          // each value of the header
 }
 
 // Members that are set here and by nobody else.
