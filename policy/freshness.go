@@ -39,7 +39,10 @@ var Head = Freshness{head: true}
 // error is of kind [Unavailable], so that another one is asked. It is for clients
 // of several decision points, which must not go back when they change to another.
 func (f Freshness) NotBefore(seen ...Version) Freshness {
-	f.seen = union(slices.Clone(seen), f.seen)
+	var all union[Version]
+	all.add(slices.Clone(seen))
+	all.add(f.seen)
+	f.seen = all.members
 	return f
 }
 
@@ -67,24 +70,50 @@ func (f Freshness) Check() error {
 // IsZero reports whether f minimises latency, whoever is asked.
 func (f Freshness) IsZero() bool { return !f.head && len(f.tokens) == 0 && len(f.seen) == 0 }
 
-// And returns what asks for both.
-func (f Freshness) And(g Freshness) Freshness {
-	f.head = f.head || g.head
-	f.tokens, f.seen = union(f.tokens, g.tokens), union(f.seen, g.seen)
+// And returns what asks for all of them together. It takes time in proportion to
+// how much they name.
+func (f Freshness) And(others ...Freshness) Freshness {
+	var tokens union[Token]
+	var seen union[Version]
+	tokens.add(f.tokens)
+	seen.add(f.seen)
+	for i := range others {
+		g := &others[i]
+		f.head = f.head || g.head
+		tokens.add(g.tokens)
+		seen.add(g.seen)
+	}
+	f.tokens, f.seen = tokens.members, seen.members
 	return f
 }
 
-// union returns all of both, each once. It changes neither.
-func union[T comparable](a, b []T) []T {
-	if len(a) == 0 {
-		return b
+// union is all that lists have, each once. It changes none of them.
+type union[T comparable] struct {
+	members, last []T
+	has           map[T]bool // members, if they are of several lists
+}
+
+func (u *union[T]) add(list []T) {
+	switch {
+	case len(list) == 0, len(list) == len(u.last) && &list[0] == &u.last[0]:
+		return // what many have from one default is one list
+	case u.last == nil:
+		u.members, u.last = list, list
+		return
+	case u.has == nil:
+		u.has = make(map[T]bool, len(u.members)+len(list))
+		for _, x := range u.members {
+			u.has[x] = true
+		}
+		u.members = slices.Clip(u.members)
 	}
-	for _, x := range b {
-		if !slices.Contains(a, x) {
-			a = append(slices.Clip(a), x)
+	u.last = list
+	for _, x := range list {
+		if !u.has[x] {
+			u.has[x] = true
+			u.members = append(u.members, x)
 		}
 	}
-	return a
 }
 
 // Token stands for a release. It is opaque, survives being stored, and says

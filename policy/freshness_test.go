@@ -65,6 +65,30 @@ func TestFreshnessAddsUp(t *testing.T) {
 	}
 }
 
+// One message has room for tens of thousands of releases: to put them together must
+// not take the square of that.
+func TestABatchThatNamesVeryManyReleasesHoldsUpNobody(t *testing.T) {
+	const items, each = 1000, 40
+	all := make([]policy.Freshness, items)
+	for i := range all {
+		var seen []policy.Version
+		var tokens []policy.Token
+		for j := range each {
+			v := policy.Version{Namespace: "shop.cart", Epoch: 1, Revision: uint64(1 + i*each + j)}
+			seen, tokens = append(seen, v), append(tokens, v.Token())
+		}
+		all[i] = policy.AtLeast(tokens...).NotBefore(seen...)
+	}
+	var f policy.Freshness
+	allocated := testing.AllocsPerRun(1, func() { f = policy.Freshness{}.And(all...).And(all...) })
+	if len(f.Tokens()) != items*each || len(f.Seen()) != items*each {
+		t.Errorf("%d tokens, %d releases seen", len(f.Tokens()), len(f.Seen()))
+	}
+	if allocated > items*each/10 {
+		t.Errorf("%d releases cost %v allocations", items*each, allocated)
+	}
+}
+
 func TestAReleaseReachesItselfAndThoseBeforeIt(t *testing.T) {
 	v := policy.Version{Namespace: "shop", Epoch: 2, Revision: 5, Digest: policy.Digest{1}}
 	for name, c := range map[string]struct {

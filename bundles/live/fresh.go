@@ -52,19 +52,17 @@ const patience = 15 * time.Second
 // policy.Limits refuses it.
 func Fresh(ctx context.Context, source Source, rs []policy.Request, confirm func(context.Context, policy.Namespace) (policy.Version, error)) (*Snapshot, error) {
 	s := source.Snapshot()
-	var f policy.Freshness
-	for i := range rs {
-		if rs[i].Freshness.Check() == nil {
-			f = f.And(rs[i].Freshness)
-		}
-	}
+	f := together(rs)
 	if f.IsZero() {
 		return s, nil
 	}
 	var namespaces []policy.Namespace
+	asked := make(map[policy.Namespace]bool, 1)
 	for i := range rs {
-		if _, err := policy.ParseNamespace(string(rs[i].Namespace)); err == nil && !slices.Contains(namespaces, rs[i].Namespace) {
-			namespaces = append(namespaces, rs[i].Namespace)
+		n := rs[i].Namespace
+		if _, err := policy.ParseNamespace(string(n)); err == nil && !asked[n] {
+			asked[n] = true
+			namespaces = append(namespaces, n)
 		}
 	}
 	if _, ok := ctx.Deadline(); !ok {
@@ -72,10 +70,10 @@ func Fresh(ctx context.Context, source Source, rs []policy.Request, confirm func
 		ctx, cancel = context.WithTimeout(ctx, patience)
 		defer cancel()
 	}
-	if v, ok := behind(s, namespaces, f.Seen()); ok {
+	w := wanted{namespaces: namespaces, asked: asked, confirm: confirm, heads: map[policy.Namespace]policy.Version{}, least: map[policy.Namespace]policy.Version{}}
+	if v, ok := w.behind(s, f.Seen()); ok {
 		return nil, policy.Errorf(policy.Unavailable, "release %d of %s has not arrived here yet, and is known to be there; ask another PDP, or again", v.Revision, v.Namespace)
 	}
-	w := wanted{namespaces: namespaces, confirm: confirm, heads: map[policy.Namespace]policy.Version{}, least: map[policy.Namespace]policy.Version{}}
 	tokens, all, err := w.sort(s, f)
 	if err != nil {
 		return nil, err
@@ -103,9 +101,22 @@ func Fresh(ctx context.Context, source Source, rs []policy.Request, confirm func
 	}
 }
 
-// wanted is what requests ask for.
+// together returns what all requests ask for that can be decided.
+func together(rs []policy.Request) policy.Freshness {
+	all := make([]policy.Freshness, 0, len(rs))
+	for i := range rs {
+		if f := rs[i].Freshness; f.Check() == nil {
+			all = append(all, f)
+		}
+	}
+	return policy.Freshness{}.And(all...)
+}
+
+// wanted is what requests ask for. A batch may name tens of thousands of releases:
+// nothing here takes more time than in proportion to that.
 type wanted struct {
 	namespaces []policy.Namespace
+	asked      map[policy.Namespace]bool // the same
 	confirm    func(context.Context, policy.Namespace) (policy.Version, error)
 
 	heads map[policy.Namespace]policy.Version // confirmed
@@ -126,19 +137,15 @@ func (w *wanted) held(s *Snapshot) map[policy.Namespace]policy.Version {
 }
 
 // behind returns a release that was seen elsewhere, of which an older one decides
-// here.
-func behind(s *Snapshot, namespaces []policy.Namespace, seen []policy.Version) (policy.Version, bool) {
-	for _, n := range namespaces {
-		p := s.paths[n]
-		if p == nil {
-			continue // it decides nothing
-		}
-		for _, held := range p.versions {
-			for _, v := range seen {
-				if v.Namespace == held.Namespace && !held.Reaches(v) {
-					return v, true
-				}
-			}
+// here. Of what decides nothing there is none.
+func (w *wanted) behind(s *Snapshot, seen []policy.Version) (policy.Version, bool) {
+	if len(seen) == 0 {
+		return policy.Version{}, false
+	}
+	held := w.held(s)
+	for _, v := range seen {
+		if h, ok := held[v.Namespace]; ok && !h.Reaches(v) {
+			return v, true
 		}
 	}
 	return policy.Version{}, false
@@ -148,7 +155,7 @@ func behind(s *Snapshot, namespaces []policy.Namespace, seen []policy.Version) (
 func (w *wanted) along(s *Snapshot) []policy.Namespace {
 	all := slices.Clone(w.namespaces)
 	for n := range w.held(s) {
-		if !slices.Contains(all, n) {
+		if !w.asked[n] {
 			all = append(all, n)
 		}
 	}
@@ -166,7 +173,7 @@ func (w *wanted) sort(s *Snapshot, f policy.Freshness) (tokens []policy.Version,
 			return nil, false, err
 		}
 		switch h, ok := held[v.Namespace]; {
-		case !ok && !slices.Contains(w.namespaces, v.Namespace), ok && v.Epoch < h.Epoch:
+		case !ok && !w.asked[v.Namespace], ok && v.Epoch < h.Epoch:
 			all = true
 		case !ok || !h.Reaches(v):
 			tokens = append(tokens, v)
@@ -203,8 +210,10 @@ func (w *wanted) check(ctx context.Context, tokens []policy.Version) error {
 // not held, and does not exist, there is no head to wait for.
 func (w *wanted) confirmAll(ctx context.Context, namespaces []policy.Namespace, held map[policy.Namespace]policy.Version) error {
 	var left []policy.Namespace
+	twice := make(map[policy.Namespace]bool)
 	for _, n := range namespaces {
-		if _, ok := w.heads[n]; !ok && !slices.Contains(left, n) {
+		if _, ok := w.heads[n]; !ok && !twice[n] {
+			twice[n] = true
 			left = append(left, n)
 		}
 	}
@@ -235,7 +244,7 @@ func (w *wanted) confirmAll(ctx context.Context, namespaces []policy.Namespace, 
 func (w *wanted) missing(s *Snapshot, all bool) (policy.Version, bool) {
 	held := w.held(s)
 	for n, least := range w.least {
-		if _, ok := held[n]; !ok && !slices.Contains(w.namespaces, n) {
+		if _, ok := held[n]; !ok && !w.asked[n] {
 			continue // no guardrail any more
 		}
 		if !held[n].Reaches(least) {

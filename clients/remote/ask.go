@@ -151,8 +151,12 @@ func (c *Client) ask(ctx context.Context, q *question) (d policy.Decision, err e
 
 // accept takes the versions of an answer, unless they are older than what is
 // known to be there.
-func (c *Client) accept(p *pdp, versions, least []policy.Version) error {
-	if held, want, behind := older(versions, least); behind {
+func (c *Client) accept(p *pdp, versions []policy.Version, least ...[]policy.Version) error {
+	for _, l := range least {
+		held, want, behind := older(versions, l)
+		if !behind {
+			continue
+		}
 		c.ignored.Add(1)
 		return passedOver(fmt.Errorf("decides in %s by release %d of epoch %d, and release %d of epoch %d is known to be there; ask again", held.Namespace, held.Revision, held.Epoch, want.Revision, want.Epoch))
 	}

@@ -29,9 +29,13 @@ func (c *Client) AuthorizeBatch(ctx context.Context, rs []policy.Request) (resul
 		return nil, err
 	}
 	b := &batch{rs: rs, results: make([]policy.Result, len(rs)), call: call{}}
+	fresh := make([]policy.Freshness, 0, len(rs))
 	for i := range rs {
-		b.check(i, c.limits)
+		if b.check(i, c.limits) {
+			fresh = append(fresh, rs[i].Freshness)
+		}
 	}
+	b.fresh = b.fresh.And(fresh...)
 	if len(b.sent) == 0 {
 		return b.results, nil
 	}
@@ -62,13 +66,14 @@ type batch struct {
 	rs      []policy.Request
 	results []policy.Result
 	sent    []int              // the places of those that are asked for
-	least   [][]policy.Version // what each of those must be made by
+	seen    [][]policy.Version // what each of those must be made by,
+	least   []policy.Version   // and all of them
 	fresh   policy.Freshness   // what they ask for together
 	call    call
 }
 
-// check refuses request i if it cannot be asked.
-func (b *batch) check(i int, limits policy.Limits) {
+// check refuses request i if it cannot be asked, and reports whether it can.
+func (b *batch) check(i int, limits policy.Limits) bool {
 	r := &b.rs[i]
 	err := limits.Check(r)
 	if err == nil {
@@ -76,10 +81,10 @@ func (b *batch) check(i int, limits policy.Limits) {
 	}
 	if err != nil {
 		b.results[i].Err = err
-		return
+		return false
 	}
 	b.sent = append(b.sent, i)
-	b.fresh = b.fresh.And(r.Freshness)
+	return true
 }
 
 // lookAll looks all up, by one state and one time stamp. What decides in several
@@ -108,20 +113,20 @@ func (c *Client) lookAll(b *batch, now time.Time) (s *state, ok bool) {
 func (c *Client) askAll(ctx context.Context, b *batch) error {
 	items := make([]*microwallv1.AuthorizeRequest, 0, len(b.sent))
 	kept := b.sent[:0]
+	var err error
+	if b.least, err = leastOf(b.fresh, nil); err != nil {
+		return err
+	}
 	for _, i := range b.sent {
 		r := b.rs[i]
 		seen := c.known.seenOf(r.Namespace)
-		least, err := leastOf(b.fresh, seen)
-		if err != nil {
-			return err
-		}
 		r.Freshness = r.Freshness.NotBefore(seen...)
 		m, err := wire.RequestProto(&r)
 		if err != nil {
 			b.results[i] = policy.Result{Err: err}
 			continue
 		}
-		items, kept, b.least = append(items, m), append(kept, i), append(b.least, least)
+		items, kept, b.seen = append(items, m), append(kept, i), append(b.seen, seen)
 	}
 	if b.sent = kept; len(items) == 0 {
 		return nil
@@ -185,7 +190,7 @@ func (c *Client) readBatch(p *pdp, b *batch, m *microwallv1.AuthorizeBatchRespon
 			continue
 		}
 		r.Decision.Evaluation = made
-		if err := c.accept(p, r.Decision.Versions, b.least[j]); err != nil {
+		if err := c.accept(p, r.Decision.Versions, b.seen[j], b.least); err != nil {
 			return nil, err
 		}
 	}
