@@ -40,8 +40,10 @@ func all(p figures.Progress) []figures.Figure {
 			Measure: death.Value(func(f fates) float64 { return f.alone.share() })},
 		{Name: "killed_other", Unit: "%", What: "one of two PDPs is killed: of all, none of which is remembered",
 			Measure: death.Value(func(f fates) float64 { return f.other.share() })},
-		{Name: "killed_late", Unit: "ms", Bar: figures.AtMost(tolerance.Seconds() * 1000), What: fmt.Sprintf("how long after its deadline, of %g ms, the last of all these calls ended; the bar is what it takes to wake it", deadline.Seconds()*1000),
+		{Name: "killed_late", Unit: "ms", Bar: figures.AtMost(tolerance.Seconds() * 1000), What: fmt.Sprintf("how long after its deadline, of %g ms, the last of all calls ended from the kill on; the bar is what it takes to wake it", deadline.Seconds()*1000),
 			Measure: death.Value(func(f fates) float64 { return max(f.alone.late, f.other.late).Seconds() * 1000 })},
+		{Name: "killed_machine", Unit: "ms", What: "how late a timer was meanwhile, in the same process: what the machine adds by itself",
+			Measure: death.Value(func(f fates) float64 { return max(f.alone.machine, f.other.machine).Seconds() * 1000 })},
 		{Name: "killed_longest", Unit: "ms", What: "how long the longest of them took",
 			Measure: death.Value(func(f fates) float64 { return max(f.alone.longest, f.other.longest).Seconds() * 1000 })},
 	}
