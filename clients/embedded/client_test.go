@@ -326,6 +326,7 @@ func TestForgedHeadsOnTheWireAreRefused(t *testing.T) {
 }
 
 func TestATrustFileThatChangesIsReadAgain(t *testing.T) {
+	t.Parallel() // it waits, for files or a broker to be looked at again
 	d := testkit.NewDomain(t)
 	d.WriteTrust(testkit.TrustOptions{NoGuardrail: true})
 	url := d.ServeNATS(t.TempDir()).URL()
@@ -348,6 +349,7 @@ func TestATrustFileThatChangesIsReadAgain(t *testing.T) {
 }
 
 func TestAReleaseByANewKeyOpensWithTheTrustFileThatNamesIt(t *testing.T) {
+	t.Parallel() // it waits, for files or a broker to be looked at again
 	d := testkit.NewDomain(t)
 	d.WriteTrust(testkit.TrustOptions{NoGuardrail: true})
 	url := d.ServeNATS(t.TempDir()).URL()
@@ -373,6 +375,7 @@ func TestAReleaseByANewKeyOpensWithTheTrustFileThatNamesIt(t *testing.T) {
 }
 
 func TestAKeyThatComesBackDecidesAgain(t *testing.T) {
+	t.Parallel() // it waits, for files or a broker to be looked at again
 	d := testkit.NewDomain(t)
 	d.WriteTrust(testkit.TrustOptions{NoGuardrail: true})
 	url := d.ServeNATS(t.TempDir()).URL()

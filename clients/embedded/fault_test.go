@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -48,6 +49,8 @@ func TestAClientSaysWhyItHearsNothing(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
+	// They all wait together: there are more of them than processors.
+	var waiting sync.WaitGroup
 	for name, tt := range map[string]struct {
 		url    string
 		change func(*embedded.Config)
@@ -63,28 +66,25 @@ func TestAClientSaysWhyItHearsNothing(t *testing.T) {
 		"a NATS server without a PDP":     {empty, func(c *embedded.Config) { c.Credentials = filepath.Join(emptyDir, "cart-1.nkey") }, []string{"release of shop, shop.cart is not handed out", "no PDP has been connected"}},
 		"neither accounts nor a PDP":      {open, func(*embedded.Config) {}, []string{"not handed out", "no PDP has been connected"}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
+		waiting.Go(func() {
 			ctx, cancel := context.WithTimeout(t.Context(), wait)
 			defer cancel()
 			_, err := tryClient(ctx, t, d, tt.url, tt.change)
 			if policy.KindOf(err) != policy.Unavailable {
-				t.Errorf("got %v", err)
+				t.Errorf("%s: got %v", name, err)
+				return
 			}
-			says := func(what string, err error) {
-				t.Helper()
-				for _, want := range tt.want {
-					if err == nil || !strings.Contains(err.Error(), want) {
-						t.Errorf("%s is %v, want %q", what, err, want)
-					}
-				}
-				if err != nil && strings.Contains(err.Error(), "secret") {
-					t.Errorf("%s tells the password: %v", what, err)
+			for _, want := range tt.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%s: the error is %v, want %q", name, err, want)
 				}
 			}
-			says("the error", err)
+			if strings.Contains(err.Error(), "secret") {
+				t.Errorf("%s: the error tells the password: %v", name, err)
+			}
 		})
 	}
+	defer waiting.Wait()
 	t.Run("from disk", func(t *testing.T) {
 		copied := t.TempDir()
 		if err := os.CopyFS(copied, os.DirFS(kept)); err != nil {
@@ -101,6 +101,7 @@ func TestAClientSaysWhyItHearsNothing(t *testing.T) {
 
 // What is over is no fault any more.
 func TestAFaultEndsWithItsCause(t *testing.T) {
+	t.Parallel() // it waits, for files or a broker to be looked at again
 	d, p, url := start(t)
 	d.Push(p, "center", "shop", guardrail)
 	d.Push(p, "cart", "shop.cart", allowsAdd)

@@ -38,8 +38,8 @@ func TestWhoHasNobodyToAskSaysSo(t *testing.T) {
 	}{
 		"of a directory":          {newInDirectory(t, d, dir), time.Hour},
 		"that has asked once":     {once, time.Hour},
-		"that is cut off":         {follows, 300 * time.Millisecond},
-		"that polls, and cut off": {polls, 300 * time.Millisecond},
+		"that is cut off":         {follows, 100 * time.Millisecond},
+		"that polls, and cut off": {polls, 100 * time.Millisecond},
 	} {
 		for what, test := range map[string]struct {
 			f      policy.Freshness

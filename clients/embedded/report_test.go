@@ -29,6 +29,7 @@ func said(t *testing.T, author *pap.Client, n policy.Namespace, wanted func(pap.
 }
 
 func TestAClientSaysByWhichReleaseItDecidesAndWhatItRefused(t *testing.T) {
+	t.Parallel() // it waits, for files or a broker to be looked at again
 	d := testkit.NewDomain(t)
 	d.WriteTrust(testkit.TrustOptions{Beacons: []string{"beat"}})
 	url := d.ServeNATS(t.TempDir()).URL()
