@@ -36,7 +36,7 @@ const headStream, blobStream = "KV_policy", "BLOBS"
 type clustered struct {
 	*load
 	*cluster.Cluster
-	way  *cluster.Way // of the client "far"
+	way  *testkit.Way // of the client "far"
 	pdp1 jetstream.Credentials
 	// pdpKey is the file that has them.
 	pdpKey string
@@ -66,7 +66,7 @@ func TestAClusterUnderLoadLosesNothingAndTakesNobodyBack(t *testing.T) {
 	begun := time.Now()
 	config, pdp, client := users(t)
 	nodes := cluster.Start(t, config, pdp.Options()...)
-	c := &clustered{Cluster: nodes, way: cluster.NewWay(t, nodes.URL()), load: newLoad(t, testkit.NewDomain(t)), pdp1: pdp, epoch: 1}
+	c := &clustered{Cluster: nodes, way: testkit.NewWay(t, nodes.URL()), load: newLoad(t, testkit.NewDomain(t)), pdp1: pdp, epoch: 1}
 	c.nkey = filepath.Join(t.TempDir(), "client-1.nkey")
 	c.pdpKey = filepath.Join(t.TempDir(), "pdp-1.nkey")
 	must(t, errors.Join(pdp.Write(c.pdpKey), client.Write(c.nkey)))
@@ -199,7 +199,7 @@ func (c *clustered) losePDP(t *testing.T) {
 // losePublisher kills a PDP that has stored a bundle and not yet its head.
 func (c *clustered) losePublisher(t *testing.T) {
 	n := policy.Namespace(fmt.Sprintf("shop.audit-%d", c.epoch))
-	way := cluster.NewWay(t, c.URL())
+	way := testkit.NewWay(t, c.URL())
 	publisher, err := startServing(t.TempDir(), "--trust", c.TrustFile, "--data-dir", t.TempDir(), "--nats", way.URL(), "--nats-creds", c.pdpKey)
 	must(t, err)
 	defer publisher.kill()

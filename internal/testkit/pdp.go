@@ -1,7 +1,9 @@
 package testkit
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"net"
 	"path/filepath"
 	"sync"
@@ -97,90 +99,188 @@ type PDP struct {
 	Store    *jetstream.Store
 	Conn     *grpc.ClientConn
 	NATSConn *nats.Conn
+
+	cancel context.CancelFunc
+	server *grpcapi.Server
+	work   sync.WaitGroup
+	once   sync.Once
+}
+
+// PDPConfig is what a PDP is started with. NATS is required.
+type PDPConfig struct {
+	// NATS is the URL of the server that it uses.
+	NATS string
+	// Dir is where it keeps releases; "" keeps none.
+	Dir string
+	// Addr is where it listens; "" is any port of loopback.
+	Addr string
+	// BeaconKey is the name of the key that it issues beacons with, every
+	// BeaconInterval, as the trust file must say; "" issues none.
+	BeaconKey      string
+	BeaconInterval time.Duration
+	// Decide returns what answers in place of what decides; nil returns that.
+	Decide func(policy.Authorizer) policy.Authorizer
+	// Releases changes how it takes releases; nil changes nothing.
+	Releases func(*pdp.ReleasesConfig)
+	// Now is the clock; nil is time.Now.
+	Now func() time.Time
 }
 
 // StartPDP starts a PDP of the domain that uses the NATS server at url and
 // keeps releases in dir. It ends with the test.
 func (d *Domain) StartPDP(url, dir string, change ...func(*pdp.ReleasesConfig)) *PDP {
-	t := d.t
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	conn, err := jetstream.Connect(ctx, url, d.Broker)
+	d.t.Helper()
+	p, err := d.RunPDP(d.t.Context(), PDPConfig{NATS: url, Dir: dir, Releases: func(r *pdp.ReleasesConfig) {
+		for _, c := range change {
+			c(r)
+		}
+	}})
 	d.must(err)
-	store, err := jetstream.OpenStore(ctx, jetstream.StoreConfig{Conn: conn, Domain: "shop", MaxBytes: 256 << 20})
-	d.must(err)
-	trustChanged := make(chan struct{}, 1)
-	state, err := live.New(ctx, live.Config{Trust: d.Trust(), Dir: dir, Events: live.OnTrust(trustChanged, nil)})
-	d.must(err)
-	follower, err := jetstream.NewFollower(jetstream.FollowConfig{
-		Conn: conn, As: jetstream.PDP, Domain: "shop", List: store.Namespaces,
-		Offer: func(ctx context.Context, note []byte, fetch func(context.Context) ([]byte, error)) error {
-			return state.Offer(ctx, note, fetch)
-		},
-		Beacon: func(_ context.Context, _ policy.Namespace, note []byte) error { return state.Prove(note) },
-	})
-	d.must(err)
-	trust, err := jetstream.NewTrustFollower(jetstream.TrustFollowConfig{
-		Conn: conn, As: jetstream.PDP, Domain: "shop", Version: func() uint64 { return state.Trust().Version() }, Pushed: state.PushedTrust, Offer: state.OfferTrust,
-	})
-	d.must(err)
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	d.must(err)
-	releases := pdp.ReleasesConfig{Live: state, Store: func() (*jetstream.Store, error) { return store, nil }}
-	for _, c := range change {
-		c(&releases)
+	d.t.Cleanup(p.Kill)
+	return p
+}
+
+// RunPDP starts a PDP, and returns once it has asked for all releases that there
+// are, or ctx ends. It runs until Kill.
+func (d *Domain) RunPDP(ctx context.Context, config PDPConfig) (_ *PDP, err error) {
+	if config.Now == nil {
+		config.Now = time.Now
 	}
+	p := &PDP{}
+	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	p.cancel = cancel
+	defer func() {
+		if err != nil {
+			p.Kill()
+		}
+	}()
+	if p.NATSConn, err = jetstream.Connect(ctx, config.NATS, d.Broker); err != nil {
+		return nil, err
+	}
+	if p.Store, err = jetstream.OpenStore(ctx, jetstream.StoreConfig{Conn: p.NATSConn, Domain: "shop", MaxBytes: 256 << 20}); err != nil {
+		return nil, err
+	}
+	trust, err := bundles.LoadTrust(d.TrustFile)
+	if err != nil {
+		return nil, err
+	}
+	trustChanged := make(chan struct{}, 1)
+	if p.Live, err = live.New(ctx, live.Config{Trust: trust, Dir: config.Dir, Events: live.OnTrust(trustChanged, nil), Now: config.Now}); err != nil {
+		return nil, err
+	}
+	follower, err := jetstream.NewFollower(jetstream.FollowConfig{
+		Conn: p.NATSConn, As: jetstream.PDP, Domain: "shop", List: p.Store.Namespaces,
+		Offer: func(ctx context.Context, note []byte, fetch func(context.Context) ([]byte, error)) error {
+			return p.Live.Offer(ctx, note, fetch)
+		},
+		Beacon: func(_ context.Context, _ policy.Namespace, note []byte) error { return p.Live.Prove(note) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	trusts, err := jetstream.NewTrustFollower(jetstream.TrustFollowConfig{
+		Conn: p.NATSConn, As: jetstream.PDP, Domain: "shop", Version: func() uint64 { return p.Live.Trust().Version() }, Pushed: p.Live.PushedTrust, Offer: p.Live.OfferTrust,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := d.issue(running, p, config); err != nil {
+		return nil, err
+	}
+	var listener net.Listener
+	if listener, err = net.Listen("tcp", cmp.Or(config.Addr, "127.0.0.1:0")); err != nil { //nolint:noctx // it is at once
+		return nil, err
+	}
+	p.Addr = listener.Addr().String()
+	p.serve(listener, config)
+	p.work.Go(func() { _ = follower.Run(running) }) // ends with running
+	p.work.Go(func() { _ = trusts.Run(running) })   // as well
+	p.work.Go(func() {
+		for {
+			select {
+			case <-trustChanged:
+				follower.Refresh()
+			case <-running.Done():
+				return
+			}
+		}
+	})
+	select {
+	case <-follower.Synced():
+		p.Live.Synced()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("the PDP did not get ready: %w", ctx.Err())
+	}
+	p.Conn, err = grpc.NewClient(p.Addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	return p, err
+}
+
+// issue has the PDP issue beacons, if it is to.
+func (d *Domain) issue(ctx context.Context, p *PDP, config PDPConfig) error {
+	if config.BeaconKey == "" {
+		return nil
+	}
+	issuer, err := pdp.NewIssuer(pdp.IssuerConfig{
+		Live: p.Live, Store: p.Store, Key: d.Signer(config.BeaconKey), Name: config.BeaconKey, Interval: config.BeaconInterval, Now: config.Now,
+	})
+	if err != nil {
+		return err
+	}
+	p.work.Go(func() { _ = issuer.Run(ctx) }) // ends with ctx
+	p.work.Go(func() {
+		_ = jetstream.ServeConfirm(ctx, jetstream.ConfirmConfig{Conn: p.NATSConn, Domain: "shop", Confirm: issuer.Confirm})
+	})
+	return nil
+}
+
+// serve answers those who connect.
+func (p *PDP) serve(listener net.Listener, config PDPConfig) {
 	confirm := func(ctx context.Context, n policy.Namespace) (*bundles.SignedBeacon, policy.Version, error) {
-		asked := time.Now()
-		note, err := jetstream.Confirm(ctx, conn, jetstream.PDP, "shop", n)
+		asked := config.Now()
+		note, err := jetstream.Confirm(ctx, p.NATSConn, jetstream.PDP, "shop", n)
 		if err != nil {
 			return nil, policy.Version{}, err
 		}
-		return state.Confirmed(n, note, asked)
+		return p.Live.Confirmed(n, note, asked)
 	}
-	service := pdp.New(pdp.Config{Source: state, Confirm: func(ctx context.Context, n policy.Namespace) (policy.Version, error) {
+	p.Service = pdp.New(pdp.Config{Source: p.Live, Now: config.Now, Confirm: func(ctx context.Context, n policy.Namespace) (policy.Version, error) {
 		_, head, err := confirm(ctx, n)
 		return head, err
 	}})
-	p := &PDP{Addr: listener.Addr().String(), Live: state, Store: store, NATSConn: conn, Service: service}
-	server := grpcapi.New(grpcapi.Config{
-		Decide: p.Service, Watch: p.Service,
+	var decides policy.Authorizer = p.Service
+	if config.Decide != nil {
+		decides = config.Decide(p.Service)
+	}
+	releases := pdp.ReleasesConfig{Live: p.Live, Store: func() (*jetstream.Store, error) { return p.Store, nil }}
+	if config.Releases != nil {
+		config.Releases(&releases)
+	}
+	p.server = grpcapi.New(grpcapi.Config{
+		Decide: decides, Watch: p.Service,
 		Confirm: func(ctx context.Context, n policy.Namespace) (*bundles.SignedBeacon, error) {
 			beacon, _, err := confirm(ctx, n)
 			return beacon, err
 		},
 		Releases: pdp.NewReleases(releases),
 	})
-	var work sync.WaitGroup
-	work.Go(func() { _ = follower.Run(ctx) }) // ends with ctx
-	work.Go(func() { _ = trust.Run(ctx) })    // as well
-	work.Go(func() {
-		for {
-			select {
-			case <-trustChanged:
-				follower.Refresh()
-			case <-ctx.Done():
-				return
-			}
+	p.work.Go(func() { _ = p.server.Serve(listener) }) // ends with Stop
+}
+
+// Kill ends the PDP at once: its connections are closed, whoever waits.
+func (p *PDP) Kill() {
+	p.once.Do(func() {
+		if p.NATSConn != nil {
+			p.NATSConn.Close() // it says goodbye to nobody
+		}
+		if p.server != nil {
+			p.server.Stop()
+		}
+		p.cancel()
+		p.work.Wait()
+		if p.Conn != nil {
+			_ = p.Conn.Close()
 		}
 	})
-	work.Go(func() { _ = server.Serve(listener) }) // ends with Stop
-	t.Cleanup(func() {
-		server.Stop()
-		cancel()
-		work.Wait()
-		conn.Close()
-	})
-	select {
-	case <-follower.Synced():
-		state.Synced()
-	case <-t.Context().Done():
-		t.Fatal("the PDP did not get ready")
-	}
-	p.Conn, err = grpc.NewClient(p.Addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	d.must(err)
-	t.Cleanup(func() { _ = p.Conn.Close() })
-	return p
 }
 
 // PAP returns an author's client of the PDP.

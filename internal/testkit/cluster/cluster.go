@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -309,14 +308,4 @@ func poll(t testing.TB, what string, ask func(context.Context) error) {
 			t.Fatalf("%s did not come within %s: %v", what, patience, err)
 		}
 	}
-}
-
-// hostOf returns HOST:PORT of a NATS URL.
-func hostOf(t testing.TB, natsURL string) string {
-	t.Helper()
-	u, err := url.Parse(natsURL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return u.Host
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/microwall/microwall/internal/testkit"
 	"github.com/microwall/microwall/internal/testkit/cluster"
 )
 
@@ -16,7 +17,7 @@ func TestWhatIsStoredOutlivesItsLeader(t *testing.T) {
 		t.Skip("it starts a cluster")
 	}
 	c := cluster.Start(t, "")
-	way := cluster.NewWay(t, c.URL())
+	way := testkit.NewWay(t, c.URL())
 	conn, err := nats.Connect(way.URL())
 	if err != nil {
 		t.Fatal(err)

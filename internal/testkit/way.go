@@ -1,16 +1,15 @@
-//go:build unix
-
-package cluster
+package testkit
 
 import (
 	"bytes"
 	"net"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
 )
 
-// Way is how clients reach servers: an address for each that leads there, and
+// Way is how others reach NATS servers: an address for each that leads there, and
 // that can be cut.
 type Way struct {
 	listeners []net.Listener
@@ -33,7 +32,11 @@ func NewWay(t testing.TB, natsURLs string) *Way {
 			t.Fatal(err)
 		}
 		w.listeners = append(w.listeners, l)
-		target := hostOf(t, natsURL)
+		u, err := url.Parse(natsURL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		target := u.Host
 		w.tasks.Go(func() { w.accept(l, target) })
 	}
 	t.Cleanup(func() {
