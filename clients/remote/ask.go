@@ -85,14 +85,15 @@ func leastOf(f policy.Freshness, seen []policy.Version) ([]policy.Version, error
 
 // together asks by one call for all who wait for the same answer. It reports
 // whether it was made by this one's request.
-func (c *Client) together(ctx context.Context, q *question, r *policy.Request, s *state, seen []policy.Version, now time.Time) (d policy.Decision, led bool, err error) {
+func (c *Client) together(ctx context.Context, q *question, r *policy.Request, s *state, seen []policy.Version, now time.Time) (_ policy.Decision, byThis bool, _ error) {
+	led := false // no result: whoever gives up returns while it may still be written
 	lead := func(ctx context.Context) (policy.Decision, error) {
 		led = true
 		return c.ask(ctx, q)
 	}
-	d, err = c.flight.Do(ctx, c.flightKey(r, s, seen, now), c.timeout, lead)
+	d, err := c.flight.Do(ctx, c.flightKey(r, s, seen, now), c.timeout, lead)
 	if ctx.Err() != nil && err != nil {
-		return policy.Decision{}, false, err // led may still be written
+		return policy.Decision{}, false, err
 	}
 	if led || err != nil && policy.KindOf(err) == policy.Unavailable {
 		return d, led, err

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/microwall/microwall/clients/remote"
 	"github.com/microwall/microwall/internal/testkit"
@@ -46,6 +47,28 @@ func TestManyWhoAskTheSameAreAnsweredByOneCall(t *testing.T) {
 	if got := n.asked.Load(); got != 1 {
 		t.Errorf("the PDP was asked %d times", got)
 	}
+}
+
+// The race detector sees what goes wrong here.
+func TestWhoGivesUpBeforeTheCallBeginsIsDoneWithIt(t *testing.T) {
+	d, now := testkit.NewDomain(t), new(testkit.Clock)
+	n := startNode(t, d, now.Now)
+	shop, cart := d.Release("center", "shop", nil, d.Rego(`deny contains "never" if false`)), d.Release("cart", "shop.cart", nil, d.Rego(attributes))
+	n.offer(shop, cart)
+	c := client(t, remote.Config{Servers: []string{n.server.addr}, Now: now.Now})
+	var work sync.WaitGroup
+	for range 8 { // so that goroutines wait for a processor
+		work.Go(func() {
+			for i := range 100 {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*time.Microsecond)
+				if d, err := c.Authorize(ctx, request("shop.cart", "Add")); err != nil && (d.Allowed || !policy.Ended(err)) {
+					t.Error(spelling(d, err))
+				}
+				cancel()
+			}
+		})
+	}
+	work.Wait()
 }
 
 // Two who are told apart by a release only that comes while they wait together.
