@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/microwall/microwall/bundles"
+	"github.com/microwall/microwall/internal/mutant"
 	"github.com/microwall/microwall/policy"
 	"github.com/microwall/microwall/policy/rego"
 )
@@ -276,6 +277,9 @@ func notFollowed(n policy.Namespace) error {
 // order reports whether a release may replace what is held, or come back after
 // it was dropped. l.mu must be held.
 func (l *Live) order(next *bundles.Signed) error {
+	if mutant.OldHeadApplied {
+		return nil
+	}
 	n := next.Release().Namespace
 	if h := l.held[n]; h != nil {
 		return bundles.Follow(h.signed, next)

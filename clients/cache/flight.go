@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/microwall/microwall/internal/mutant"
 	"github.com/microwall/microwall/policy"
 )
 
@@ -71,6 +72,10 @@ func (f *Flight) join(ctx context.Context, key []byte, timeout time.Duration, ru
 	c := &call{waiting: 1, cancel: leave, done: make(chan struct{})}
 	name := string(key)
 	f.calls[name] = c
+	if mutant.CancellationShared {
+		asks := run
+		run = func(context.Context) (policy.Decision, error) { return asks(ctx) }
+	}
 	f.running++
 	go func() {
 		defer leave(nil)

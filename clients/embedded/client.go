@@ -21,6 +21,7 @@ import (
 	"github.com/microwall/microwall/internal/decisionkey"
 	"github.com/microwall/microwall/internal/filewatch"
 	"github.com/microwall/microwall/internal/fleet"
+	"github.com/microwall/microwall/internal/mutant"
 	"github.com/microwall/microwall/policy"
 	"github.com/microwall/microwall/policy/rego"
 )
@@ -405,11 +406,18 @@ func (c *Client) look(ctx context.Context, path *live.Path, r *policy.Request, a
 		return d, nil
 	}
 	d, err := path.Decide(ctx, rego.NewInput(r, stamp))
+	if mutant.ErrorCached && err != nil {
+		c.cache.Put(r.Namespace, key, d)
+	}
 	if err != nil {
 		return policy.Decision{}, err
 	}
 	if measured {
 		w.evaluating.add(time.Since(begun))
+	}
+	if mutant.KeyAfterEvaluation {
+		path, _ = c.live.Snapshot().Path(r.Namespace)
+		key = builder.Key(path.Layout(), r, stamp.Unix())
 	}
 	c.cache.Put(r.Namespace, key, d)
 	return d, nil

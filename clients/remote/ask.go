@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/microwall/microwall/internal/decisionkey"
+	"github.com/microwall/microwall/internal/mutant"
 	"github.com/microwall/microwall/internal/wire"
 	"github.com/microwall/microwall/policy"
 	microwallv1 "github.com/microwall/microwall/proto/microwall/v1"
@@ -175,8 +176,12 @@ func (c *Client) file(r *policy.Request, d policy.Decision) {
 	}
 	d.Stale = nil
 	d.Versions = s.layout.Versions()
+	at := d.Evaluation.Time
+	if mutant.FiledByOwnClock {
+		at = c.now().Unix()
+	}
 	builder := c.keys.Get().(*decisionkey.Builder)
-	c.cache.Put(r.Namespace, builder.Key(s.layout, r, d.Evaluation.Time), d)
+	c.cache.Put(r.Namespace, builder.Key(s.layout, r, at), d)
 	c.keys.Put(builder)
 }
 

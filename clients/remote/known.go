@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/microwall/microwall/internal/decisionkey"
+	"github.com/microwall/microwall/internal/mutant"
 	"github.com/microwall/microwall/internal/staleness"
 	"github.com/microwall/microwall/policy"
 )
@@ -238,6 +239,9 @@ func (k *known) tell(n policy.Namespace, told *state, err error) {
 		told.layout = last.layout
 	default:
 		s.before = last
+		if mutant.OldPathsFiled {
+			told.layout = decisionkey.New(told.layout.Engine(), told.layout.Versions(), last.layout.Reads())
+		}
 	}
 	k.advance(told.layout.Versions())
 	s.newest, s.err, s.behind = told, nil, false

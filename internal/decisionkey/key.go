@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/microwall/microwall/internal/mutant"
 	"github.com/microwall/microwall/policy"
 )
 
@@ -240,6 +241,9 @@ func typeOf(v policy.Value) byte {
 
 // value writes a value whole.
 func (b *Builder) value(v policy.Value) {
+	if mutant.UntypedKey {
+		defer func(at int) { b.key[at] = isAbsent }(len(b.key))
+	}
 	switch v.Type() {
 	case policy.Absent:
 		b.key = append(b.key, isAbsent)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/microwall/microwall/internal/mutant"
 	"github.com/microwall/microwall/policy"
 )
 
@@ -41,6 +42,9 @@ type step struct {
 // It keeps versions, which must not be changed.
 func New(engine string, versions []policy.Version, reads []policy.ReadPath) *Layout {
 	l := &Layout{engine: engine, versions: versions, reads: bounded(reads), root: &node{}}
+	if mutant.PathLeftOut && len(l.reads) > 1 {
+		l.reads = l.reads[1:]
+	}
 	l.prefix = appendText(nil, engine)
 	l.prefix = binary.AppendUvarint(l.prefix, uint64(len(versions)))
 	for _, v := range versions {

@@ -90,7 +90,7 @@ var ImportMap = Map{
 		// Where trust is decided, once for servers and clients, whatever carries
 		// the releases.
 		{Package: "bundles/live",
-			Inside:  []string{"bundles", "internal/decisionkey", "internal/staleness", "policy", "policy/rego"},
+			Inside:  []string{"bundles", "internal/decisionkey", "internal/staleness", "internal/mutant", "policy", "policy/rego"},
 			Outside: []string{xsync},
 			Never:   []string{nats, grpc, prometheus, cobra}},
 
@@ -102,12 +102,17 @@ var ImportMap = Map{
 
 		// The key of a decision, for those who evaluate and those who ask.
 		{Package: "internal/decisionkey",
-			Inside: []string{"policy"}},
+			Inside: []string{"internal/mutant", "policy"}},
 
 		// What is handed out of a decision that nobody has proven for a while, for the
 		// same two.
 		{Package: "internal/staleness",
 			Inside: []string{"policy"}},
+
+		// How clients are broken on purpose, to see that tests notice: false constants in
+		// all that ships. Their tests' own builds read the environment.
+		{Package: "internal/mutant",
+			Process: true},
 
 		{Package: "proto/microwall/v1",
 			Outside: []string{grpc, protobuf}},
@@ -122,16 +127,16 @@ var ImportMap = Map{
 			Never:   []string{natsServer, prometheus, cobra}},
 
 		{Package: "clients/cache",
-			Inside:  []string{"policy"},
+			Inside:  []string{"internal/mutant", "policy"},
 			Outside: []string{lru, xsync},
 			Never:   []string{opa, nats, grpc, prometheus, cobra}},
 		{Package: "clients/embedded",
-			Inside: []string{"bundles", "bundles/jetstream", "bundles/live", "clients/cache", "internal/decisionkey", "internal/filewatch", "internal/fleet", "policy",
-				"policy/rego"},
+			Inside: []string{"bundles", "bundles/jetstream", "bundles/live", "clients/cache", "internal/decisionkey", "internal/filewatch", "internal/fleet", "internal/mutant",
+				"policy", "policy/rego"},
 			Outside: []string{natsClient, xsync},
 			Never:   []string{natsServer, grpc, prometheus, cobra}},
 		{Package: "clients/remote",
-			Inside:  []string{"clients/cache", "internal/decisionkey", "internal/dial", "internal/staleness", "internal/wire", "policy", "proto/microwall/v1"},
+			Inside:  []string{"clients/cache", "internal/decisionkey", "internal/dial", "internal/mutant", "internal/staleness", "internal/wire", "policy", "proto/microwall/v1"},
 			Outside: []string{grpc, protobuf, rpcStatus, xsync},
 			Never:   []string{opa, nats, prometheus, cobra}},
 
@@ -218,6 +223,9 @@ var ImportMap = Map{
 		// A cluster of NATS servers, each a process of its own.
 		{Package: "internal/testkit/cluster",
 			Outside: []string{natsClient}},
+
+		// What clients promise of caching, held against plain OPA. It has tests only.
+		{Package: "internal/exactness"},
 
 		// The documents, held against the program. It has tests only.
 		{Package: "docs"},
