@@ -139,5 +139,5 @@ func rate(ctx context.Context, phase time.Duration, r policy.Request, all ...pol
 	for _, n := range counts {
 		sum += n
 	}
-	return float64(sum) / took.Seconds(), errors.Join(append(errs, ctx.Err())...) // a hit asks no context
+	return float64(sum) / took.Seconds(), errors.Join(errors.Join(errs...), ctx.Err()) // a hit asks no context
 }

@@ -131,5 +131,5 @@ func skewed(ctx context.Context, c *remote.Client, seed uint64, on func(n int) b
 	for _, n := range counts {
 		sum += n
 	}
-	return float64(sum) / took.Seconds(), errors.Join(append(errs, ctx.Err())...)
+	return float64(sum) / took.Seconds(), errors.Join(errors.Join(errs...), ctx.Err())
 }
