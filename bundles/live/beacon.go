@@ -7,16 +7,13 @@ import (
 	"time"
 
 	"github.com/microwall/microwall/bundles"
+	"github.com/microwall/microwall/internal/staleness"
 	"github.com/microwall/microwall/policy"
 )
 
-const (
-	// maxAhead is how far ahead of the clock here a beacon's time may be.
-	maxAhead = 30 * time.Second
-	// quiet is how long a refused beacon is not followed by an event of another
-	// one: whoever can reach the subject can send as many as they like.
-	quiet = time.Minute
-)
+// quiet is how long a refused beacon is not followed by an event of another
+// one: whoever can reach the subject can send as many as they like.
+const quiet = time.Minute
 
 // BeaconForkError says that a trusted beacon names another release than the
 // one that is held, under the same revision. It carries both as evidence.
@@ -90,8 +87,8 @@ func (l *Live) usable(b *bundles.SignedBeacon, now time.Time) error {
 	if pushed, have := b.Trust(), l.trust.Version(); pushed > have {
 		return policy.Errorf(policy.Unavailable, "%w: version %d of the trust file was pushed before %s, version %d is in force here; until it arrives, nothing is proven; if it does not, put it into place by hand (microwall trust pull)", ErrOlderTrust, pushed, at, have)
 	}
-	if ahead := b.Time().Sub(now); ahead > maxAhead {
-		return policy.Errorf(policy.BadRequest, "beacon of %s is %s ahead of the clock here, %s is the most; set the clock right, or that of the PDP", at, ahead.Round(time.Second), maxAhead)
+	if ahead := b.Time().Sub(now); ahead > staleness.MaxAhead {
+		return policy.Errorf(policy.BadRequest, "beacon of %s is %s ahead of the clock here, %s is the most; set the clock right, or that of the PDP", at, ahead.Round(time.Second), staleness.MaxAhead)
 	}
 	return nil
 }

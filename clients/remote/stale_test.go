@@ -107,3 +107,46 @@ func TestStaleIsNotRemembered(t *testing.T) {
 		t.Errorf("proven: %s", full(got, nil))
 	}
 }
+
+// A client whose clock is behind must not believe for longer what it is told again and
+// again: by its clock, what is proven from the future would never have an age.
+func TestAProofFromTheFutureDoesNotStayYoung(t *testing.T) {
+	for name, test := range map[string]struct {
+		behind   time.Duration
+		believed bool // at first
+	}{"by as much as clocks may differ": {29 * time.Second, true}, "by a day": {24 * time.Hour, false}} {
+		t.Run(name, func(t *testing.T) {
+			d, heads := proven(t, "deny")
+			now, own := new(testkit.Clock), new(testkit.Clock)
+			own.Pass(-test.behind)
+			n := startNode(t, d, now.Now)
+			n.offer(heads...)
+			n.prove(now.Now(), heads...)
+			c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: own.Now})
+			remembers(t, c, heads[1].Version())
+			r := request("shop.cart", "Add")
+			mustAsk(t, c, r)
+			if test.believed {
+				mustHit(t, c, r)
+			} else {
+				mustAsk(t, c, r)
+			}
+			for passed := time.Duration(0); passed <= time.Minute; passed += 20 * time.Second {
+				now.Pass(20 * time.Second)
+				own.Pass(20 * time.Second)
+				// Another watch is told of the same beacon, by a PDP without a newer one.
+				ended := c.Status().WatchEnded
+				n.server.stop()
+				n.serve(n.server.addr)
+				testkit.Until(t, func() bool { s := c.Status(); return s.WatchEnded != ended && s.Watched != "" })
+			}
+			if s := c.Status().Namespaces[0]; !s.Stale {
+				t.Errorf("after %s without a beacon, of which it is believed for one minute: %+v", 80*time.Second, s)
+			}
+			n.server.stop()
+			if got, err := c.Authorize(t.Context(), r); err != nil || got.Allowed || !got.StaleDenied {
+				t.Errorf("got %s", full(got, err))
+			}
+		})
+	}
+}

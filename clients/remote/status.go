@@ -54,7 +54,8 @@ type Namespace struct {
 	// then the namespace.
 	Versions []policy.Version
 	// Age of the oldest proof that one of them is the newest; zero if none becomes
-	// stale, and the longest duration there is if one was never proven.
+	// stale, and the longest duration there is if one was never proven. A proof that
+	// is over 30 seconds ahead of the clock here is none.
 	Age time.Duration
 	// Stale is true if one of them is older than it is believed.
 	Stale bool

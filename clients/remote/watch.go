@@ -238,11 +238,9 @@ func readState(n policy.Namespace, m *microwallv1.WatchResponse, now time.Time) 
 			if err := p.GetTime().CheckValid(); err != nil {
 				return nil, err
 			}
-			l.proven = p.GetTime().AsTime()
-			if l.proven.After(now) {
-				l.proven = now // no clock here says more
+			if proven := p.GetTime().AsTime(); proven.Sub(now) <= staleness.MaxAhead {
+				l.proven, l.origin = proven, staleness.Origin(proven, now)
 			}
-			l.origin = staleness.Origin(l.proven, now)
 		}
 		s.limits = append(s.limits, l)
 	}

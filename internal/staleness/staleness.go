@@ -20,6 +20,10 @@ import (
 // Forever is the age of what was never proven.
 const Forever = time.Duration(math.MaxInt64)
 
+// MaxAhead is how far ahead of the clock here the time of a proof may be. One from
+// beyond that proves nothing: it would have no age for as long as it is ahead.
+const MaxAhead = 30 * time.Second
+
 // Origin returns when, by the clock here, a proof of a time had no age that comes
 // now. One that is from the future has none now. It keeps now's monotonic reading.
 func Origin(proven, now time.Time) time.Time { return now.Add(-max(0, now.Sub(proven))) }
