@@ -239,6 +239,9 @@ func TestMethodsThatNobodyRegistered(t *testing.T) {
 			t.Errorf("%.80q: served as %q", method, served)
 		}
 		for _, r := range refused {
+			if strings.Count(method, "/") != 2 && policy.KindOf(r.Err) != policy.BadRequest {
+				t.Errorf("%.80q: asked for %.80q of %.80q, %v", method, r.Request.Action.Name, r.Request.Resource.ID, r.Err)
+			}
 			if r.Err == nil && "/"+r.Request.Resource.ID+"/"+r.Request.Action.Name != method {
 				t.Errorf("%.80q: asked for %.80q of %.80q", method, r.Request.Action.Name, r.Request.Resource.ID)
 			}

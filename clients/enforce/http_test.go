@@ -2,6 +2,7 @@ package enforce_test
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -465,5 +466,24 @@ func TestAResumedSession(t *testing.T) {
 		if !slices.Equal(resumed, []bool{false, true}) {
 			t.Fatalf("%s: resumed %v", who, resumed)
 		}
+	}
+}
+
+// The path is what was sent, and nothing that a callback makes of it.
+func TestDescribeMakesAPath(t *testing.T) {
+	w := newWorldOf(t, paths)
+	e, err := enforce.New(enforce.Config{Authorizer: w.wall, Namespace: "shop.cart", Describe: func(context.Context, enforce.Call) (enforce.Properties, error) {
+		return enforce.Properties{Resource: map[string]any{"path": "/files/public/a"}}, nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/cart/{id}", named("cart"))
+	if code := w.serve(t, e.HTTP(mux), frontend); code != http.StatusForbidden {
+		t.Errorf("%d", code)
+	}
+	if got := e.Stats(); got != (enforce.Stats{Failed: 1}) {
+		t.Errorf("counted %+v", got)
 	}
 }
