@@ -18,16 +18,19 @@ const beaconLook = time.Second
 type State struct {
 	Namespace policy.Namespace
 	// Path of what decides: guardrails from the outermost in, then the
+	// namespace. Beside an error, what it comes from: the release that retired the
 	// namespace.
 	Path []live.Proof
+	// Trust is the version of the trust file in force, 0 if folders decide.
+	Trust uint64
 	// Layout says how the keys of its decisions are built; nil beside an error.
 	Layout *decisionkey.Layout
-	// Err is why nothing does; then Path is empty.
+	// Err is why nothing does.
 	Err error
 }
 
 func (s State) same(as State) bool {
-	return slices.Equal(s.Path, as.Path) && (s.Layout == nil) == (as.Layout == nil) && (s.Err == nil) == (as.Err == nil) && (s.Err == nil || s.Err.Error() == as.Err.Error())
+	return slices.Equal(s.Path, as.Path) && s.Trust == as.Trust && (s.Layout == nil) == (as.Layout == nil) && (s.Err == nil) == (as.Err == nil) && (s.Err == nil || s.Err.Error() == as.Err.Error())
 }
 
 // Watch tells what decides in each of some namespaces: at once, and again when
@@ -46,9 +49,12 @@ func (s *Service) Watch(ctx context.Context, namespaces []policy.Namespace, tell
 	for {
 		snapshot := s.config.Source.Snapshot()
 		for _, n := range namespaces {
-			now := State{Namespace: n}
+			now := State{Namespace: n, Trust: snapshot.Trust()}
 			if path, err := snapshot.Path(n); err != nil {
 				now.Err = err
+				for _, v := range policy.VersionsOf(err) {
+					now.Path = append(now.Path, live.Proof{Version: v})
+				}
 			} else {
 				now.Path, now.Layout = path.Proofs(), path.Layout()
 			}

@@ -40,6 +40,9 @@ type Evaluation struct {
 	Time int64
 	// Engine that evaluated, with its version.
 	Engine string
+	// Trust is the version of the trust file that was in force, which says whose
+	// releases decide and which guardrails bind; 0 where folders decide.
+	Trust uint64
 }
 
 // Reason is one message, and the namespace whose policy gave it.

@@ -54,6 +54,10 @@ type Error struct {
 	// Err is the failure underneath, if there is one. Its text is part of
 	// Message where the user should see it.
 	Err error
+	// Versions that the failure comes from, if it is one of releases: all along the
+	// path of a policy that failed, and the one that retired a namespace. Whoever is
+	// told of it has seen them.
+	Versions []Version
 }
 
 // Error returns the message.
@@ -77,6 +81,16 @@ func KindOf(err error) Kind {
 		return e.Kind
 	}
 	return Internal
+}
+
+// VersionsOf returns the versions that err comes from, nil if it comes from none.
+func VersionsOf(err error) []Version {
+	for e := (*Error)(nil); errors.As(err, &e); err = e.Err {
+		if len(e.Versions) > 0 {
+			return e.Versions
+		}
+	}
+	return nil
 }
 
 // Ended reports whether err comes from a context that was cancelled or whose

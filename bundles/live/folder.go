@@ -38,7 +38,7 @@ func localUnit(ctx context.Context, n policy.Namespace, b *bundles.Bundle, o reg
 // unit.
 func localSnapshot(units map[policy.Namespace]unit, guardrails []policy.Namespace, faults map[policy.Namespace]error) *Snapshot {
 	all := func(policy.Namespace) bool { return true }
-	return newSnapshot(units, all, func(n policy.Namespace) []policy.Namespace {
+	return newSnapshot(0, units, all, func(n policy.Namespace) []policy.Namespace {
 		return slices.DeleteFunc(n.Ancestors(), func(above policy.Namespace) bool { return !slices.Contains(guardrails, above) })
 	}, func(n policy.Namespace) error {
 		if err := faults[n]; err != nil {

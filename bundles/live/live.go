@@ -454,7 +454,7 @@ func (l *Live) swap() {
 	refused := maps.Clone(l.refused)
 	synced, domain, wanted := l.synced, l.trust.Domain(), l.config.Namespaces
 	decides := func(n policy.Namespace) bool { return wanted == nil || slices.Contains(wanted, n) }
-	l.replace(newSnapshot(units, decides, l.trust.Guardrails, func(n policy.Namespace) error {
+	l.replace(newSnapshot(l.trust.Version(), units, decides, l.trust.Guardrails, func(n policy.Namespace) error {
 		switch {
 		case n.Domain() != domain:
 			return policy.Errorf(policy.NotFound, "namespace %s is not in the domain %s that is decided here", n, domain)

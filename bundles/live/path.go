@@ -19,6 +19,7 @@ type Path struct {
 	versions   []policy.Version
 	limits     []limit // of versions, if they can become stale
 	layout     *decisionkey.Layout
+	trust      uint64 // of its snapshot
 	fault      error
 }
 
@@ -46,7 +47,7 @@ func (p *Path) Layout() *decisionkey.Layout { return p.layout }
 func (p *Path) Decide(ctx context.Context, in *rego.Input) (policy.Decision, error) {
 	own, err := p.own.Evaluate(ctx, in)
 	if err != nil {
-		return policy.Decision{}, inNamespace(p.namespace, err)
+		return policy.Decision{}, p.failed(p.namespace, err)
 	}
 	var reasons []policy.Reason
 	merged := obligations{}
@@ -54,7 +55,7 @@ func (p *Path) Decide(ctx context.Context, in *rego.Input) (policy.Decision, err
 	for _, g := range p.guardrails {
 		out, err := g.program.EvaluateGuardrail(ctx, in)
 		if err != nil {
-			return policy.Decision{}, inNamespace(g.namespace, err)
+			return policy.Decision{}, p.failed(g.namespace, err)
 		}
 		reasons = appendReasons(reasons, g.namespace, out.Deny)
 		merged = append(merged, obligation{g.namespace, out.Obligations})
@@ -80,11 +81,18 @@ func (p *Path) Decide(ctx context.Context, in *rego.Input) (policy.Decision, err
 }
 
 func (p *Path) evaluation(in *rego.Input) policy.Evaluation {
-	return policy.Evaluation{Time: in.Stamp().Unix(), Engine: p.layout.Engine()}
+	return policy.Evaluation{Time: in.Stamp().Unix(), Engine: p.layout.Engine(), Trust: p.trust}
 }
 
-// inNamespace says in which namespace an error happened, and keeps its kind.
-func inNamespace(n policy.Namespace, err error) error { return fmt.Errorf("namespace %s: %w", n, err) }
+// failed says in which namespace an error happened, and by which versions if a policy
+// is to blame.
+func (p *Path) failed(n policy.Namespace, err error) error {
+	err = fmt.Errorf("namespace %s: %w", n, err)
+	if policy.KindOf(err) != policy.Failed {
+		return err
+	}
+	return &policy.Error{Kind: policy.Failed, Message: err.Error(), Err: err, Versions: p.versions}
+}
 
 // appendReasons keeps reasons sorted: an ancestor's name sorts before those
 // below it, and each outcome is sorted.

@@ -2,6 +2,7 @@ package live
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"sync/atomic"
 
@@ -14,6 +15,8 @@ import (
 // with. It is safe for concurrent use.
 type Snapshot struct {
 	paths map[policy.Namespace]*Path
+	// trust is the version of the trust file that it was made by; 0 for none.
+	trust uint64
 	// missing explains a namespace that has no path.
 	missing func(policy.Namespace) error
 	// superseded is closed when another takes its place; nil if none ever does.
@@ -23,6 +26,10 @@ type Snapshot struct {
 // Superseded is closed once another snapshot has taken the place of s in its
 // source. It is nil for one that is its own source: that stays.
 func (s *Snapshot) Superseded() <-chan struct{} { return s.superseded }
+
+// Trust returns the version of the trust file that was in force when s was made, 0 if
+// folders decide.
+func (s *Snapshot) Trust() uint64 { return s.trust }
 
 // newest is the snapshot that a source hands out.
 type newest struct{ p atomic.Pointer[Snapshot] }
@@ -80,13 +87,14 @@ type unit struct {
 // newSnapshot works out the path of every unit that decides by itself, and not
 // only as a guardrail. guardrails returns the ancestors of a namespace that bind
 // it, the outermost first.
-func newSnapshot(units map[policy.Namespace]unit, decides func(policy.Namespace) bool, guardrails func(policy.Namespace) []policy.Namespace, missing func(policy.Namespace) error) *Snapshot {
-	s := &Snapshot{paths: make(map[policy.Namespace]*Path, len(units)), missing: missing}
+func newSnapshot(trust uint64, units map[policy.Namespace]unit, decides func(policy.Namespace) bool, guardrails func(policy.Namespace) []policy.Namespace, missing func(policy.Namespace) error) *Snapshot {
+	s := &Snapshot{paths: make(map[policy.Namespace]*Path, len(units)), trust: trust, missing: missing}
 	for n, u := range units {
 		if !decides(n) {
 			continue
 		}
 		s.paths[n] = newPath(n, u, units, guardrails(n))
+		s.paths[n].trust = trust
 	}
 	return s
 }
@@ -95,7 +103,10 @@ func newPath(n policy.Namespace, own unit, units map[policy.Namespace]unit, guar
 	p := &Path{namespace: n, own: own.program}
 	if own.program == nil {
 		p.versions = []policy.Version{own.version}
-		p.fault = policy.Errorf(policy.NotFound, "namespace %s was retired by its release %d; push to it to bring it back", n, own.version.Revision)
+		p.fault = &policy.Error{
+			Kind: policy.NotFound, Versions: p.versions,
+			Message: fmt.Sprintf("namespace %s was retired by its release %d; push to it to bring it back", n, own.version.Revision),
+		}
 		return p
 	}
 	var reads []policy.ReadPath

@@ -23,14 +23,23 @@ func readAnswer(n policy.Namespace, m *microwallv1.AuthorizeResponse) (policy.De
 // readResult reads the decision about one item of a batch. Of versions, those
 // of the whole batch, it takes the ones that the result names.
 func readResult(n policy.Namespace, m *microwallv1.BatchResult, versions []policy.Version) (policy.Decision, error) {
+	path, err := readPath(m, versions)
+	if err != nil {
+		return policy.Decision{}, err
+	}
+	return readDecision(n, m.GetDecision(), path)
+}
+
+// readPath reads which versions a result comes from.
+func readPath(m *microwallv1.BatchResult, versions []policy.Version) ([]policy.Version, error) {
 	path := make([]policy.Version, len(m.GetPath()))
 	for i, place := range m.GetPath() {
 		if int64(place) >= int64(len(versions)) {
-			return policy.Decision{}, fmt.Errorf("it names version %d of %d", place, len(versions))
+			return nil, fmt.Errorf("it names version %d of %d", place, len(versions))
 		}
 		path[i] = versions[place]
 	}
-	return readDecision(n, m.GetDecision(), path)
+	return path, nil
 }
 
 func readDecision(n policy.Namespace, m *microwallv1.Decision, path []policy.Version) (policy.Decision, error) {

@@ -3,6 +3,7 @@ package remote
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -23,15 +24,16 @@ type question struct {
 	namespace policy.Namespace
 	message   *microwallv1.AuthorizeRequest
 	// least is what the answer must be made by, as far as it is made by these
-	// namespaces.
+	// namespaces, and trust the version of the trust file.
 	least []policy.Version
+	trust uint64
 	call  call
 }
 
 // askOne asks for the decision about a request, together with others who ask the
 // same. s is what decides, as far as that is known, nil if it is not.
 func (c *Client) askOne(ctx context.Context, r policy.Request, s *state, now time.Time) (policy.Decision, error) {
-	seen := c.known.seenOf(r.Namespace)
+	seen, trust := c.known.seenOf(r.Namespace)
 	least, err := leastOf(r.Freshness, seen)
 	if err != nil {
 		return policy.Decision{}, err
@@ -51,7 +53,7 @@ func (c *Client) askOne(ctx context.Context, r policy.Request, s *state, now tim
 	c.asked.Add(1)
 	bounded, cancel := c.bounded(ctx)
 	defer cancel()
-	q := &question{namespace: r.Namespace, message: m, least: least, call: call{patient: patient}}
+	q := &question{namespace: r.Namespace, message: m, least: least, trust: trust, call: call{patient: patient}}
 	q.call.until, _ = bounded.Deadline()
 
 	var d policy.Decision
@@ -92,7 +94,7 @@ func (c *Client) together(ctx context.Context, q *question, r *policy.Request, s
 		led = true
 		return c.ask(ctx, q)
 	}
-	d, err := c.flight.Do(ctx, c.flightKey(r, s, seen, now), c.timeout, lead)
+	d, err := c.flight.Do(ctx, c.flightKey(r, s, seen, q.trust, now), c.timeout, lead)
 	if ctx.Err() != nil && err != nil {
 		return policy.Decision{}, false, err
 	}
@@ -113,7 +115,7 @@ var whole = decisionkey.New("", nil, []policy.ReadPath{{}})
 
 // flightKey says who may wait together: those who have one key by what decides,
 // and have seen the same, so that nobody gets an answer of before that.
-func (c *Client) flightKey(r *policy.Request, s *state, seen []policy.Version, now time.Time) []byte {
+func (c *Client) flightKey(r *policy.Request, s *state, seen []policy.Version, trust uint64, now time.Time) []byte {
 	layout := whole
 	if s != nil {
 		layout = s.layout
@@ -124,6 +126,7 @@ func (c *Client) flightKey(r *policy.Request, s *state, seen []policy.Version, n
 	all := binary.AppendUvarint(make([]byte, 0, len(key)+128), uint64(len(key)))
 	all = append(all, key...)
 	all = append(append(all, r.Namespace...), 0)
+	all = binary.BigEndian.AppendUint64(all, trust)
 	for _, v := range seen {
 		all = append(append(all, v.Namespace...), 0)
 		all = binary.BigEndian.AppendUint64(all, v.Epoch)
@@ -138,12 +141,12 @@ func (c *Client) ask(ctx context.Context, q *question) (d policy.Decision, err e
 	p, err := c.pool.ask(ctx, q.call, func(ctx context.Context, p *pdp) error {
 		made = new(microwallv1.AuthorizeResponse)
 		if err := p.invoke(ctx, microwallv1.AuthorizationService_Authorize_FullMethodName, q.message, made); err != nil {
-			return err
+			return c.acceptError(err)
 		}
 		if d, err = readAnswer(q.namespace, made); err != nil {
 			return senseless(p, err)
 		}
-		return c.accept(p, d.Versions, q.least)
+		return c.accept(p, &d, q.trust, q.least)
 	})
 	if err != nil {
 		return policy.Decision{}, failure(p, err)
@@ -151,19 +154,32 @@ func (c *Client) ask(ctx context.Context, q *question) (d policy.Decision, err e
 	return d, nil
 }
 
-// accept takes the versions of an answer, unless they are older than what is
-// known to be there.
-func (c *Client) accept(p *pdp, versions []policy.Version, least ...[]policy.Version) error {
+// accept takes what a decision was made by, unless that is older than what is known to
+// be there.
+func (c *Client) accept(p *pdp, d *policy.Decision, trust uint64, least ...[]policy.Version) error {
+	if d.Evaluation.Trust < trust {
+		c.ignored.Add(1)
+		return passedOver(fmt.Errorf("decides by version %d of the trust file, and version %d is known to be in force; ask again", d.Evaluation.Trust, trust))
+	}
 	for _, l := range least {
-		held, want, behind := older(versions, l)
+		held, want, behind := older(d.Versions, l)
 		if !behind {
 			continue
 		}
 		c.ignored.Add(1)
 		return passedOver(fmt.Errorf("decides in %s by release %d of epoch %d, and release %d of epoch %d is known to be there; ask again", held.Namespace, held.Revision, held.Epoch, want.Revision, want.Epoch))
 	}
-	c.known.saw(versions)
+	c.known.saw(d.Versions, d.Evaluation.Trust)
 	return nil
+}
+
+// acceptError takes the versions that an error comes from: whoever is told that a
+// namespace was retired, must not be answered by a release from before that.
+func (c *Client) acceptError(err error) error {
+	if a, ok := errors.AsType[*answer](err); ok {
+		c.known.saw(a.by, 0)
+	}
+	return err
 }
 
 // file remembers a decision under the key of what it says it was made by. What is

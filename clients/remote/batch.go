@@ -68,6 +68,7 @@ type batch struct {
 	sent    []int              // the places of those that are asked for
 	seen    [][]policy.Version // what each of those must be made by,
 	least   []policy.Version   // and all of them
+	trust   []uint64           // the version of the trust file for each
 	fresh   policy.Freshness   // what they ask for together
 	call    call
 }
@@ -119,7 +120,7 @@ func (c *Client) askAll(ctx context.Context, b *batch) error {
 	}
 	for _, i := range b.sent {
 		r := b.rs[i]
-		seen := c.known.seenOf(r.Namespace)
+		seen, trust := c.known.seenOf(r.Namespace)
 		r.Freshness = r.Freshness.NotBefore(seen...)
 		m, err := wire.RequestProto(&r)
 		if err != nil {
@@ -127,6 +128,7 @@ func (c *Client) askAll(ctx context.Context, b *batch) error {
 			continue
 		}
 		items, kept, b.seen = append(items, m), append(kept, i), append(b.seen, seen)
+		b.trust = append(b.trust, trust)
 	}
 	if b.sent = kept; len(items) == 0 {
 		return nil
@@ -183,6 +185,9 @@ func (c *Client) readBatch(p *pdp, b *batch, m *microwallv1.AuthorizeBatchRespon
 		r := &results[j]
 		if e := result.GetError(); e != nil {
 			r.Err = itemFailure(p, e)
+			if by, err := readPath(result, versions); err == nil {
+				c.known.saw(by, 0)
+			}
 			continue
 		}
 		if r.Decision, err = readResult(b.rs[b.sent[j]].Namespace, result, versions); err != nil {
@@ -190,7 +195,7 @@ func (c *Client) readBatch(p *pdp, b *batch, m *microwallv1.AuthorizeBatchRespon
 			continue
 		}
 		r.Decision.Evaluation = made
-		if err := c.accept(p, r.Decision.Versions, b.seen[j], b.least); err != nil {
+		if err := c.accept(p, &r.Decision, b.trust[j], b.seen[j], b.least); err != nil {
 			return nil, err
 		}
 	}

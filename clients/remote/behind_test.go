@@ -94,3 +94,120 @@ func TestAWatchMovesToAPDPThatIsNotBehind(t *testing.T) {
 		t.Errorf("%s is watched", got)
 	}
 }
+
+// Who has been told that a namespace was retired is not answered by a PDP that does not
+// know of that yet.
+func TestARetiredNamespaceDoesNotComeBackAtAPDPThatIsBehind(t *testing.T) {
+	d, now := testkit.NewDomain(t), new(testkit.Clock)
+	shop := d.Release("center", "shop", nil, d.Rego(`deny contains "never" if false`))
+	one := d.Release("cart", "shop.cart", nil, d.Rego("allow := true"))
+	retired := d.Release("cart", "shop.cart", one.Signed, nil)
+	behind, ahead := startNode(t, d, now.Now), startNode(t, d, now.Now)
+	behind.offer(shop, one)
+	ahead.offer(shop, one, retired)
+	for name, entries := range map[string]int{"with a cache": 0, "without": -1} {
+		t.Run(name, func(t *testing.T) {
+			c := client(t, remote.Config{
+				Servers: []string{behind.server.addr, ahead.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Cache: cache.Config{Entries: entries}, Now: now.Now,
+			})
+			for _, how := range []func(policy.Request) (policy.Decision, error){
+				func(r policy.Request) (policy.Decision, error) { return c.Authorize(t.Context(), r) },
+				func(r policy.Request) (policy.Decision, error) {
+					return onlyOne(c.AuthorizeBatch(t.Context(), []policy.Request{r}))
+				},
+			} {
+				testkit.Until(t, func() bool {
+					_, err := how(request("shop.cart", "Add"))
+					return policy.KindOf(err) == policy.NotFound
+				})
+				for range 4 {
+					if got, err := how(request("shop.cart", "Add")); policy.KindOf(err) != policy.NotFound || got.Allowed {
+						t.Errorf("got %s", spelling(got, err))
+					}
+				}
+			}
+		})
+	}
+}
+
+// A watch that tells of the retirement is enough.
+func TestARetiredNamespaceIsNotRememberedByAnotherWatch(t *testing.T) {
+	d, now := testkit.NewDomain(t), new(testkit.Clock)
+	shop := d.Release("center", "shop", nil, d.Rego(`deny contains "never" if false`))
+	one := d.Release("cart", "shop.cart", nil, d.Rego("allow := true"))
+	nodes := []*node{startNode(t, d, now.Now), startNode(t, d, now.Now)}
+	for _, n := range nodes {
+		n.offer(shop, one)
+	}
+	c := client(t, remote.Config{Servers: []string{nodes[0].server.addr, nodes[1].server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.Now})
+	remembers(t, c, one.Version())
+	mustAsk(t, c, request("shop.cart", "Add"))
+	watched := slices.IndexFunc(nodes, func(n *node) bool { return n.server.addr == c.Status().Watched })
+	nodes[watched].offer(d.Release("cart", "shop.cart", one.Signed, nil))
+	testkit.Until(t, func() bool { return c.Status().Namespaces[0].Undecided != nil })
+	before := c.Status().Ignored
+	nodes[watched].server.stop()
+	testkit.Until(t, func() bool { return c.Status().Ignored > before })
+	if got, err := c.Authorize(t.Context(), request("shop.cart", "Add")); got.Allowed || policy.KindOf(err) != policy.Unavailable {
+		t.Errorf("got %s", spelling(got, err))
+	}
+}
+
+// Which guardrails bind is in the trust file: who has seen a newer one is not answered,
+// or told, by a PDP that has an older one.
+func TestAGuardrailDoesNotVanishAtAPDPThatHasAnOlderTrustFile(t *testing.T) {
+	for name, entries := range map[string]int{"with a cache": 0, "without": -1} {
+		t.Run(name, func(t *testing.T) {
+			d, now := testkit.NewDomain(t), new(testkit.Clock)
+			d.WriteTrust(testkit.TrustOptions{NoGuardrail: true})
+			shop := d.Release("center", "shop", nil, d.Rego(`deny contains "frozen"`))
+			one := d.Release("cart", "shop.cart", nil, d.Rego("allow := input.action.name != \"never\""))
+			nodes := []*node{startNode(t, d, now.Now), startNode(t, d, now.Now)}
+			for _, n := range nodes {
+				n.offer(shop, one)
+			}
+			c := client(t, remote.Config{
+				Servers: []string{nodes[0].server.addr, nodes[1].server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Cache: cache.Config{Entries: entries}, Now: now.Now,
+			})
+			ask := func(i int) (policy.Decision, error) {
+				r := request("shop.cart", fmt.Sprint(i))
+				if i%2 == 0 {
+					return c.Authorize(t.Context(), r)
+				}
+				return onlyOne(c.AuthorizeBatch(t.Context(), []policy.Request{r}))
+			}
+			if got, err := ask(0); err != nil || !got.Allowed {
+				t.Fatal(spelling(got, err))
+			}
+			d.WriteTrust(testkit.TrustOptions{Version: 2})
+			if err := nodes[1].state.SetTrust(d.Trust()); err != nil {
+				t.Fatal(err)
+			}
+			i := 0
+			testkit.Until(t, func() bool {
+				i++
+				got, err := ask(i)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return !got.Allowed
+			})
+			for range 6 {
+				i++
+				if got, err := ask(i); err != nil || got.Allowed || got.Evaluation.Trust != 2 {
+					t.Errorf("got %s by %+v", spelling(got, err), got.Evaluation)
+				}
+			}
+			if got, err := ask(0); err != nil || got.Allowed {
+				t.Errorf("what was asked before: %s", spelling(got, err))
+			}
+			nodes[1].server.stop()
+			for range 4 {
+				i++
+				if got, err := ask(i); got.Allowed || err == nil && len(got.Versions) < 2 {
+					t.Errorf("only the one with the older trust file is left: %s", spelling(got, err))
+				}
+			}
+		})
+	}
+}

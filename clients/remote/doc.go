@@ -32,7 +32,10 @@
 // # Several PDPs
 //
 // No version goes back: what a PDP tells or answers by an older version than was
-// seen of its namespace, from any, is passed over, and counted.
+// seen of its namespace, from any, is passed over, and counted. A version is seen in
+// decisions, in what is told, and in the error of a policy that fails or of a namespace
+// that was retired. The same holds for the version of the trust file, which says
+// whose releases decide and which guardrails bind.
 //
 // A call goes to those in turn that answer, and to the next one if one does not: if
 // it cannot be reached, does not answer in its part of the time that there is, or

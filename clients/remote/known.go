@@ -30,6 +30,7 @@ type known struct {
 
 	mu      sync.Mutex
 	seen    map[policy.Namespace]policy.Version
+	trust   map[string]uint64 // the newest version of the trust file, by domain
 	ignored uint64
 	closed  bool
 }
@@ -49,6 +50,7 @@ type space struct {
 
 // state is what decides in a namespace, as a watch said. It is immutable.
 type state struct {
+	trust  uint64 // version of the trust file
 	layout *decisionkey.Layout
 	limits []limit // of those versions that become stale
 }
@@ -112,7 +114,7 @@ func older(versions, least []policy.Version) (held, want policy.Version, ok bool
 }
 
 func newKnown() *known {
-	k := &known{added: make(chan struct{}, 1), seen: map[policy.Namespace]policy.Version{}}
+	k := &known{added: make(chan struct{}, 1), seen: map[policy.Namespace]policy.Version{}, trust: map[string]uint64{}}
 	k.spaces.Store(&map[policy.Namespace]*space{})
 	return k
 }
@@ -159,29 +161,36 @@ func (k *known) close() {
 }
 
 // seenOf returns the newest versions that were seen of a namespace and those above
-// it, each of which may decide there.
-func (k *known) seenOf(n policy.Namespace) (all []policy.Version) {
+// it, each of which may decide there, and that of the trust file.
+func (k *known) seenOf(n policy.Namespace) (all []policy.Version, trust uint64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	trust = k.trust[n.Domain()]
 	for ; n != ""; n = n.Parent() {
 		if v, ok := k.seen[n]; ok {
 			all = append(all, v)
 		}
 	}
-	return all
+	return all, trust
 }
 
-// saw says which versions have decided.
-func (k *known) saw(versions []policy.Version) {
+// saw says which versions have decided, and by which version of the trust file, 0 if
+// that is not known.
+func (k *known) saw(versions []policy.Version, trust uint64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.advance(versions)
+	k.advance(versions, trust)
 }
 
 // advance is saw. k.mu must be held.
-func (k *known) advance(versions []policy.Version) {
+func (k *known) advance(versions []policy.Version, trust uint64) {
 	moved := false
 	for _, v := range versions {
+		// One trust file is that of all namespaces on a path.
+		if domain := v.Namespace.Domain(); trust > k.trust[domain] && (k.trust[domain] > 0 || len(k.trust) < maxSeen) {
+			k.trust[domain] = trust
+			moved = true
+		}
 		// Those that nobody released, and folders decide by, have no order.
 		last, ok := k.seen[v.Namespace]
 		if v.Revision == 0 || ok && v.Compare(last) <= 0 || !ok && len(k.seen) >= maxSeen {
@@ -194,16 +203,20 @@ func (k *known) advance(versions []policy.Version) {
 		return
 	}
 	for _, s := range *k.spaces.Load() {
-		if now := s.current.Load(); now != nil && k.outdated(now.layout.Versions()) {
+		if now := s.current.Load(); now != nil && k.outdated(s.namespace, now.layout.Versions(), now.trust) {
 			s.behind = true
 			s.current.Store(nil)
 		}
 	}
 }
 
-// outdated reports whether a newer version was seen than one of these, or another
-// one of the same number. k.mu must be held.
-func (k *known) outdated(versions []policy.Version) bool {
+// outdated reports whether a newer version was seen than one of these, by which a
+// namespace is decided, or another one of the same number, or a newer version of the
+// trust file. k.mu must be held.
+func (k *known) outdated(n policy.Namespace, versions []policy.Version, trust uint64) bool {
+	if trust < k.trust[n.Domain()] {
+		return true
+	}
 	for _, v := range versions {
 		if last, ok := k.seen[v.Namespace]; ok && !v.Reaches(last) {
 			return true
@@ -212,21 +225,29 @@ func (k *known) outdated(versions []policy.Version) bool {
 	return false
 }
 
-// tell takes what a watch says of a namespace: what decides there, or why nothing
-// does.
-func (k *known) tell(n policy.Namespace, told *state, err error) {
+// fail takes why nothing decides in a namespace, as a watch says by a version of the
+// trust file.
+func (k *known) fail(n policy.Namespace, why error, trust uint64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	s := (*k.spaces.Load())[n]
 	if s == nil {
 		return // forgotten
 	}
-	if err != nil {
-		s.err, s.behind = err, false
-		s.current.Store(nil)
-		return
+	s.err, s.behind = why, false
+	s.current.Store(nil)
+	k.advance(policy.VersionsOf(why), trust)
+}
+
+// tell takes what decides in a namespace, as a watch says.
+func (k *known) tell(n policy.Namespace, told *state) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s := (*k.spaces.Load())[n]
+	if s == nil {
+		return // forgotten
 	}
-	if k.outdated(told.layout.Versions()) {
+	if k.outdated(n, told.layout.Versions(), told.trust) {
 		// The PDP is behind others. What was told before stands as it is.
 		k.ignored++
 		s.behind = true
@@ -243,7 +264,7 @@ func (k *known) tell(n policy.Namespace, told *state, err error) {
 			told.layout = decisionkey.New(told.layout.Engine(), told.layout.Versions(), last.layout.Reads())
 		}
 	}
-	k.advance(told.layout.Versions())
+	k.advance(told.layout.Versions(), told.trust)
 	s.newest, s.err, s.behind = told, nil, false
 	s.current.Store(told)
 }

@@ -208,7 +208,7 @@ func TestWhatIsToldInNoSenseIsNotLookedUpBy(t *testing.T) {
 		},
 		"a duration beyond time": func(m *microwallv1.WatchResponse) { m.Path[1].MaxStaleness = &durationpb.Duration{Seconds: 1 << 60} },
 		"an error": func(m *microwallv1.WatchResponse) {
-			m.Error = &microwallv1.WatchError{Code: int32(codes.NotFound), Message: "retired"}
+			m.Error, m.Path = &microwallv1.WatchError{Code: int32(codes.NotFound), Message: "retired"}, nil
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

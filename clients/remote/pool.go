@@ -54,18 +54,21 @@ func (p *pdp) invoke(ctx context.Context, method string, question, answered prot
 	var trailer metadata.MD
 	err := p.conn.Invoke(ctx, method, question, answered, grpc.Trailer(&trailer))
 	if err != nil && len(trailer.Get(wire.Answered)) > 0 {
-		return &answer{err}
+		return &answer{err, wire.ReadBy(trailer.Get(wire.By))}
 	}
 	return err
 }
 
-// answer is an error by which a PDP answered.
-type answer struct{ error }
+// answer is an error by which a PDP answered, and the versions that it comes from.
+type answer struct {
+	error
+	by []policy.Version
+}
 
 func (a *answer) Unwrap() error { return a.error }
 
 // passedOver is the answer of a PDP that another one may answer otherwise.
-func passedOver(err error) error { return &answer{status.Error(codes.Unavailable, err.Error())} }
+func passedOver(err error) error { return &answer{error: status.Error(codes.Unavailable, err.Error())} }
 
 // pool spreads calls over PDPs, each of which has the same to say.
 type pool struct {

@@ -203,16 +203,23 @@ func receive(ctx context.Context, p *pdp, namespaces []policy.Namespace, to chan
 func (w *watcher) tell(m *microwallv1.WatchResponse) error {
 	n := policy.Namespace(m.GetNamespace())
 	if e := m.GetError(); e != nil {
-		//nolint:gosec // a negative code is as unknown as a large one
-		w.known.tell(n, nil, policy.Errorf(wire.Kind(codes.Code(e.GetCode())), "%s", wire.Message(e.GetMessage())))
+		why := &policy.Error{Kind: wire.Kind(codes.Code(e.GetCode())), Message: wire.Message(e.GetMessage())} //nolint:gosec // a negative code is as unknown as a large one
+		for _, p := range m.GetPath() {
+			if v, err := wire.Version(p.GetVersion()); err == nil {
+				why.Versions = append(why.Versions, v)
+			}
+		}
+		w.known.fail(n, why, m.GetTrust())
 		return nil
 	}
 	s, err := readState(n, m, w.now())
 	if err != nil {
 		err = policy.Errorf(policy.Internal, "what decides in %s was told in a way that makes no sense: %w", n, err)
+		w.known.fail(n, err, 0)
+		return err
 	}
-	w.known.tell(n, s, err)
-	return err
+	w.known.tell(n, s)
+	return nil
 }
 
 // readState reads what decides in a namespace.
@@ -220,7 +227,7 @@ func readState(n policy.Namespace, m *microwallv1.WatchResponse, now time.Time) 
 	if m.GetEngine() == "" {
 		return nil, errors.New("it names no engine")
 	}
-	s := &state{}
+	s := &state{trust: m.GetTrust()}
 	versions := make([]policy.Version, len(m.GetPath()))
 	for i, p := range m.GetPath() {
 		var err error

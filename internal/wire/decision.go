@@ -60,12 +60,12 @@ func EvaluationProto(e policy.Evaluation) *microwallv1.Evaluation {
 	if e == (policy.Evaluation{}) {
 		return nil
 	}
-	return &microwallv1.Evaluation{InputTime: e.Time, Engine: e.Engine}
+	return &microwallv1.Evaluation{InputTime: e.Time, Engine: e.Engine, Trust: e.Trust}
 }
 
 // Evaluation reads how a decision came about; the zero one is not known.
 func Evaluation(m *microwallv1.Evaluation) policy.Evaluation {
-	return policy.Evaluation{Time: m.GetInputTime(), Engine: m.GetEngine()}
+	return policy.Evaluation{Time: m.GetInputTime(), Engine: m.GetEngine(), Trust: m.GetTrust()}
 }
 
 // stale reads which of versions are stale.

@@ -53,6 +53,39 @@ func lost(message string) bool {
 // whoever finds it knows that the server lives, whatever the error is.
 const Answered = "microwall-answered"
 
+// By is the name of the trailer that says which versions an error comes from: the
+// token of each.
+const By = "microwall-by"
+
+// maxBy is how many versions an error comes from at most: those of a path.
+const maxBy = policy.MaxLabels
+
+// ByProto returns the versions that an error comes from as they are told.
+func ByProto(err error) []string {
+	versions := policy.VersionsOf(err)
+	told := make([]string, 0, 2*len(versions))
+	for _, v := range versions {
+		told = append(told, By, string(v.Token()))
+	}
+	return told
+}
+
+// ReadBy reads the versions that an error is told to come from, none if they make no
+// sense.
+func ReadBy(tokens []string) []policy.Version {
+	if len(tokens) > maxBy {
+		return nil
+	}
+	versions := make([]policy.Version, len(tokens))
+	for i, t := range tokens {
+		var err error
+		if versions[i], err = policy.Token(t).Version(); err != nil {
+			return nil
+		}
+	}
+	return versions
+}
+
 // BatchError reads the error of one item of a batch that server answered. It is
 // never nil.
 func BatchError(server string, m *microwallv1.BatchError) error {

@@ -232,8 +232,12 @@ func TestABadItemDoesNotSpoilTheOthers(t *testing.T) {
 			if bad.GetDecision() != nil || codes.Code(bad.GetError().GetCode()) != f.code || !strings.Contains(bad.GetError().GetMessage(), f.says) {
 				t.Errorf("the bad one: %v", bad)
 			}
-			if got := namespaces(answer.GetVersions()); !slices.Equal(got, []string{"shop", "shop.cart"}) {
-				t.Errorf("decided by %v", got)
+			want, by := []string{"shop", "shop.cart"}, []uint32(nil)
+			if name == "a policy that fails" { // and says which
+				want, by = []string{"shop", "shop.broken", "shop.cart"}, []uint32{0, 1}
+			}
+			if got := namespaces(answer.GetVersions()); !slices.Equal(got, want) || !slices.Equal(bad.GetPath(), by) {
+				t.Errorf("decided by %v, the bad one by %v", got, bad.GetPath())
 			}
 		})
 	}
@@ -530,7 +534,7 @@ func TestWhatIsStaleIsSaidOfEveryResult(t *testing.T) {
 		if err != nil || !one.GetDecision().GetAllowed() || !slices.Equal(one.GetDecision().GetStale(), want) {
 			t.Errorf("%s: got %v, %v", what, one.GetDecision(), err)
 		}
-		made := policy.Evaluation{Time: now.Unix(), Engine: rego.Engine()}
+		made := policy.Evaluation{Time: now.Unix(), Engine: rego.Engine(), Trust: 1}
 		if got := wire.Evaluation(one.GetEvaluation()); got != made {
 			t.Errorf("%s: made by %+v", what, got)
 		}

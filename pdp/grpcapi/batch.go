@@ -41,11 +41,19 @@ type path struct {
 	n     int
 }
 
-func pathOf(d *policy.Decision) path {
-	if len(d.Versions) == 0 {
+func pathOf(versions []policy.Version) path {
+	if len(versions) == 0 {
 		return path{}
 	}
-	return path{&d.Versions[0], len(d.Versions)}
+	return path{&versions[0], len(versions)}
+}
+
+// madeBy returns the versions that a result comes from.
+func madeBy(r *policy.Result) []policy.Version {
+	if r.Err != nil {
+		return policy.VersionsOf(r.Err)
+	}
+	return r.Decision.Versions
 }
 
 // newBatchAnswer begins an answer of so many results, of which those that were
@@ -61,10 +69,10 @@ func distinct(results []policy.Result) []policy.Version {
 	all := make(map[policy.Namespace]policy.Version)
 	var last path
 	for i := range results {
-		d := &results[i].Decision
-		if p := pathOf(d); p != last {
+		versions := madeBy(&results[i])
+		if p := pathOf(versions); p != last {
 			last = p
-			for _, v := range d.Versions {
+			for _, v := range versions {
 				all[v.Namespace] = v
 			}
 		}
@@ -83,7 +91,7 @@ func (b *batchAnswer) add(r *policy.Result) error {
 		b.append(1, raw)
 		return err
 	}
-	if known := (bareResult{d.Allowed, pathOf(d)}); known != b.last || b.lastRaw == nil {
+	if known := (bareResult{d.Allowed, pathOf(d.Versions)}); known != b.last || b.lastRaw == nil {
 		raw, ok := b.bare[known]
 		if !ok {
 			var err error
@@ -124,15 +132,17 @@ func (b *batchAnswer) append(field protowire.Number, element []byte) {
 }
 
 func (b *batchAnswer) result(r *policy.Result) *microwallv1.BatchResult {
+	var m *microwallv1.BatchResult
 	if r.Err != nil {
-		return failed(r.Err)
+		m = failed(r.Err)
+	} else {
+		d, err := wire.DecisionProto(&r.Decision)
+		if err != nil {
+			return failed(err)
+		}
+		m = &microwallv1.BatchResult{Result: &microwallv1.BatchResult_Decision{Decision: d}}
 	}
-	d, err := wire.DecisionProto(&r.Decision)
-	if err != nil {
-		return failed(err)
-	}
-	m := &microwallv1.BatchResult{Result: &microwallv1.BatchResult_Decision{Decision: d}}
-	for _, v := range r.Decision.Versions {
+	for _, v := range madeBy(r) {
 		place, _ := slices.BinarySearchFunc(b.versions, v.Namespace, func(v policy.Version, n policy.Namespace) int { return cmp.Compare(v.Namespace, n) })
 		m.Path = append(m.Path, uint32(place)) //nolint:gosec // no more than the batch has items times labels
 	}

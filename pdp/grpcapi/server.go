@@ -193,7 +193,7 @@ func (g *guard) leave(ctx context.Context, method string, recovered any, err err
 	}
 	g.config.Events(failed)
 	// It fails only outside of a call.
-	_ = grpc.SetTrailer(ctx, metadata.Pairs(wire.Answered, "1"))
+	_ = grpc.SetTrailer(ctx, metadata.Pairs(append(wire.ByProto(err), wire.Answered, "1")...))
 	return Status(err).Err()
 }
 

@@ -33,7 +33,7 @@ func (p *policies) Watch(m *microwallv1.WatchRequest, stream grpc.ServerStreamin
 }
 
 func stateProto(s pdp.State) *microwallv1.WatchResponse {
-	m := &microwallv1.WatchResponse{Namespace: string(s.Namespace)}
+	m := &microwallv1.WatchResponse{Namespace: string(s.Namespace), Trust: s.Trust}
 	if s.Err != nil {
 		status := Status(s.Err)
 		m.Error = &microwallv1.WatchError{Code: int32(status.Code()), Message: status.Message()} //nolint:gosec // there are 17 codes

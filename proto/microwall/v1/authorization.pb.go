@@ -448,7 +448,10 @@ type Evaluation struct {
 	// input_time is the time that policies saw, in seconds since 1970.
 	InputTime int64 `protobuf:"varint,1,opt,name=input_time,json=inputTime,proto3" json:"input_time,omitempty"`
 	// engine that evaluated, with its version.
-	Engine        string `protobuf:"bytes,2,opt,name=engine,proto3" json:"engine,omitempty"`
+	Engine string `protobuf:"bytes,2,opt,name=engine,proto3" json:"engine,omitempty"`
+	// trust is the version of the trust file that was in force, which says whose
+	// releases decide and which guardrails bind; 0 where folders decide.
+	Trust         uint64 `protobuf:"varint,3,opt,name=trust,proto3" json:"trust,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -495,6 +498,13 @@ func (x *Evaluation) GetEngine() string {
 		return x.Engine
 	}
 	return ""
+}
+
+func (x *Evaluation) GetTrust() uint64 {
+	if x != nil {
+		return x.Trust
+	}
+	return 0
 }
 
 // Decision says yes or no. Its zero value denies.
@@ -891,7 +901,8 @@ type BatchResult struct {
 	Result isBatchResult_Result `protobuf_oneof:"result"`
 	// path of the decision: for each version along it, guardrails from the
 	// outermost in and then the namespace, its place in
-	// AuthorizeBatchResponse.versions, from 0. Empty beside an error.
+	// AuthorizeBatchResponse.versions, from 0. Beside an error, those that it comes
+	// from: of a policy that failed, or of the release that retired a namespace.
 	Path          []uint32 `protobuf:"varint,3,rep,packed,name=path,proto3" json:"path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1070,12 +1081,13 @@ const file_microwall_v1_authorization_proto_rawDesc = "" +
 	"\bversions\x18\x02 \x03(\v2\x15.microwall.v1.VersionR\bversions\x128\n" +
 	"\n" +
 	"evaluation\x18\x03 \x01(\v2\x18.microwall.v1.EvaluationR\n" +
-	"evaluation\"C\n" +
+	"evaluation\"Y\n" +
 	"\n" +
 	"Evaluation\x12\x1d\n" +
 	"\n" +
 	"input_time\x18\x01 \x01(\x03R\tinputTime\x12\x16\n" +
-	"\x06engine\x18\x02 \x01(\tR\x06engine\"\xc8\x01\n" +
+	"\x06engine\x18\x02 \x01(\tR\x06engine\x12\x14\n" +
+	"\x05trust\x18\x03 \x01(\x04R\x05trust\"\xc8\x01\n" +
 	"\bDecision\x12\x18\n" +
 	"\aallowed\x18\x01 \x01(\bR\aallowed\x12.\n" +
 	"\areasons\x18\x02 \x03(\v2\x14.microwall.v1.ReasonR\areasons\x129\n" +

@@ -889,7 +889,7 @@ type WatchResponse struct {
 	// namespace that this is about.
 	Namespace string `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	// path of what decides: guardrails from the outermost in, then the namespace.
-	// Empty beside an error.
+	// Beside an error, what it comes from: the release that retired the namespace.
 	Path []*Proof `protobuf:"bytes,2,rep,name=path,proto3" json:"path,omitempty"`
 	// error, if nothing decides: what Authorize would end with.
 	Error *WatchError `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
@@ -897,7 +897,9 @@ type WatchResponse struct {
 	// with all below it; other parts of a request do not change a decision.
 	Reads []*ReadPath `protobuf:"bytes,4,rep,name=reads,proto3" json:"reads,omitempty"`
 	// engine that evaluates, with its version.
-	Engine        string `protobuf:"bytes,5,opt,name=engine,proto3" json:"engine,omitempty"`
+	Engine string `protobuf:"bytes,5,opt,name=engine,proto3" json:"engine,omitempty"`
+	// trust is the version of the trust file in force; 0 where folders decide.
+	Trust         uint64 `protobuf:"varint,6,opt,name=trust,proto3" json:"trust,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -965,6 +967,13 @@ func (x *WatchResponse) GetEngine() string {
 		return x.Engine
 	}
 	return ""
+}
+
+func (x *WatchResponse) GetTrust() uint64 {
+	if x != nil {
+		return x.Trust
+	}
+	return 0
 }
 
 // ReadPath leads from the input to a value in it; without steps it is the whole.
@@ -1615,13 +1624,14 @@ const file_microwall_v1_policy_proto_rawDesc = "" +
 	"\fWatchRequest\x12\x1e\n" +
 	"\n" +
 	"namespaces\x18\x01 \x03(\tR\n" +
-	"namespaces\"\xcc\x01\n" +
+	"namespaces\"\xe2\x01\n" +
 	"\rWatchResponse\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12'\n" +
 	"\x04path\x18\x02 \x03(\v2\x13.microwall.v1.ProofR\x04path\x12.\n" +
 	"\x05error\x18\x03 \x01(\v2\x18.microwall.v1.WatchErrorR\x05error\x12,\n" +
 	"\x05reads\x18\x04 \x03(\v2\x16.microwall.v1.ReadPathR\x05reads\x12\x16\n" +
-	"\x06engine\x18\x05 \x01(\tR\x06engine\"8\n" +
+	"\x06engine\x18\x05 \x01(\tR\x06engine\x12\x14\n" +
+	"\x05trust\x18\x06 \x01(\x04R\x05trust\"8\n" +
 	"\bReadPath\x12,\n" +
 	"\x05steps\x18\x01 \x03(\v2\x16.microwall.v1.ReadStepR\x05steps\"@\n" +
 	"\bReadStep\x12\x14\n" +
