@@ -1,6 +1,7 @@
 package remote_test
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -138,7 +139,7 @@ func TestAProofFromTheFutureDoesNotStayYoung(t *testing.T) {
 				ended := c.Status().WatchEnded
 				n.server.stop()
 				n.serve(n.server.addr)
-				testkit.Until(t, func() bool { s := c.Status(); return s.WatchEnded != ended && s.Watched != "" })
+				testkit.Until(t, func() bool { s := c.Status(); return !errors.Is(s.WatchEnded, ended) && s.Watched != "" })
 			}
 			if s := c.Status().Namespaces[0]; !s.Stale {
 				t.Errorf("after %s without a beacon, of which it is believed for one minute: %+v", 80*time.Second, s)
