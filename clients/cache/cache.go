@@ -98,7 +98,7 @@ func (c *Cache) Put(n policy.Namespace, key []byte, d policy.Decision) {
 	if len(c.shards) == 0 {
 		return
 	}
-	c.shard(maphash.Bytes(c.seed, key)).put(n, &entry{string(key), d, overhead + len(key) + sizeOf(&d)})
+	c.shard(maphash.Bytes(c.seed, key)).put(n, &entry{string(key), own(d), overhead + len(key) + sizeOf(&d)})
 }
 
 // shard returns where a key of a hash is kept. Which one it is decides nothing:

@@ -1,7 +1,9 @@
 package cache_test
 
 import (
+	"encoding/json"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -105,6 +107,33 @@ func TestACacheStaysWithinItsBounds(t *testing.T) {
 
 // A decision that is asked for all the time is answered without its shard, which must
 // not take it for one that nobody asks for.
+// A path that a policy hands out is a part of the URL that a caller has sent, and keeps
+// all of that in memory.
+func TestADecisionDoesNotKeepTheRequestThatItNamesAPartOf(t *testing.T) {
+	const many, long = 128, 1 << 20
+	c := cache.New(cache.Config{})
+	for i := range many {
+		url := func() string { return fmt.Sprintf("/cart/%d?%s", i, strings.Repeat("x", long)) }
+		c.Put(cart, fmt.Append(nil, i), policy.Decision{
+			Allowed: true, Reasons: []policy.Reason{{Namespace: cart, Text: url()[:7]}},
+			Obligations: testkit.Properties(t, map[string]any{url()[:6]: []any{url()[:7], json.Number(fmt.Sprint(i) + url())[:1]}}),
+		})
+	}
+	runtime.GC()
+	var held runtime.MemStats
+	runtime.ReadMemStats(&held)
+	if s := c.Stats(); s.Entries != many || s.Bytes > 1<<20 {
+		t.Errorf("stats: %+v", s)
+	}
+	if held.HeapAlloc > many*long/2 {
+		t.Errorf("%d MiB are in use", held.HeapAlloc>>20)
+	}
+	d, ok := c.Get(cart, []byte("7"))
+	if want := `{"/cart/":["/cart/7",7]}`; !ok || d.Reasons[0].Text != "/cart/7" || d.Obligations.String() != want {
+		t.Errorf("got %+v", d)
+	}
+}
+
 func TestWhatIsHitAllTheTimeIsNotPushedOut(t *testing.T) {
 	c := cache.New(cache.Config{Entries: 64})
 	c.Put(cart, []byte("often"), policy.Decision{Allowed: true})
