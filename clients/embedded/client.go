@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"errors"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -362,8 +363,13 @@ func (c *Client) AuthorizeBatch(ctx context.Context, rs []policy.Request) ([]pol
 }
 
 // decide decides a request whose policy is told that it is stamp, and which is
-// begun at a time.
-func (c *Client) decide(ctx context.Context, snapshot *live.Snapshot, r *policy.Request, stamp, begun time.Time) (policy.Decision, error) {
+// begun at a time. Nothing that a request brings along ends its caller.
+func (c *Client) decide(ctx context.Context, snapshot *live.Snapshot, r *policy.Request, stamp, begun time.Time) (d policy.Decision, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			d, err = policy.Decision{}, policy.Errorf(policy.Internal, "deciding crashed: %v\n%s", r, debug.Stack())
+		}
+	}()
 	if err := c.config.Limits.Check(r); err != nil {
 		return policy.Decision{}, err
 	}
@@ -371,8 +377,7 @@ func (c *Client) decide(ctx context.Context, snapshot *live.Snapshot, r *policy.
 	if err != nil {
 		return policy.Decision{}, err
 	}
-	d, err := c.look(ctx, path, r, stamp)
-	if err != nil {
+	if d, err = c.look(ctx, path, r, stamp); err != nil {
 		return policy.Decision{}, err
 	}
 	return path.Judge(d, begun), nil

@@ -36,7 +36,7 @@ type Builder struct {
 // 1970. The key is valid until the next call. Nothing is allocated once there is
 // room, unless a Composite allocates or a number has more than 64 bits.
 func (b *Builder) Key(l *Layout, r *policy.Request, unix int64) []byte {
-	b.key = append(b.key[:0], l.prefix...)
+	b.key, b.names = append(b.key[:0], l.prefix...), b.names[:0]
 	if l.root.whole {
 		b.entity(&whole, &r.Subject)
 		b.action(&whole, &r.Action)
