@@ -80,8 +80,8 @@ type Client struct {
 	fault  *jetstream.Fault
 	live   *live.Live
 	cache  *cache.Cache
-	keys   sync.Pool // of *decisionkey.Builder
-	worth  map[policy.Namespace]*worth
+	keys   sync.Pool            // of *decisionkey.Builder
+	view   atomic.Pointer[view] // of the newest snapshot that was decided by
 
 	stop   context.CancelFunc
 	work   sync.WaitGroup
@@ -162,11 +162,7 @@ func New(ctx context.Context, config Config) (*Client, error) {
 	c := &Client{
 		config: config, broker: broker, fault: fault, live: state, cache: cache.New(config.Cache), stop: stop, synced: make(chan struct{}), trustChanged: trustChanged, changed: changed,
 		behind: make(chan struct{}, 1),
-		worth:  map[policy.Namespace]*worth{},
 		keys:   sync.Pool{New: func() any { return new(decisionkey.Builder) }},
-	}
-	for _, n := range config.Namespaces {
-		c.worth[n] = new(worth)
 	}
 	c.broker.Events = func(e jetstream.Event) {
 		config.OnNATS(e)
@@ -373,21 +369,20 @@ func (c *Client) decide(ctx context.Context, snapshot *live.Snapshot, r *policy.
 	if err := c.config.Limits.Check(r); err != nil {
 		return policy.Decision{}, err
 	}
-	path, err := snapshot.Path(r.Namespace)
+	site, err := c.site(snapshot, r.Namespace)
 	if err != nil {
 		return policy.Decision{}, err
 	}
-	if d, err = c.look(ctx, path, r, stamp); err != nil {
+	if d, err = c.look(ctx, site, r, stamp); err != nil {
 		return policy.Decision{}, err
 	}
-	return path.Judge(d, begun), nil
+	return site.path.Judge(d, begun), nil
 }
 
-// look returns what a path decides, or has decided before: how fresh that is, is
+// look returns what a site decides, or has decided before: how fresh that is, is
 // not yet part of it.
-func (c *Client) look(ctx context.Context, path *live.Path, r *policy.Request, at time.Time) (policy.Decision, error) {
-	stamp, w := rego.NewStamp(at), c.worth[r.Namespace] // a path decides only namespaces of the configuration
-	w.of(path)
+func (c *Client) look(ctx context.Context, s *site, r *policy.Request, at time.Time) (policy.Decision, error) {
+	stamp, path, w := rego.NewStamp(at), s.path, &s.worth
 	measured := w.measured()
 	if !measured && !w.pays() {
 		return path.Decide(ctx, rego.NewInput(r, stamp))

@@ -4,8 +4,6 @@ import (
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
-
-	"github.com/microwall/microwall/bundles/live"
 )
 
 const (
@@ -22,28 +20,15 @@ const (
 	rest   = 64 * sampled * window
 )
 
-// worth decides for one namespace whether its decisions are looked up before
-// they are evaluated: if that is quicker, as measured here. A policy of a few
-// comparisons is evaluated sooner than its key is found; one that is asked a new
+// worth decides for what decides in one namespace whether its decisions are looked
+// up before they are evaluated: if that is quicker, as measured here. A policy of a
+// few comparisons is evaluated sooner than its key is found; one that is asked a new
 // question each time has nothing to find. The answer is the same either way. The
-// zero value is ready. It is safe for concurrent use; what it measures is of the
-// newest path that was asked about.
+// zero value is ready. It is safe for concurrent use.
 type worth struct {
-	path               atomic.Pointer[live.Path]
 	evaluating, asking mean
 	looked, hit        atomic.Int64 // since the window began
 	resting            atomic.Int64 // decisions left without looking
-}
-
-// of starts anew with a new path.
-func (w *worth) of(p *live.Path) {
-	if last := w.path.Load(); last != p && w.path.CompareAndSwap(last, p) {
-		w.evaluating.reset()
-		w.asking.reset()
-		w.looked.Store(0)
-		w.hit.Store(0)
-		w.resting.Store(0)
-	}
 }
 
 // measured reports whether a decision is to be measured. Then it is looked up,
@@ -91,8 +76,6 @@ func (w *worth) found(hit bool) {
 type mean struct {
 	n, ns atomic.Int64
 }
-
-func (m *mean) reset() { m.n.Store(0); m.ns.Store(0) }
 
 func (m *mean) known() bool { return m.n.Load() >= learned }
 
