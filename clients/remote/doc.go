@@ -40,7 +40,7 @@
 // A call goes to those in turn that answer, and to the next one if one does not: if
 // it cannot be reached, does not answer in its part of the time that there is, or
 // says that it cannot say (policy.Unavailable). Any other error is the answer. A
-// PDP that does not answer several times is left alone for a while, after which one
-// call finds out. If all are, calls end at once. Being asked again is bounded to a
+// PDP that does not answer several times, nor anybody else meanwhile, is left alone for
+// a while, after which one call finds out. If all are, calls end at once. Being asked again is bounded to a
 // tenth of the calls, but for those that a PDP which is left alone leaves behind.
 package remote

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/microwall/microwall/clients/cache"
 	"github.com/microwall/microwall/clients/remote"
 	"github.com/microwall/microwall/internal/testkit"
 	"github.com/microwall/microwall/pdp/grpcapi"
@@ -292,5 +295,43 @@ func TestAServerThatIsNoPDPAllowsNothing(t *testing.T) {
 				t.Error(spelling(d, err))
 			}
 		})
+	}
+}
+
+// Callers set the deadlines of calls, and know which questions take long: that must
+// not keep others from a PDP that answers them.
+func TestCallersWithoutPatienceDoNotCutOthersOff(t *testing.T) {
+	s := servePDP(t, deciding(func(ctx context.Context, r policy.Request) (policy.Decision, error) {
+		if r.Action.Name == "Slow" {
+			<-ctx.Done()
+			return policy.Decision{}, ctx.Err()
+		}
+		return policy.Decision{}, policy.Errorf(policy.NotFound, "here")
+	}))
+	c := client(t, remote.Config{Servers: []string{s.addr}, Cache: cache.Config{Entries: -1}})
+	ctx, cancel := context.WithCancel(t.Context())
+	var hasty sync.WaitGroup
+	defer hasty.Wait()
+	defer cancel()
+	var tried atomic.Int64
+	for range 16 {
+		hasty.Go(func() {
+			for ctx.Err() == nil {
+				short, cancel := context.WithTimeout(ctx, 70*time.Millisecond)
+				if _, err := c.Authorize(short, request("shop.cart", "Slow")); err == nil {
+					t.Error("there is an answer")
+				}
+				tried.Add(1)
+				cancel()
+			}
+		})
+	}
+	for tried.Load() < 100 {
+		if d, err := c.Authorize(t.Context(), request("shop.cart", "Add")); policy.KindOf(err) != policy.NotFound {
+			t.Fatalf("after %d: %s", tried.Load(), spelling(d, err))
+		}
+	}
+	if p := c.Status().PDPs[0]; p.Ejected > 0 {
+		t.Errorf("%+v", p)
 	}
 }

@@ -25,7 +25,14 @@ type pdp struct {
 	breaker breaker
 	// unanswered is the error of the last call that the PDP did not answer.
 	unanswered atomic.Pointer[error]
+	// lived is when it answered last, as the time since sinceWhen.
+	lived atomic.Int64
 }
+
+var sinceWhen = time.Now()
+
+// livedAfter reports whether the PDP has answered somebody after a time.
+func (p *pdp) livedAfter(t time.Time) bool { return p.lived.Load() > int64(t.Sub(sinceWhen)) }
 
 // name is how messages call it.
 func (p *pdp) name() string { return "PDP at " + p.server }
@@ -142,11 +149,14 @@ func (o *pool) attempt(ctx context.Context, c call, p *pdp, let ticket, others i
 	func() {
 		defer func() { open = p.breaker.done(let, how, time.Now()) }() // even if it panics
 		if err = do(own, p); err != nil {
-			how = c.outcome(ctx, err, time.Since(begun))
+			how = c.outcome(ctx, p, err, begun)
 		} else {
 			how = answered
 		}
 	}()
+	if how == answered {
+		p.lived.Store(int64(time.Since(sinceWhen)))
+	}
 	if how == unanswered {
 		p.unanswered.Store(&err)
 	}
@@ -162,12 +172,14 @@ func (o *pool) attempt(ctx context.Context, c call, p *pdp, let ticket, others i
 	return open || o.budget.spend(), err
 }
 
-// outcome says what the error of an attempt means that took so long.
-func (c call) outcome(ctx context.Context, err error, took time.Duration) outcome {
+// outcome says what the error of an attempt means that was begun at a time. One that a
+// PDP has not answered in time while it answered others says nothing of it: callers
+// choose how long they wait, and what they ask.
+func (c call) outcome(ctx context.Context, p *pdp, err error, begun time.Time) outcome {
 	if _, own := errors.AsType[*answer](err); own {
 		return answered
 	}
-	timely := !c.patient && took >= slow
+	timely := !c.patient && time.Since(begun) >= slow && !p.livedAfter(begun)
 	switch status.Code(err) {
 	case codes.Unavailable:
 		return unanswered
