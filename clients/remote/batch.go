@@ -41,7 +41,7 @@ func (c *Client) AuthorizeBatch(ctx context.Context, rs []policy.Request) (resul
 	}
 	now := c.now()
 	s, ok := c.lookAll(b, now)
-	if ok && !s.stale(now) {
+	if ok && !s.stale(now) && !c.watcher.deaf() {
 		return b.results, nil
 	}
 	err = c.askAll(ctx, b)

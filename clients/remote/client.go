@@ -197,7 +197,7 @@ func (c *Client) Authorize(ctx context.Context, r policy.Request) (d policy.Deci
 	}
 	now := c.now()
 	d, s, ok := c.look(&r, now)
-	if ok && !s.stale(now) {
+	if ok && !s.stale(now) && !c.watcher.deaf() {
 		return d, nil
 	}
 	answered, err := c.askOne(ctx, r, s, now)

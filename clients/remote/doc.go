@@ -22,8 +22,9 @@
 //
 // How old what decides may be without proof, its authors and the trust file say.
 // That is worked out when a decision is handed out, by the beacons' times. What is
-// too old is asked for; if no PDP answers, it is handed out as its authors
-// want it: named as stale, or denied.
+// too old is asked for, and so is everything once no PDP has told anything for five
+// seconds; if none answers, it is handed out as its authors want it: as it is while it is
+// not too old, and after that named as stale, or denied.
 //
 // Those who ask the same at the same time are answered by one call. It has a
 // deadline of its own, so that nobody who gives up takes an answer from others, and

@@ -173,13 +173,14 @@ func (o *pool) attempt(ctx context.Context, c call, p *pdp, let ticket, others i
 }
 
 // outcome says what the error of an attempt means that was begun at a time. One that a
-// PDP has not answered in time while it answered others says nothing of it: callers
-// choose how long they wait, and what they ask.
+// PDP has not answered in time while it answered others, to the end, says nothing of it:
+// callers choose how long they wait, and what they ask.
 func (c call) outcome(ctx context.Context, p *pdp, err error, begun time.Time) outcome {
 	if _, own := errors.AsType[*answer](err); own {
 		return answered
 	}
-	timely := !c.patient && time.Since(begun) >= slow && !p.livedAfter(begun)
+	took := time.Since(begun)
+	timely := !c.patient && took >= slow && !p.livedAfter(begun.Add(took/2))
 	switch status.Code(err) {
 	case codes.Unavailable:
 		return unanswered

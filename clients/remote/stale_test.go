@@ -8,6 +8,7 @@ import (
 
 	"github.com/microwall/microwall/clients/remote"
 	"github.com/microwall/microwall/internal/testkit"
+	"github.com/microwall/microwall/pdp/grpcapi"
 	"github.com/microwall/microwall/policy"
 )
 
@@ -149,5 +150,65 @@ func TestAProofFromTheFutureDoesNotStayYoung(t *testing.T) {
 				t.Errorf("got %s", full(got, err))
 			}
 		})
+	}
+}
+
+// Whoever takes all watches that a PDP has room for must not have others decide for ever by
+// what they were told before, where nothing becomes stale and the PDP would answer.
+func TestWhatNobodyWatchesAnyMoreIsAskedFor(t *testing.T) {
+	d, now := testkit.NewDomain(t), new(testkit.Clock)
+	shop := d.Release("center", "shop", nil, d.Rego(`deny contains "never" if false`))
+	one := d.Release("cart", "shop.cart", nil, d.Rego("allow := true"))
+	two := d.Release("cart", "shop.cart", one.Signed, d.Rego("allow := false"))
+	n := startNode(t, d, now.Now)
+	n.offer(shop, one)
+	c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.Now})
+	remembers(t, c, one.Version())
+	r := request("shop.cart", "Add")
+	mustAsk(t, c, r)
+	n.server.stop()
+	n.offer(two)
+	if got := mustHit(t, c, r); !got.Allowed {
+		t.Errorf("without a PDP: %s", spelling(got, nil))
+	}
+	refuses := serve(t, n.server.addr, grpcapi.New(grpcapi.Config{Decide: n}))
+	testkit.Until(t, func() bool {
+		got, err := c.Authorize(t.Context(), r)
+		return err == nil && !got.Allowed
+	})
+	if s := c.Status(); s.Watched != "" || s.WatchEnded == nil {
+		t.Errorf("%+v", s)
+	}
+	// Nothing goes back, and what is decided is remembered only while somebody tells.
+	mustAsk(t, c, r)
+	refuses.stop()
+	if got, err := c.Authorize(t.Context(), r); got.Allowed || policy.KindOf(err) != policy.Unavailable {
+		t.Errorf("got %s", spelling(got, err))
+	}
+}
+
+// A PDP that is gone for long takes nothing from what is believed.
+func TestWhatIsBelievedIsHandedOutHoweverLongNoPDPAnswers(t *testing.T) {
+	d, heads := proven(t, "deny")
+	now := new(testkit.Clock)
+	n := startNode(t, d, now.Now)
+	n.offer(heads...)
+	n.prove(now.Now(), heads...)
+	c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.Now})
+	remembers(t, c, heads[1].Version())
+	r := request("shop.cart", "Add")
+	mustAsk(t, c, r)
+	n.server.stop()
+	// By then it is asked first.
+	testkit.Until(t, func() bool {
+		before := c.Status().Failed
+		got, err := c.Authorize(t.Context(), r)
+		if err != nil || !got.Allowed || len(got.Stale) > 0 {
+			t.Fatal(full(got, err))
+		}
+		return c.Status().Failed > before
+	})
+	if got, err := onlyOne(c.AuthorizeBatch(t.Context(), []policy.Request{r})); err != nil || !got.Allowed {
+		t.Error(full(got, err))
 	}
 }

@@ -46,6 +46,7 @@ type watcher struct {
 	now   func() time.Time
 
 	at     atomic.Pointer[pdp] // who tells; nil if nobody does
+	lost   atomic.Int64        // when the last one ended that told, as the time since sinceWhen; 0 while one tells
 	ended  atomic.Pointer[error]
 	rounds atomic.Uint64
 }
@@ -73,7 +74,9 @@ func (w *watcher) run(ctx context.Context) {
 		}
 		next = w.pick(next)
 		told, err := w.watch(ctx, w.pool.pdps[next], namespaces)
-		w.at.Store(nil)
+		if w.at.Swap(nil) != nil {
+			w.lost.Store(int64(time.Since(sinceWhen)))
+		}
 		if errors.Is(err, errMore) {
 			pause = quickPause
 			continue // with the same one
@@ -86,6 +89,13 @@ func (w *watcher) run(ctx context.Context) {
 		sleep(ctx, pause/2+rand.N(pause/2)) //nolint:gosec // so that not all come at once
 		pause = min(2*pause, longPause)
 	}
+}
+
+// deaf reports whether nobody has told anything for so long that what is remembered may
+// not be what decides any more.
+func (w *watcher) deaf() bool {
+	lost := w.lost.Load()
+	return lost != 0 && time.Since(sinceWhen)-time.Duration(lost) > silence
 }
 
 func sleep(ctx context.Context, d time.Duration) {
@@ -131,6 +141,7 @@ func (w *watcher) watch(ctx context.Context, p *pdp, namespaces []policy.Namespa
 			quiet.Reset(silence)
 			told = true
 			w.at.Store(p)
+			w.lost.Store(0)
 			if err := w.tell(m); err != nil {
 				return told, err
 			}
