@@ -61,6 +61,9 @@ func (s *subject) checkVersions(c *call, a *asking, d *policy.Decision) bool {
 	}
 	for _, token := range c.want.tokens {
 		i := slices.Index(path, token.Namespace)
+		if a.Namespace == deep && token.Namespace == cart {
+			i = -1 // it may not have been a guardrail yet when that was asked
+		}
 		switch {
 		case i >= 0 && token.Revision > madeUp:
 			s.wrong(c, a, d, "it was answered, with a token that nobody has had")

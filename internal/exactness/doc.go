@@ -29,7 +29,7 @@
 // That the tests would notice is shown by breaking the clients on purpose, in the
 // ways that package internal/mutant names:
 //
-//	go test ./internal/exactness -mutants
+//	go test ./internal/exactness -mutants -timeout 1h
 //
 // The long form is a million operations:
 //

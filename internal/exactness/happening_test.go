@@ -24,15 +24,16 @@ import (
 // happen makes all happen that can, until ctx ends: for a while anything, and then,
 // once all is mended, for a while only what explains no error.
 func (m *model) happen(ctx context.Context) {
+	harmless, anything := newDecks()
 	for ctx.Err() == nil {
-		m.until(ctx, time.Duration(1000+m.random.IntN(2000))*time.Millisecond, func() { m.anything(ctx) })
+		m.until(ctx, time.Duration(1000+m.random.IntN(2000))*time.Millisecond, func() { anything.deal(m.random)(m, ctx) })
 		m.mend(ctx)
 		if !m.settle(ctx) {
 			return
 		}
 		m.calm.Add(1)
 		m.note("calm")
-		m.until(ctx, time.Duration(2000+m.random.IntN(3000))*time.Millisecond, func() { m.harmless(ctx) })
+		m.until(ctx, time.Duration(2000+m.random.IntN(3000))*time.Millisecond, func() { harmless.deal(m.random)(m, ctx) })
 		m.calm.Add(1)
 	}
 }
@@ -51,54 +52,62 @@ func (m *model) until(ctx context.Context, d time.Duration, do func()) {
 	}
 }
 
-// harmless is what no caller gets an error from.
-func (m *model) harmless(ctx context.Context) {
-	switch n := m.random.IntN(20); {
-	case n < 12:
-		m.push(ctx, m.namespace(), false)
-	case n < 15:
-		m.push(ctx, m.namespace(), true)
-	case n < 17:
-		m.replay()
-	case n < 19:
-		m.setClock()
-	default:
-		s := m.subject(func(*subject) bool { return true })
-		s.close()
-		s.open(ctx)
-		m.note("client started again")
+// deck deals what may happen in random order, each as often as it is in it: so all
+// happens, and soon.
+type deck struct{ all, left []happening }
+
+type happening func(*model, context.Context)
+
+func (d *deck) deal(r *rand.Rand) happening {
+	if len(d.left) == 0 {
+		d.left = slices.Clone(d.all)
+		r.Shuffle(len(d.left), func(i, j int) { d.left[i], d.left[j] = d.left[j], d.left[i] })
 	}
+	h := d.left[0]
+	d.left = d.left[1:]
+	return h
 }
 
-func (m *model) anything(ctx context.Context) {
-	n := oneOf(m.random, m.nodes)
-	switch m.random.IntN(16) {
-	case 0, 1:
-		s := m.subject((*subject).isEmbedded)
-		s.way.Cut()
-		m.note("client cut off")
-	case 2:
-		m.subject((*subject).isEmbedded).way.Mend()
-	case 3:
-		n.way.Cut()
-		m.note("PDP cut off")
-	case 4:
-		n.way.Mend()
-	case 5:
-		n.kill()
-		m.note("PDP killed")
-	case 6:
-		n.hold(true)
-		m.note("PDP held up")
-	case 7:
-		n.hold(false)
-	case 8:
-		m.setAllClocks()
-	case 9:
-		m.changeTrust(ctx)
-	default:
-		m.harmless(ctx)
+// often returns a happening several times.
+func often(n int, h happening) []happening { return slices.Repeat([]happening{h}, n) }
+
+// newDecks returns what no caller gets an error from, and what makes others fail.
+func newDecks() (harmless, anything deck) {
+	push := func(m *model, ctx context.Context) { m.push(ctx, m.namespace(), false) }
+	harmless.all = slices.Concat(
+		often(6, push),
+		often(4, func(m *model, ctx context.Context) {
+			m.push(ctx, oneOf(m.random, []policy.Namespace{cart, cart, m.namespace()}), true)
+		}),
+		often(2, func(m *model, _ context.Context) { m.replay() }),
+		often(1, func(m *model, _ context.Context) { m.setClock() }),
+		often(1, func(m *model, ctx context.Context) {
+			s := m.subject(func(*subject) bool { return true })
+			s.close()
+			s.open(ctx)
+			m.note("client started again")
+		}),
+	)
+	anyNode := func(do func(*node)) happening {
+		return func(m *model, _ context.Context) { do(oneOf(m.random, m.nodes)) }
 	}
+	anything.all = slices.Concat(
+		often(5, push),
+		often(1, func(m *model, ctx context.Context) { m.push(ctx, cart, true) }),
+		often(2, func(m *model, _ context.Context) {
+			m.subject((*subject).isEmbedded).way.Cut()
+			m.note("client cut off")
+		}),
+		often(1, func(m *model, _ context.Context) { m.subject((*subject).isEmbedded).way.Mend() }),
+		often(1, anyNode(func(n *node) { n.way.Cut(); n.note("PDP cut off") })),
+		often(1, anyNode(func(n *node) { n.way.Mend() })),
+		often(1, anyNode(func(n *node) { n.kill(); n.note("PDP killed") })),
+		often(1, anyNode(func(n *node) { n.hold(true); n.note("PDP held up") })),
+		often(2, anyNode(func(n *node) { n.hold(false) })),
+		often(1, func(m *model, _ context.Context) { m.setAllClocks() }),
+		often(1, (*model).changeTrust),
+	)
+	return harmless, anything
 }
 
 func (m *model) namespace() policy.Namespace {
@@ -226,7 +235,7 @@ func (m *model) push(ctx context.Context, n policy.Namespace, back bool) {
 			return
 		}
 	} else {
-		text, data := m.policies.next(m.random, n == shop), newData(m.random)
+		text, data := m.policies.next(m.random, n), newData(m.random)
 		file, err := json.Marshal(data)
 		m.must(err)
 		d.Bundle = m.d.Bundle(map[string]string{"authz.rego": text, "data.json": string(file)})

@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+
+	"github.com/microwall/microwall/policy"
 )
 
 // part is one rule of a policy: a form, and what it reads and compares with.
@@ -39,6 +41,7 @@ var (
 		`obligations["NAME"] := type_name(PATH)`,
 		`obligations["shared"] := PATH if { input.subject.type == "user"; input.action.name == "Drop" }`,
 		`obligations["NAME"] := input.time.TIME`,
+		`obligations["NAME"] := {"at": input.time.TIME, "of": PATH}`,
 		`obligations["NAME"] := object.get(input, ["context", "deep", "a"], "none")`,
 		`obligations["NAME"] := [x | some x in PATH]`,
 	}
@@ -48,6 +51,7 @@ var (
 		`allow if not PATH`,
 		`allow if input.subject.id == input.resource.id`,
 		`allow if { input.subject.type == "user"; input.resource.type == "route"; count(PATH) > 0 }`, // which fails, of a number
+		`deny contains "NAME" if { input.subject.type == "user"; startswith(PATH, "a") }`,            // as does this, of what is no text
 		`allow if { is_array(PATH); every x in PATH { x != VALUE } }`,
 		`reasons contains sprintf("NAME %v", [PATH])`,
 		`reasons contains sprintf("NAME %v", [x]) if some x in PATH`,
@@ -68,8 +72,9 @@ type generator struct {
 	last map[bool][]part // by whether they are for a guardrail
 }
 
-// next returns the text of another policy.
-func (g *generator) next(r *rand.Rand, guardrail bool) string {
+// next returns the text of another policy for a namespace.
+func (g *generator) next(r *rand.Rand, n policy.Namespace) string {
+	guardrail := n == shop
 	forms := deciding
 	if guardrail {
 		forms = binding
@@ -109,7 +114,7 @@ func (g *generator) next(r *rand.Rand, guardrail bool) string {
 	}
 	for i, p := range parts {
 		lines = append(lines, strings.NewReplacer(
-			"PATH", p.path, "VALUE", values[p.value].json, "TYPE", types[p.value%len(types)], "TIME", times[p.value%len(times)], "ODD", fmt.Sprint(p.value%2), "NAME", fmt.Sprintf("part%d", i),
+			"PATH", p.path, "VALUE", values[p.value].json, "TYPE", types[p.value%len(types)], "TIME", times[p.value%len(times)], "ODD", fmt.Sprint(p.value%2), "NAME", fmt.Sprintf("%s-%d", n, i),
 		).Replace(p.form))
 	}
 	return "package authz\n" + strings.Join(lines, "\n") + "\n"

@@ -33,6 +33,7 @@ var values = []valued{
 // asking is a request, and what it looks like.
 type asking struct {
 	policy.Request
+	shape shape
 	// parts of the input as JSON, all but the time.
 	text string
 	// unique is true if no other has the same text.
@@ -49,47 +50,67 @@ var (
 // oneOf returns one of all.
 func oneOf[T any](r *rand.Rand, all []T) T { return all[r.IntN(len(all))] }
 
-// newRequest returns a request of few. trace is part of some.
-func newRequest(r *rand.Rand, trace uint64) asking {
-	a := asking{}
-	a.Namespace = oneOf(r, asked)
-	s, o := oneOf(r, subjects), oneOf(r, resources)
-	a.Subject = policy.Entity{Type: s[0], ID: s[1]}
-	a.Resource = policy.Entity{Type: o[0], ID: o[1]}
-	a.Action.Name = oneOf(r, actions)
-	var texts [4]string
-	traced := [4]bool{}
+// shape is what a request is made of: places in the tables above.
+type shape struct {
+	namespace                 policy.Namespace
+	subject, action, resource int
+	members                   [len(members)]int // place of a value, -1 if absent
+}
+
+// members that requests may have, by the part that they are in.
+var members = [...]struct {
+	part int
+	name string
+}{{0, "role"}, {0, "level"}, {0, "tags"}, {1, "mode"}, {2, "frozen"}, {2, "owner"}, {3, "mfa"}, {3, "n"}, {3, "list"}, {3, "deep"}}
+
+func newShape(r *rand.Rand) shape {
+	s := shape{namespace: oneOf(r, asked), subject: r.IntN(len(subjects)), action: r.IntN(len(actions)), resource: r.IntN(len(resources))}
+	for i := range s.members {
+		if s.members[i] = -1; r.IntN(4) == 0 {
+			s.members[i] = r.IntN(len(values))
+		}
+	}
+	return s
+}
+
+// twin returns what differs in one member alone.
+func (s shape) twin(r *rand.Rand) shape {
+	s.members[r.IntN(len(members))] = r.IntN(len(values)+1) - 1
+	return s
+}
+
+// request returns a request of a shape. trace is part of some.
+func (s shape) request(r *rand.Rand, trace uint64) asking {
+	a := asking{shape: s}
+	subject, resource := subjects[s.subject], resources[s.resource]
+	a.Namespace = s.namespace
+	a.Subject = policy.Entity{Type: subject[0], ID: subject[1]}
+	a.Resource = policy.Entity{Type: resource[0], ID: resource[1]}
+	a.Action.Name = actions[s.action]
+	var held [4]map[string]any
+	var written [4][]string
+	for i := range held {
+		held[i] = map[string]any{}
+	}
+	for i, m := range members {
+		if s.members[i] >= 0 {
+			v := values[s.members[i]]
+			held[m.part][m.name], written[m.part] = v.held, append(written[m.part], fmt.Sprintf("%q:%s", m.name, v.json))
+		}
+	}
 	if a.unique = r.IntN(3) == 0; a.unique {
 		// Nobody reads it, but for those who read all of what it stands in.
-		traced[oneOf(r, []int{1, 1, 1, 0, 2, 3})] = true
+		part := oneOf(r, []int{1, 1, 1, 0, 2, 3})
+		held[part]["trace"], written[part] = fmt.Sprint(trace), append(written[part], fmt.Sprintf(`"trace":"%d"`, trace))
 	}
-	for i, part := range []struct {
-		to    *policy.Properties
-		names []string
-	}{
-		{&a.Subject.Properties, []string{"role", "level", "tags"}},
-		{&a.Action.Properties, []string{"mode"}},
-		{&a.Resource.Properties, []string{"frozen", "owner"}},
-		{&a.Context, []string{"mfa", "n", "list", "deep"}},
-	} {
-		held, members := map[string]any{}, []string{}
-		for _, name := range part.names {
-			if r.IntN(4) > 0 {
-				continue
-			}
-			v := oneOf(r, values)
-			held[name], members = v.held, append(members, fmt.Sprintf("%q:%s", name, v.json))
-		}
-		if traced[i] {
-			held["trace"], members = fmt.Sprint(trace), append(members, fmt.Sprintf(`"trace":"%d"`, trace))
-		}
+	for i, to := range []*policy.Properties{&a.Subject.Properties, &a.Action.Properties, &a.Resource.Properties, &a.Context} {
 		var err error
-		if *part.to, err = policy.NewProperties(held); err != nil {
+		if *to, err = policy.NewProperties(held[i]); err != nil {
 			panic(err) // a table above is wrong
 		}
-		texts[i] = "{" + strings.Join(members, ",") + "}"
 	}
+	texts := func(i int) string { return "{" + strings.Join(written[i], ",") + "}" }
 	a.text = fmt.Sprintf(`{"subject":{"type":%q,"id":%q,"properties":%s},"action":{"name":%q,"properties":%s},"resource":{"type":%q,"id":%q,"properties":%s},"context":%s}`,
-		s[0], s[1], texts[0], a.Action.Name, texts[1], o[0], o[1], texts[2], texts[3])
+		subject[0], subject[1], texts(0), a.Action.Name, texts(1), resource[0], resource[1], texts(2), texts(3))
 	return a
 }

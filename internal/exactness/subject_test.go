@@ -247,14 +247,17 @@ func (s *subject) one(ctx context.Context, r *rand.Rand, asks policy.Authorizer)
 	}
 }
 
-// question returns a request, often one that was asked lately.
+// question returns a request: often one that was asked lately, or its twin.
 func (s *subject) question(r *rand.Rand) asking {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.recent) > 0 && r.IntN(2) == 0 {
+	made := newShape(r)
+	if n := r.IntN(4); n < 2 && len(s.recent) > 0 {
 		return oneOf(r, s.recent)
+	} else if n < 3 && len(s.recent) > 0 {
+		made = oneOf(r, s.recent).shape.twin(r)
 	}
-	a := newRequest(r, s.traces.Add(1))
+	a := made.request(r, s.traces.Add(1))
 	if s.recent = append(s.recent, a); len(s.recent) > 100 {
 		s.recent = slices.Delete(s.recent, 0, 50)
 	}
@@ -365,7 +368,7 @@ func (s *subject) batch(ctx context.Context, r *rand.Rand, asks policy.Authorize
 // burst has many ask the same at once, of whom some give up soon.
 func (s *subject) burst(ctx context.Context, r *rand.Rand, asks policy.Authorizer) {
 	s.note("burst")
-	a := newRequest(r, s.traces.Add(1))
+	a := newShape(r).request(r, s.traces.Add(1))
 	var all sync.WaitGroup
 	for i := range 6 {
 		wait := ample
