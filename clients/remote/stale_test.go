@@ -113,6 +113,7 @@ func TestStaleIsNotRemembered(t *testing.T) {
 // A client whose clock is behind must not believe for longer what it is told again and
 // again: by its clock, what is proven from the future would never have an age.
 func TestAProofFromTheFutureDoesNotStayYoung(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		behind   time.Duration
 		believed bool // at first
@@ -156,6 +157,7 @@ func TestAProofFromTheFutureDoesNotStayYoung(t *testing.T) {
 // Whoever takes all watches that a PDP has room for must not have others decide for ever by
 // what they were told before, where nothing becomes stale and the PDP would answer.
 func TestWhatNobodyWatchesAnyMoreIsAskedFor(t *testing.T) {
+	t.Parallel()
 	d, now := testkit.NewDomain(t), new(testkit.Clock)
 	shop := d.Release("center", "shop", nil, d.Rego(`deny contains "never" if false`))
 	one := d.Release("cart", "shop.cart", nil, d.Rego("allow := true"))
@@ -189,6 +191,7 @@ func TestWhatNobodyWatchesAnyMoreIsAskedFor(t *testing.T) {
 
 // A PDP that is gone for long takes nothing from what is believed.
 func TestWhatIsBelievedIsHandedOutHoweverLongNoPDPAnswers(t *testing.T) {
+	t.Parallel()
 	d, heads := proven(t, "deny")
 	now := new(testkit.Clock)
 	n := startNode(t, d, now.Now)
