@@ -24,8 +24,8 @@ type Config struct {
 	// Concurrency is how many requests are evaluated at once. Zero is twice
 	// the processors.
 	Concurrency int
-	// Queue is how many requests may wait for their turn; more are refused at
-	// once. Zero is 4,096.
+	// Queue is how many requests may wait for their turn, and of how many namespaces
+	// releases may be waited for; more are refused at once. Zero is 4,096.
 	Queue int
 	// Watches is how many namespaces are watched at once, by all who watch; more
 	// are refused at once. Zero is 10,000.
@@ -42,7 +42,7 @@ type Service struct {
 	config  Config
 	slots   chan struct{}
 	waiting atomic.Int64
-	patient atomic.Int64 // requests that wait for releases
+	patient atomic.Int64 // namespaces of which releases are waited for
 	watches atomic.Int64
 }
 

@@ -160,6 +160,56 @@ func TestTooMuchLoadIsRefusedAtOnce(t *testing.T) {
 	}
 }
 
+// Each item of a batch may name another namespace, whose head is confirmed by a question of
+// its own: what waits is counted by these, not by batches.
+func TestBatchesThatNameManyNamespacesDoNotFillTheMemoryWithQuestions(t *testing.T) {
+	batch := func(n int) (rs []policy.Request) {
+		for i := range n {
+			r := testkit.Request(policy.Namespace(fmt.Sprint("shop.x", i/2)), "Add")
+			r.Freshness = policy.Head
+			rs = append(rs, r)
+		}
+		return rs
+	}
+	asked, over := make(chan struct{}, 1000), make(chan struct{})
+	s := pdp.New(pdp.Config{Source: snapshot(t, "allow := true"), Queue: 100, Confirm: func(ctx context.Context, n policy.Namespace) (policy.Version, error) {
+		asked <- struct{}{}
+		select {
+		case <-over:
+		case <-ctx.Done():
+		}
+		return policy.Version{}, policy.Errorf(policy.NotFound, "no head")
+	}})
+	if _, err := s.AuthorizeBatch(t.Context(), batch(202)); policy.KindOf(err) != policy.Exhausted || len(asked) > 0 {
+		t.Errorf("101 namespaces: %v, and %d questions", err, len(asked))
+	}
+	var waiting sync.WaitGroup
+	for range 2 {
+		waiting.Go(func() {
+			if _, err := s.AuthorizeBatch(t.Context(), batch(100)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for range 100 {
+		<-asked
+	}
+	if _, err := s.AuthorizeBatch(t.Context(), batch(1)); policy.KindOf(err) != policy.Exhausted {
+		t.Errorf("one more: %v", err)
+	}
+	// Who does not wait is decided.
+	r := testkit.Request("shop.cart", "Add")
+	r.Freshness = r.Freshness.NotBefore(policy.Version{Namespace: "shop.pay", Epoch: 1, Revision: 1})
+	if d, err := s.Authorize(t.Context(), r); err != nil || !d.Allowed {
+		t.Errorf("what was only seen: %+v, %v", d, err)
+	}
+	close(over)
+	waiting.Wait()
+	if _, err := s.AuthorizeBatch(t.Context(), batch(200)); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
 func TestACallThatIsOverIsNotDecided(t *testing.T) {
 	s := pdp.New(pdp.Config{Source: snapshot(t, "allow if { some a in numbers.range(1, 5000); some b in numbers.range(1, 5000); a + b == -1 }")})
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
