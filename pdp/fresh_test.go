@@ -298,3 +298,35 @@ func TestAReleaseThatDoesNotArriveIsWaitedForUntilTheDeadline(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatArrivesNeedsNobodyToConfirmIt(t *testing.T) {
+	d, p, _ := startBeacons(t)
+	d.Push(p, "center", "shop", guardrail)
+	next := d.Push(p, "cart", "shop.cart", allowsAdd).Release.Version()
+	next.Revision++
+	asked := make(chan struct{})
+	silent := pdp.New(pdp.Config{Source: p.Live, Confirm: func(ctx context.Context, _ policy.Namespace) (policy.Version, error) {
+		close(asked)
+		<-ctx.Done()
+		return policy.Version{}, policy.Errorf(policy.Unavailable, "nobody has answered: %w", ctx.Err())
+	}})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	answer := make(chan policy.Result, 1)
+	go func() {
+		decision, err := silent.Authorize(ctx, asking(policy.AtLeast(next.Token())))
+		answer <- policy.Result{Decision: decision, Err: err}
+	}()
+	<-asked
+	d.Push(p, "pay", "shop.pay", allowsAdd) // which is not asked for
+	select {
+	case got := <-answer:
+		t.Fatalf("before it arrived: %+v", got)
+	case <-time.After(50 * time.Millisecond):
+	}
+	d.Push(p, "cart", "shop.cart", allowsAdd+" ")
+	newest := d.Push(p, "cart", "shop.cart", allowsAdd+"  ").Release.Version()
+	if got := <-answer; got.Err != nil || !got.Decision.Allowed || got.Decision.Versions[1].Compare(next) < 0 || got.Decision.Versions[1].Compare(newest) > 0 {
+		t.Errorf("%+v", got)
+	}
+}

@@ -2,6 +2,7 @@ package live
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -14,6 +15,18 @@ import (
 // clockSkew is how far apart the clocks may be of those who confirm heads and of
 // those who ask.
 const clockSkew = 30 * time.Second
+
+// errNoBeacons is why no head can be confirmed at all.
+var errNoBeacons = errors.New("the trust file lists no beacons")
+
+// Confirmable returns nil if the head of a namespace can be confirmed at all: the
+// trust file in force lists keys that do so.
+func (l *Live) Confirmable(n policy.Namespace) error {
+	if len(l.Trust().Beacons()) > 0 {
+		return nil
+	}
+	return policy.Errorf(policy.Unavailable, "nobody can confirm which release of %s is the newest: %w; list one (microwall keygen NAME --for beacons), and start PDPs with --beacon-key", n, errNoBeacons)
+}
 
 // Confirmed reads the answer to the question for the head of a namespace, which
 // was asked at a time: it verifies the note, and that it is not from before the
@@ -41,9 +54,10 @@ const patience = 15 * time.Second
 // as all of them ask for together: at once if they ask for nothing, or if what is
 // held has it; otherwise once it has arrived.
 //
-// confirm returns what the head of a namespace was after it was called. Nil is for
-// a source that nobody can be asked about. It is called for several namespaces at
-// once.
+// confirm returns what the head of a namespace was after it was called, and ends with
+// its context. Nil is for a source that nobody can be asked about. It is called for
+// several namespaces at once. What a token asks for may arrive while it is being
+// confirmed, which ends that, and also where [Live.Confirmable] says that nothing can be.
 //
 // The error is of kind policy.Failed for a token of a release that there never was,
 // policy.Unavailable if it did not arrive before ctx ended (or within 15 s, if ctx has
@@ -78,8 +92,10 @@ func Fresh(ctx context.Context, source Source, rs []policy.Request, confirm func
 	if err != nil {
 		return nil, err
 	}
-	if err := w.check(ctx, tokens); err != nil {
-		return nil, err
+	if len(tokens) > 0 {
+		if s, err = w.await(ctx, source, s, tokens); err != nil {
+			return nil, err
+		}
 	}
 	for {
 		if all {
@@ -182,6 +198,50 @@ func (w *wanted) sort(s *Snapshot, f policy.Freshness) (tokens []policy.Version,
 	return tokens, all, nil
 }
 
+// await returns once all releases of tokens have arrived, or it was found out that
+// they are there, and are to be waited for. What has arrived needs nobody to confirm it.
+func (w *wanted) await(ctx context.Context, source Source, s *Snapshot, tokens []policy.Version) (*Snapshot, error) {
+	checking, stop := context.WithCancel(ctx)
+	checked := make(chan error, 1)
+	go func() { checked <- w.check(checking, tokens) }()
+	running := true
+	defer func() {
+		stop()
+		if running {
+			<-checked // it writes to w
+		}
+	}()
+	var ended <-chan struct{} // check ends with ctx, and says more
+	for {
+		select {
+		case err := <-checked:
+			running = false
+			if !errors.Is(err, errNoBeacons) {
+				return s, err
+			}
+			ended = ctx.Done()
+		case <-s.Superseded():
+			if s = source.Snapshot(); w.arrived(s, tokens) {
+				return s, nil
+			}
+		case <-ended:
+			return nil, policy.Errorf(policy.Unavailable, "release %d of %s was asked for, or a newer one, and has not arrived here in time (%w); whether there is one nobody can say, as %v", tokens[0].Revision, tokens[0].Namespace, ctx.Err(), errNoBeacons)
+		}
+	}
+}
+
+// arrived reports whether the releases of all tokens decide, or newer ones of the same
+// epoch: what a token of an earlier one asks for, check says.
+func (w *wanted) arrived(s *Snapshot, tokens []policy.Version) bool {
+	held := w.held(s)
+	for _, v := range tokens {
+		if h, ok := held[v.Namespace]; !ok || h.Epoch != v.Epoch || !h.Reaches(v) {
+			return false
+		}
+	}
+	return true
+}
+
 // check finds out which of the tokens are of releases that there are.
 func (w *wanted) check(ctx context.Context, tokens []policy.Version) error {
 	var namespaces []policy.Namespace
@@ -218,7 +278,7 @@ func (w *wanted) confirmAll(ctx context.Context, namespaces []policy.Namespace, 
 		}
 	}
 	if len(left) > 0 && w.confirm == nil {
-		return policy.Errorf(policy.Unavailable, "nobody can be asked here for the newest release of %s; ask a PDP, or ask for no freshness", left[0])
+		return policy.Errorf(policy.Unavailable, "what decides here does not follow NATS, so that nobody can say which release of %s is the newest; ask a PDP that does (microwall serve without --dir), or ask for no freshness", left[0])
 	}
 	heads := make([]policy.Version, len(left))
 	group, ctx := errgroup.WithContext(ctx)

@@ -20,6 +20,9 @@ func (c *Client) fresh(ctx context.Context, rs ...policy.Request) (*live.Snapsho
 
 // confirm has a PDP say what the head of a namespace is, and takes that as a proof.
 func (c *Client) confirm(ctx context.Context, n policy.Namespace) (policy.Version, error) {
+	if err := c.live.Confirmable(n); err != nil {
+		return policy.Version{}, err
+	}
 	c.mu.Lock()
 	conn := c.conn
 	c.mu.Unlock()

@@ -2,6 +2,8 @@ package embedded_test
 
 import (
 	"context"
+	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -72,5 +74,38 @@ func TestWhoHasNobodyToAskSaysSo(t *testing.T) {
 				t.Errorf("a client %s, asked for %s: %+v, %v; in a batch %+v, %v", name, what, got, err, results, batchErr)
 			}
 		}
+	}
+}
+
+// Where the trust file lists no beacons nobody can say which release is the newest. One
+// that a token stands for is waited for all the same.
+func TestWithoutBeaconsATokenIsWaitedForAndTheHeadIsNot(t *testing.T) {
+	t.Parallel()
+	d := testkit.NewDomain(t)
+	url := d.ServeNATS(t.TempDir()).URL()
+	p := d.StartPDP(url, t.TempDir())
+	d.Push(p, "center", "shop", guardrail)
+	d.Push(p, "cart", "shop.cart", allowsAdd)
+	c := newClient(t, d, url, in(embedded.Poll(2*time.Second)))
+	pushed := d.Push(p, "cart", "shop.cart", allowsAdd+" ").Release.Version()
+	r := testkit.Request("shop.cart", "Add")
+	r.Freshness = policy.AtLeast(pushed.Token())
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if got, err := c.Authorize(ctx, r); err != nil || !got.Allowed || got.Versions[1] != pushed {
+		t.Errorf("%+v, %v", got, err)
+	}
+	begun := time.Now()
+	r.Freshness = policy.Head
+	if got, err := c.Authorize(ctx, r); policy.KindOf(err) != policy.Unavailable || !strings.Contains(err.Error(), "lists no beacons") || got.Allowed || time.Since(begun) > 10*time.Second {
+		t.Errorf("the head: %+v, %v, after %s", got, err, time.Since(begun))
+	}
+	never := pushed
+	never.Revision++
+	r.Freshness = policy.AtLeast(never.Token())
+	brief, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer cancel()
+	if got, err := c.Authorize(brief, r); policy.KindOf(err) != policy.Unavailable || !errors.Is(err, context.DeadlineExceeded) || got.Allowed {
+		t.Errorf("what does not come: %+v, %v", got, err)
 	}
 }

@@ -61,6 +61,9 @@ func (f *following) issue(ctx context.Context, work *sync.WaitGroup) error {
 // confirm has whichever PDP of the domain signs beacons, often this one, say what
 // the head of a namespace is now.
 func (f *following) confirm(ctx context.Context, ns policy.Namespace) (*bundles.SignedBeacon, error) {
+	if err := f.state.Confirmable(ns); err != nil {
+		return nil, err
+	}
 	begin := time.Now()
 	note, err := jetstream.Confirm(ctx, f.config.Conn, jetstream.PDP, f.config.Domain, ns)
 	if err != nil {
