@@ -33,7 +33,11 @@
 // The route is the pattern that is going to match, of the innermost [http.ServeMux]
 // that can be seen: one that is the next handler itself, or a handler of such. It
 // has no method, which is the action, and keeps its host. Beware of "/" there: it
-// matches what nothing else does, and "/{$}" is the home page alone.
+// matches what nothing else does, and "/{$}" is the home page alone. So it is with
+// "/sub/" where another ServeMux stands behind http.StripPrefix("/sub", ...), which
+// hides it: put the enforcer between the two. A pattern for GET serves HEAD as well,
+// which is an action of its own. What matches no pattern is 403, not 404, and counts
+// as failed.
 //
 // Whoever changes a request behind the enforcer (its path, its method by a header
 // that overrides it, its message) serves something else than was decided.

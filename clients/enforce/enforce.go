@@ -31,8 +31,8 @@ type Config struct {
 	// [http.ServeMux] has found it. "" is no route, and refuses the call. Nil asks
 	// the ServeMux.
 	Route func(*http.Request) string
-	// Describe adds properties to the request. An error refuses the call. Nil adds
-	// none.
+	// Describe adds properties to the request, and how fresh the decision must be.
+	// An error refuses the call. Nil adds none.
 	Describe func(context.Context, Call) (Properties, error)
 	// Obligations are the handlers of what a policy may demand before a call
 	// passes, by name. One that is not here refuses the call.
@@ -66,6 +66,9 @@ type Call struct {
 // the context's call_path, cannot be set.
 type Properties struct {
 	Subject, Action, Resource, Context map[string]any
+	// Freshness that is asked for, for instance by the token that is kept beside what
+	// the call is about. It is no property: policies do not see it.
+	Freshness policy.Freshness
 }
 
 // Obligation does what a policy demands before a call passes, and returns the

@@ -145,6 +145,7 @@ func TestACallbackThatPanicsOrFailsRefuses(t *testing.T) {
 		"Describe fails":                 describes(enforce.Properties{}, errors.New("what")),
 		"Describe says what JSON cannot": describes(enforce.Properties{Context: map[string]any{"x": make(chan int)}}, nil),
 		"Describe makes a call path":     describes(enforce.Properties{Context: map[string]any{"call_path": []string{frontend}}}, nil),
+		"Describe asks for no release":   describes(enforce.Properties{Freshness: policy.AtLeast("mw1.nothing")}, nil),
 		"Describe makes claims proven":   describes(enforce.Properties{Context: map[string]any{"call_path_claimed": 0}}, nil),
 		"Subject and Describe disagree": func(c *enforce.Config) {
 			p, _ := policy.NewProperties(map[string]any{"team": "a"})

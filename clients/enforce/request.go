@@ -46,6 +46,7 @@ func (e *Enforcer) request(ctx context.Context, c *asked, path []string, claimed
 			return r, policy.Errorf(policy.Denied, "the call could not be described: %w", err)
 		}
 	}
+	r.Freshness = more.Freshness
 	if len(more.Subject) > 0 {
 		if r.Subject.Properties.Len() > 0 {
 			return r, policy.Errorf(policy.Denied, "the subject has properties by Config.Subject and by Config.Describe; set them in one place")

@@ -10,8 +10,8 @@
 //
 //	rate(microwall_cache_hits_total[5m]) / (rate(microwall_cache_hits_total[5m]) + rate(microwall_cache_misses_total[5m]))
 //
-// A process with two clients registers each with a label of its own, by
-// prometheus.WrapRegistererWith.
+// A process with two clients, or two enforcers, registers each with a label of its
+// own, by prometheus.WrapRegistererWith.
 //
 // Who imports this links neither OPA nor NATS nor gRPC by it: what is measured is
 // known by its methods alone.

@@ -57,7 +57,7 @@ JSON: {"subject": {"type": "user", "id": "ann", "properties": {...}}, ...}.
 What decides is what the one who is asked holds, which is within a second of the
 newest. --at-least TOKEN has it decided by the release that a push printed the
 token of, or a newer one, and --head by the newest as it is confirmed to be now;
-both wait until --timeout.
+both wait until --timeout. --head is for a PDP that issues beacons (--beacon-key).
 
 --repeat N asks N times and says how long the first answer took, those from the
 client's cache, and those that were decided anew: on stderr, or as latency in

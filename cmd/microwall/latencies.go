@@ -92,7 +92,7 @@ func (l latencies) String() string {
 	for _, some := range []struct {
 		what  string
 		times []time.Duration
-	}{{"from the cache", l.cached}, {"that were decided anew", l.others}} {
+	}{{"from the cache", l.cached}, {"decided anew", l.others}} {
 		if n := len(some.times); n > 0 {
 			fmt.Fprintf(&b, ", %d %s %s (median; %s at most)", n, some.what, some.times[n/2], some.times[n-1])
 		}
