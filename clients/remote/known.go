@@ -270,9 +270,10 @@ func (k *known) tell(n policy.Namespace, told *state) {
 }
 
 // keepProofs takes over what a state before knew of the same versions: what was
-// proven once stays so, and its age does not shrink when it is told again.
+// proven once stays so, and its age does not shrink when it is told again. Another trust
+// file may not believe who has proven it.
 func (s *state) keepProofs(last *state) {
-	if last == nil || !slices.Equal(s.layout.Versions(), last.layout.Versions()) {
+	if last == nil || s.trust != last.trust || !slices.Equal(s.layout.Versions(), last.layout.Versions()) {
 		return
 	}
 	for i := range s.limits {

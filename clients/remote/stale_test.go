@@ -215,3 +215,27 @@ func TestWhatIsBelievedIsHandedOutHoweverLongNoPDPAnswers(t *testing.T) {
 		t.Error(full(got, err))
 	}
 }
+
+// A beacon's key that was stolen, and is in the trust file no more, proves nothing more to
+// those who were told before of what it has signed.
+func TestAProofByAKeyThatIsTrustedNoMoreIsForgotten(t *testing.T) {
+	d, heads := proven(t, "deny")
+	now := new(testkit.Clock)
+	n := startNode(t, d, now.Now)
+	n.offer(heads...)
+	n.prove(now.Now(), heads...)
+	c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.Now})
+	remembers(t, c, heads[1].Version())
+	r := request("shop.cart", "Add")
+	mustAsk(t, c, r)
+	mustHit(t, c, r)
+	d.WriteTrust(testkit.TrustOptions{Version: 2, Beacons: []string{"beat2"}, More: map[policy.Namespace]string{"shop.cart": "max-staleness: 1m, when-stale: deny"}})
+	if err := n.state.SetTrust(d.Trust()); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Until(t, func() bool { return c.Status().Namespaces[0].Stale })
+	n.server.stop()
+	if got, err := c.Authorize(t.Context(), r); err != nil || got.Allowed || !got.StaleDenied {
+		t.Errorf("got %s", full(got, err))
+	}
+}
