@@ -2,6 +2,7 @@ package policy
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
@@ -17,6 +18,7 @@ import (
 // fail: no decision is made by older releases than was promised.
 type Freshness struct {
 	tokens []Token
+	bad    error // why one of tokens is none; many requests may share them, and each is checked
 	head   bool
 	seen   []Version
 }
@@ -27,7 +29,16 @@ type Freshness struct {
 // policy from before. A token of an earlier epoch, or of a namespace that does
 // not decide the request, is taken for [Head]; one of a release that there never
 // was is an error of kind [Failed].
-func AtLeast(tokens ...Token) Freshness { return Freshness{tokens: slices.Clone(tokens)} }
+func AtLeast(tokens ...Token) Freshness {
+	f := Freshness{tokens: slices.Clone(tokens)}
+	for _, t := range tokens {
+		if _, err := t.Version(); err != nil {
+			f.bad = err
+			break
+		}
+	}
+	return f
+}
 
 // Head has a request decided by the releases that are the newest when it is
 // made, as a decision point confirms after that. It costs a commit on the broker
@@ -58,14 +69,7 @@ func (f Freshness) Seen() []Version { return f.seen }
 
 // Check returns nil if all tokens are such, and otherwise an error of kind
 // [BadRequest].
-func (f Freshness) Check() error {
-	for _, t := range f.tokens {
-		if _, err := t.Version(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+func (f Freshness) Check() error { return f.bad }
 
 // IsZero reports whether f minimises latency, whoever is asked.
 func (f Freshness) IsZero() bool { return !f.head && len(f.tokens) == 0 && len(f.seen) == 0 }
@@ -80,6 +84,7 @@ func (f Freshness) And(others ...Freshness) Freshness {
 	for i := range others {
 		g := &others[i]
 		f.head = f.head || g.head
+		f.bad = cmp.Or(f.bad, g.bad)
 		tokens.add(g.tokens)
 		seen.add(g.seen)
 	}

@@ -89,6 +89,33 @@ func TestABatchThatNamesVeryManyReleasesHoldsUpNobody(t *testing.T) {
 	}
 }
 
+// A thousand items may share the tokens of a batch, and each is checked.
+func TestTokensAreReadOnceHoweverManyShareThem(t *testing.T) {
+	good, bad := policy.Version{Namespace: "shop", Revision: 1}.Token(), policy.Token("mw1.x")
+	for name, test := range map[string]struct {
+		f    policy.Freshness
+		want policy.Kind
+		fine bool
+	}{
+		"none":           {policy.Freshness{}, 0, true},
+		"good ones":      {policy.AtLeast(good, good).And(policy.Head, policy.AtLeast(good)), 0, true},
+		"a bad one":      {policy.AtLeast(good, bad), policy.BadRequest, false},
+		"of the first":   {policy.AtLeast(bad).And(policy.AtLeast(good)), policy.BadRequest, false},
+		"of the last":    {policy.Head.And(policy.AtLeast(good), policy.AtLeast(bad)), policy.BadRequest, false},
+		"and seen":       {policy.AtLeast(bad).NotBefore(policy.Version{Namespace: "shop"}), policy.BadRequest, false},
+		"the empty text": {policy.AtLeast(""), policy.BadRequest, false},
+	} {
+		err := test.f.Check()
+		if (err == nil) != test.fine || err != nil && policy.KindOf(err) != test.want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	f := policy.AtLeast(good)
+	if n := testing.AllocsPerRun(10, func() { _ = f.Check() }); n > 0 {
+		t.Errorf("a check costs %v allocations: it reads the tokens again", n)
+	}
+}
+
 func TestAReleaseReachesItselfAndThoseBeforeIt(t *testing.T) {
 	v := policy.Version{Namespace: "shop", Epoch: 2, Revision: 5, Digest: policy.Digest{1}}
 	for name, c := range map[string]struct {
