@@ -26,24 +26,22 @@ import (
 func (m *model) happen(ctx context.Context) {
 	harmless, anything := newDecks()
 	for ctx.Err() == nil {
-		m.until(ctx, time.Duration(1000+m.random.IntN(2000))*time.Millisecond, func() { anything.deal(m.random)(m, ctx) })
+		m.several(ctx, time.Duration(500+m.random.IntN(1000))*time.Millisecond, func() { anything.deal(m.random)(m, ctx) })
 		m.mend(ctx)
 		if !m.settle(ctx) {
 			return
 		}
 		m.calm.Add(1)
 		m.note("calm")
-		m.until(ctx, time.Duration(2000+m.random.IntN(3000))*time.Millisecond, func() { harmless.deal(m.random)(m, ctx) })
+		m.several(ctx, time.Duration(1500+m.random.IntN(1500))*time.Millisecond, func() { harmless.deal(m.random)(m, ctx) })
 		m.calm.Add(1)
 	}
 }
 
-// until does something again and again for a while.
-func (m *model) until(ctx context.Context, d time.Duration, do func()) {
-	for end := time.After(d); ; {
+// several does something again and again: for a while, and ten times at least.
+func (m *model) several(ctx context.Context, d time.Duration, do func()) {
+	for n, end := 0, time.Now().Add(d); n < 10 || time.Now().Before(end); n++ {
 		select {
-		case <-end:
-			return
 		case <-ctx.Done():
 			return
 		case <-time.After(time.Duration(m.random.IntN(60)) * time.Millisecond):
@@ -199,20 +197,18 @@ func (m *model) changeTrust(ctx context.Context) {
 	if author == nil {
 		return
 	}
-	signed := m.d.SignTrust(trustOptions(m.trust.Version()+1, !m.rails), "ann")
-	next, err := m.trust.Next(signed)
-	m.must(err)
+	rails := slices.Contains(m.trust.Guardrails(deep), cart)
+	signed := m.d.SignTrust(trustOptions(m.trust.Version()+1, !rails), "ann")
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
 	m.moveClocks(nil)
 	if _, err := author.PushTrust(ctx, signed); err != nil {
-		// It may have been stored all the same; pushed again, it is the same one.
-		if author.TrustInForce(ctx) < next.Version() {
-			return
-		}
+		return // it may have been stored all the same, which is learned later
 	}
 	m.moveClocks(nil)
-	m.trust, m.rails = next, !m.rails
+	var err error
+	m.trust, err = m.trust.Next(signed)
+	m.must(err)
 	m.note("trust file")
 }
 
@@ -275,10 +271,19 @@ func (m *model) known(head policy.Version) {
 	}
 }
 
-// learn finds out what became of releases that were pushed, and not acknowledged.
+// learn finds out what became of what was pushed, and not acknowledged.
 func (m *model) learn(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
+	p := m.nodes[0].running()
+	trust, _, err := pap.FollowTrust(ctx, p.Conn, p.Addr, m.trust)
+	if err != nil {
+		return err
+	}
+	if trust.Version() != m.trust.Version() {
+		m.moveClocks(nil) // now at the latest
+		m.trust = trust
+	}
 	author := m.author()
 	for _, n := range namespaces {
 		head, err := author.Head(ctx, n)

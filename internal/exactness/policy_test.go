@@ -57,8 +57,10 @@ var (
 		`reasons contains sprintf("NAME %v", [x]) if some x in PATH`,
 		`reasons contains sprintf("NAME %v at %v", [PATH, input.time.TIME])`,
 	}, binding...)
-	// dear makes an evaluation so long that remembering pays.
-	dear = `deny contains "hashed" if startswith(crypto.sha256(concat("", [data.blob, input.subject.id, input.action.name])), "00")`
+	// failing is what no policy can answer, of a few requests, and dear makes an
+	// evaluation so long that remembering pays.
+	failing = `deny contains "failed" if { input.subject.type == "user"; input.action.name == "Drop"; input.resource.type == "route"; startswith(input.subject.properties, "a") }`
+	dear    = `deny contains "hashed" if startswith(crypto.sha256(concat("", [data.blob, input.subject.id, input.action.name])), "00")`
 )
 
 var (
@@ -111,6 +113,9 @@ func (g *generator) next(r *rand.Rand, n policy.Namespace) string {
 	}
 	if r.IntN(3) > 0 {
 		lines = append(lines, dear)
+	}
+	if !guardrail && r.IntN(2) == 0 {
+		lines = append(lines, failing)
 	}
 	for i, p := range parts {
 		lines = append(lines, strings.NewReplacer(
