@@ -191,14 +191,14 @@ func (m *model) author() *pap.Client {
 	return nil
 }
 
-// changeTrust pushes a trust file by which shop.cart is a guardrail, or is none.
+// changeTrust pushes a trust file by which shop.cart is a guardrail, or none, whichever
+// it is not now.
 func (m *model) changeTrust(ctx context.Context) {
 	author := m.author()
 	if author == nil {
 		return
 	}
-	rails := slices.Contains(m.trust.Guardrails(deep), cart)
-	signed := m.d.SignTrust(trustOptions(m.trust.Version()+1, !rails), "ann")
+	signed := m.d.SignTrust(trustOptions(m.trust.Version()+1), "ann")
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
 	m.moveClocks(nil)
