@@ -211,3 +211,31 @@ func TestAGuardrailDoesNotVanishAtAPDPThatHasAnOlderTrustFile(t *testing.T) {
 		})
 	}
 }
+
+// That a release does not decide any more, as its author's key was stolen, is told without
+// any version of it.
+func TestAReleaseByAKeyThatIsTrustedNoMoreDoesNotComeBack(t *testing.T) {
+	d, now := testkit.NewDomain(t), new(testkit.Clock)
+	shop := d.Release("center", "shop", nil, d.Rego(`deny contains "never" if false`))
+	one := d.Release("cart", "shop.cart", nil, d.Rego("allow := true"))
+	nodes := []*node{startNode(t, d, now.Now), startNode(t, d, now.Now)}
+	for _, n := range nodes {
+		n.offer(shop, one)
+	}
+	c := client(t, remote.Config{Servers: []string{nodes[0].server.addr, nodes[1].server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.Now})
+	remembers(t, c, one.Version())
+	r := request("shop.cart", "Add")
+	mustAsk(t, c, r)
+	watched := slices.IndexFunc(nodes, func(n *node) bool { return n.server.addr == c.Status().Watched })
+	d.WriteTrust(testkit.TrustOptions{Version: 2, CartSigners: []string{"ann"}})
+	if err := nodes[watched].state.SetTrust(d.Trust()); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Until(t, func() bool { return c.Status().Namespaces[0].Undecided != nil })
+	before := c.Status().Ignored
+	nodes[watched].server.stop()
+	testkit.Until(t, func() bool { return c.Status().Ignored > before })
+	if got, err := c.Authorize(t.Context(), r); got.Allowed || policy.KindOf(err) != policy.Unavailable {
+		t.Errorf("got %s", spelling(got, err))
+	}
+}

@@ -179,18 +179,20 @@ func (k *known) seenOf(n policy.Namespace) (all []policy.Version, trust uint64) 
 func (k *known) saw(versions []policy.Version, trust uint64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.advance(versions, trust)
+	if len(versions) > 0 {
+		k.advance(versions[0].Namespace, versions, trust)
+	}
 }
 
-// advance is saw. k.mu must be held.
-func (k *known) advance(versions []policy.Version, trust uint64) {
+// advance is saw, of what was said of a namespace. k.mu must be held.
+func (k *known) advance(n policy.Namespace, versions []policy.Version, trust uint64) {
 	moved := false
+	// One trust file is that of all namespaces on a path.
+	if last, ok := k.trust[n.Domain()]; trust > last && (ok || len(k.trust) < maxSeen) {
+		k.trust[n.Domain()] = trust
+		moved = true
+	}
 	for _, v := range versions {
-		// One trust file is that of all namespaces on a path.
-		if domain := v.Namespace.Domain(); trust > k.trust[domain] && (k.trust[domain] > 0 || len(k.trust) < maxSeen) {
-			k.trust[domain] = trust
-			moved = true
-		}
 		// Those that nobody released, and folders decide by, have no order.
 		last, ok := k.seen[v.Namespace]
 		if v.Revision == 0 || ok && v.Compare(last) <= 0 || !ok && len(k.seen) >= maxSeen {
@@ -236,7 +238,7 @@ func (k *known) fail(n policy.Namespace, why error, trust uint64) {
 	}
 	s.err, s.behind = why, false
 	s.current.Store(nil)
-	k.advance(policy.VersionsOf(why), trust)
+	k.advance(n, policy.VersionsOf(why), trust)
 }
 
 // tell takes what decides in a namespace, as a watch says.
@@ -264,7 +266,7 @@ func (k *known) tell(n policy.Namespace, told *state) {
 			told.layout = decisionkey.New(told.layout.Engine(), told.layout.Versions(), last.layout.Reads())
 		}
 	}
-	k.advance(told.layout.Versions(), told.trust)
+	k.advance(n, told.layout.Versions(), told.trust)
 	s.newest, s.err, s.behind = told, nil, false
 	s.current.Store(told)
 }
