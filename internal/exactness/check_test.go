@@ -16,6 +16,9 @@ import (
 func (s *subject) check(ctx context.Context, c *call, all []asking, results []policy.Result, over error) {
 	s.ops.Add(int64(len(all)))
 	var decided []int
+	for i := range all {
+		c.along = append(c.along, pathOf(all[i].Namespace, 2)...)
+	}
 	for i := range results {
 		d, err := &results[i].Decision, results[i].Err
 		if err != nil {
@@ -62,6 +65,9 @@ func (s *subject) checkVersions(c *call, a *asking, d *policy.Decision) bool {
 	behind := slices.ContainsFunc(d.Versions, func(v policy.Version) bool { return !v.Reaches(c.heads[v.Namespace]) })
 	for _, token := range c.want.tokens {
 		i := slices.Index(path, token.Namespace)
+		if i < 0 && slices.Contains(c.along, token.Namespace) {
+			continue // it is of another request of the batch
+		}
 		// What does not decide there, or did not when that was asked, counts as the head.
 		elsewhere := i < 0 || a.Namespace == deep && token.Namespace == cart
 		if (i < 0 || !d.Versions[i].Reaches(token)) && (!elsewhere || behind) {

@@ -69,7 +69,8 @@ type call struct {
 	heads map[policy.Namespace]policy.Version // that were acknowledged before
 	calm  uint64                              // what model.calm was
 	want  freshness
-	plain bool // it has all the time there is, and asks for nothing
+	plain bool               // it has all the time there is, and asks for nothing
+	along []policy.Namespace // all that may decide one of its requests
 
 	// Under subject.mu.
 	end    time.Time // zero while it is under way
