@@ -208,7 +208,7 @@ func (w *wanted) await(ctx context.Context, source Source, s *Snapshot, tokens [
 	defer func() {
 		stop()
 		if running {
-			<-checked // it writes to w
+			_ = <-checked // it writes to w
 		}
 	}()
 	var ended <-chan struct{} // check ends with ctx, and says more
