@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -203,19 +204,14 @@ func (w *wanted) sort(s *Snapshot, f policy.Freshness) (tokens []policy.Version,
 func (w *wanted) await(ctx context.Context, source Source, s *Snapshot, tokens []policy.Version) (*Snapshot, error) {
 	checking, stop := context.WithCancel(ctx)
 	checked := make(chan error, 1)
-	go func() { checked <- w.check(checking, tokens) }()
-	running := true
-	defer func() {
-		stop()
-		if running {
-			_ = <-checked // it writes to w
-		}
-	}()
+	var work sync.WaitGroup
+	work.Go(func() { checked <- w.check(checking, tokens) })
+	defer work.Wait() // it writes to w
+	defer stop()
 	var ended <-chan struct{} // check ends with ctx, and says more
 	for {
 		select {
 		case err := <-checked:
-			running = false
 			if !errors.Is(err, errNoBeacons) {
 				return s, err
 			}
