@@ -32,6 +32,9 @@ func (c *Client) confirm(ctx context.Context, n policy.Namespace) (policy.Versio
 	asked := c.config.Now()
 	note, err := jetstream.Confirm(ctx, conn, jetstream.Client, c.live.Trust().Domain(), n)
 	if err != nil {
+		if why := c.fault.Err(); why != nil && policy.KindOf(err) == policy.Unavailable {
+			err = policy.Errorf(policy.Unavailable, "%v: %w", why, err)
+		}
 		return policy.Version{}, err
 	}
 	_, head, err := c.live.Confirmed(n, note, asked)

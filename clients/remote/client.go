@@ -304,10 +304,12 @@ func (c *Client) ended(ctx context.Context, err error) error {
 		return fmt.Errorf("%s was asked: %w", c.peer(), ctx.Err())
 	case !policy.Ended(err):
 		return err
-	case own: // the PDP's clock was faster
+	case own && errors.Is(err, context.DeadlineExceeded): // the PDP's clock was faster
+		return err
+	case own:
 		return fmt.Errorf("%s was asked: %w", c.peer(), context.DeadlineExceeded)
 	}
-	return policy.Errorf(policy.Unavailable, "%s did not answer within %s; ask again, or give the call a longer deadline", c.peer(), c.timeout)
+	return policy.Errorf(policy.Unavailable, "%s did not answer within %s (%v); ask again, or give the call a longer deadline", c.peer(), c.timeout, err)
 }
 
 // failure reads the error by which asking ended.
@@ -315,10 +317,13 @@ func failure(p *pdp, err error) error {
 	if p == nil {
 		return err
 	}
-	if a, ok := errors.AsType[*answer](err); ok {
+	a, itself := errors.AsType[*answer](err)
+	if itself {
 		err = a.error
 	}
 	switch code := status.Code(err); {
+	case code == codes.DeadlineExceeded && itself: // it says what it has waited for
+		return fmt.Errorf("%s was asked: %s: %w", p.name(), wire.Message(status.Convert(err).Message()), context.DeadlineExceeded)
 	case code == codes.DeadlineExceeded:
 		return fmt.Errorf("%s was asked: %w", p.name(), context.DeadlineExceeded)
 	case code == codes.Canceled && closing(p):

@@ -252,6 +252,29 @@ func TestAPDPThatEndsCallsOnItsOwnDoesNotEndTheCallersContext(t *testing.T) {
 	}
 }
 
+// Who has waited in vain is told what for.
+func TestWhyAPDPHasWaitedTooLongIsTold(t *testing.T) {
+	const why = "no PDP confirmed the head"
+	s := servePDP(t, deciding(func(context.Context, policy.Request) (policy.Decision, error) {
+		return policy.Decision{}, policy.Errorf(policy.Unavailable, why+" in time: %w", context.DeadlineExceeded)
+	}))
+	c := client(t, remote.Config{Servers: []string{s.addr}})
+	for name, own := range map[string]bool{"by its own deadline": true, "by the client's": false} {
+		ctx := t.Context()
+		if own {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, time.Minute)
+			defer cancel()
+		}
+		r := request("shop.cart", "Add")
+		r.Freshness = policy.Head
+		d, err := c.Authorize(ctx, r)
+		if d.Allowed || err == nil || !strings.Contains(err.Error(), why) || errors.Is(err, context.DeadlineExceeded) != own {
+			t.Errorf("%s: %s", name, spelling(d, err))
+		}
+	}
+}
+
 func TestAServerThatIsNoPDPAllowsNothing(t *testing.T) {
 	t.Run("another gRPC server", func(t *testing.T) {
 		s := serve(t, "127.0.0.1:0", grpc.NewServer())

@@ -15,14 +15,17 @@ import (
 // INTERNAL and its text stays here: it was not written for a stranger.
 func Status(err error) *status.Status {
 	var known *policy.Error
+	written := errors.As(err, &known) && code(known.Kind) != codes.Internal
 	switch {
 	case err == nil:
 		return status.New(codes.OK, "")
+	case errors.Is(err, context.DeadlineExceeded) && written:
+		return status.New(codes.DeadlineExceeded, wire.Message(err.Error())) // it says what was waited for
 	case errors.Is(err, context.DeadlineExceeded):
 		return status.New(codes.DeadlineExceeded, "the call's deadline passed before there was an answer")
 	case errors.Is(err, context.Canceled):
 		return status.New(codes.Canceled, "the call was cancelled")
-	case errors.As(err, &known) && code(known.Kind) != codes.Internal:
+	case written:
 		return status.New(code(known.Kind), wire.Message(err.Error()))
 	}
 	// gRPC's own services, and a peer that is gone, have a status already.
