@@ -18,6 +18,7 @@ import (
 func TestWhoHasNobodyToAskSaysSo(t *testing.T) {
 	t.Parallel() // it waits, for a broker that is gone
 	d := testkit.NewDomain(t)
+	d.WriteTrust(testkit.TrustOptions{Beacons: []string{"beat"}})
 	nats := d.ServeNATS(t.TempDir())
 	p := d.StartPDP(nats.URL(), t.TempDir())
 	guard := d.Push(p, "center", "shop", guardrail).Release
