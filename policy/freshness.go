@@ -28,7 +28,8 @@ type Freshness struct {
 // beside the data that the push protects can never have that data judged by the
 // policy from before. A token of an earlier epoch, or of a namespace that does
 // not decide the request, is taken for [Head]; one of a release that there never
-// was is an error of kind [Failed].
+// was is an error of kind [Failed]. In a batch what one asks for is asked for all
+// together: a token counts for its namespace if that decides any of the requests.
 func AtLeast(tokens ...Token) Freshness {
 	f := Freshness{tokens: slices.Clone(tokens)}
 	for _, t := range tokens {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -272,6 +273,39 @@ func TestWhyAPDPHasWaitedTooLongIsTold(t *testing.T) {
 		if d.Allowed || err == nil || !strings.Contains(err.Error(), why) || errors.Is(err, context.DeadlineExceeded) != own {
 			t.Errorf("%s: %s", name, spelling(d, err))
 		}
+	}
+}
+
+// Where asking again is not paid for, a call ends before its time. Then it has not run
+// out of time.
+func TestACallThatEndsEarlyHasNotRunOutOfTime(t *testing.T) {
+	hang := deciding(func(ctx context.Context, _ policy.Request) (policy.Decision, error) {
+		<-ctx.Done()
+		return policy.Decision{}, ctx.Err()
+	})
+	one, two := servePDP(t, hang), servePDP(t, hang)
+	c := client(t, remote.Config{Servers: []string{one.addr, two.addr}})
+	var early atomic.Int64
+	var all sync.WaitGroup
+	for i := range 100 {
+		all.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			d, err := c.Authorize(ctx, request("shop.cart", "Add"+strconv.Itoa(i)))
+			switch {
+			case err == nil || d.Allowed:
+				t.Error(spelling(d, err))
+			case ctx.Err() == nil:
+				early.Add(1)
+				if policy.Ended(err) || policy.KindOf(err) != policy.Unavailable {
+					t.Errorf("there was time left: %v", err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if early.Load() == 0 {
+		t.Error("none has ended early")
 	}
 }
 

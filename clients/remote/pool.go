@@ -167,6 +167,9 @@ func (o *pool) attempt(ctx context.Context, c call, p *pdp, let ticket, others i
 	case how == answered && code == codes.Unavailable:
 		return true, err // it took no time, and leaves the others no more to do
 	}
+	if code == codes.DeadlineExceeded && others > 0 { // its part has ended, and not the call
+		err = status.Errorf(codes.Unavailable, "it has not answered in its part of the call's time (%s)", status.Convert(err).Message())
+	}
 	// What is left undone by a PDP that nobody asks any more, is for the others
 	// to do; otherwise asking again is more than there was to do.
 	return open || o.budget.spend(), err
