@@ -69,3 +69,15 @@ func (s Status) Releases() iter.Seq2[policy.Version, time.Duration] {
 		}
 	}
 }
+
+// Staleness yields whether the release that decides in a namespace is older than it
+// is believed without proof. A guardrail's is its own.
+func (s Status) Staleness() iter.Seq2[policy.Namespace, bool] {
+	return func(yield func(policy.Namespace, bool) bool) {
+		for _, n := range s.Namespaces {
+			if n.Version.Revision > 0 && !n.Retired && !yield(n.Namespace, n.Stale) {
+				return
+			}
+		}
+	}
+}

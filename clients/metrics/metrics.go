@@ -36,6 +36,9 @@ type Status interface {
 	// Releases yields the releases that decide and the age of their proof, negative
 	// if there is none.
 	Releases() iter.Seq2[policy.Version, time.Duration]
+	// Staleness yields whether what decides in a namespace is older than it is
+	// believed without proof.
+	Staleness() iter.Seq2[policy.Namespace, bool]
 }
 
 // asking is what the Status of a client says that asks others.
@@ -64,9 +67,10 @@ var (
 	info      = desc("microwall_release_info", "1 for the release that decides.", "namespace", "epoch", "revision", "digest")
 	revision  = desc("microwall_release_revision", "Revision of the release that decides.", "namespace", "epoch")
 	age       = desc("microwall_proof_age_seconds", "Time since a beacon proved that the release that decides is the newest; +Inf if none has.", "namespace")
+	stale     = desc("microwall_stale", "1 while the release that decides, or a guardrail above it where that is known, has been without proof for longer than it is believed.", "namespace")
 	enforced  = desc("microwall_enforced_calls_total", "Calls by what became of them: allowed, denied or failed; denied_and_passed and failed_and_passed where the enforcer only reports.", "outcome")
 
-	ofClient   = []*prometheus.Desc{hits, misses, evictions, entries, bytes, waiting, asked, failed, coalesced, open, opened, connected, info, revision, age}
+	ofClient   = []*prometheus.Desc{hits, misses, evictions, entries, bytes, waiting, asked, failed, coalesced, open, opened, connected, info, revision, age, stale}
 	ofEnforcer = []*prometheus.Desc{enforced}
 )
 
@@ -105,6 +109,9 @@ func OfClient[S Status](client interface{ Status() S }) prometheus.Collector {
 				seconds = math.Inf(1)
 			}
 			gauge(to, age, seconds, namespace)
+		}
+		for n, is := range status.Staleness() {
+			gauge(to, stale, one(is), string(n))
 		}
 	}}
 }

@@ -67,6 +67,7 @@ func TestAnEmbeddedClientIsMeasured(t *testing.T) {
 		"microwall_release_info shop.cart 1 1 " + v.Digest.String(): 1,
 		"microwall_release_revision shop.cart 1":                    1,
 		"microwall_release_revision shop 1":                         1,
+		"microwall_stale shop.cart":                                 0, // no beacons are listed
 	} {
 		if value, ok := got[name]; !ok || value != want {
 			t.Errorf("%s is %v, want %v; of %v", name, value, want, got)
@@ -77,6 +78,36 @@ func TestAnEmbeddedClientIsMeasured(t *testing.T) {
 	}
 	if _, ok := got["microwall_requests_in_flight"]; ok {
 		t.Error("an embedded client asks nobody")
+	}
+}
+
+// Where beacons are listed and nobody issues them, it is seen at both clients.
+func TestWhatIsStaleIsMeasured(t *testing.T) {
+	d := testkit.NewDomain(t)
+	d.WriteTrust(testkit.TrustOptions{Beacons: []string{"beat"}})
+	url := d.ServeNATS(t.TempDir()).URL()
+	p := d.StartPDP(url, t.TempDir())
+	d.Push(p, "center", "shop", `deny contains "never" if input.action.name == "Never"`)
+	d.Push(p, "cart", "shop.cart", rules)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	inside, err := embedded.New(ctx, embedded.Config{NATS: url, TrustFile: d.TrustFile, Namespaces: []policy.Namespace{"shop.cart"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inside.Close()
+	asks, err := remote.New(ctx, remote.Config{Servers: []string{p.Addr}, Namespaces: []policy.Namespace{"shop.cart"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = asks.Close() }()
+	for name, client := range map[string]prometheus.Collector{"embedded": metrics.OfClient(inside), "remote": metrics.OfClient(asks)} {
+		registry := prometheus.NewPedanticRegistry()
+		registry.MustRegister(client)
+		testkit.Until(t, func() bool { _, ok := gather(t, registry)["microwall_stale shop.cart"]; return ok })
+		if got := gather(t, registry)["microwall_stale shop.cart"]; got != 1 {
+			t.Errorf("%s: %v", name, got)
+		}
 	}
 }
 

@@ -32,6 +32,18 @@ func (s Status) Releases() iter.Seq2[policy.Version, time.Duration] {
 	}
 }
 
+// Staleness yields whether what decides in a namespace that is watched is older than
+// it is believed without proof, its guardrails among it.
+func (s Status) Staleness() iter.Seq2[policy.Namespace, bool] {
+	return func(yield func(policy.Namespace, bool) bool) {
+		for _, n := range s.Namespaces {
+			if len(n.Versions) > 0 && !yield(n.Namespace, n.Stale) {
+				return
+			}
+		}
+	}
+}
+
 // Asking returns how many calls wait for an answer now, how many requests were asked
 // and failed, and how many were answered by the call of another one.
 func (s Status) Asking() (waiting int, asked, failed, coalesced uint64) {
