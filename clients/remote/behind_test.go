@@ -77,8 +77,7 @@ func TestAWatchMovesToAPDPThatIsNotBehind(t *testing.T) {
 	for _, n := range nodes {
 		n.offer(shop, one)
 	}
-	c := client(t, remote.Config{Servers: []string{nodes[0].server.addr, nodes[1].server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.Now})
-	remembers(t, c, one.Version())
+	c := remembering(t, now.Now, one.Version(), nodes...)
 	watched := slices.IndexFunc(nodes, func(n *node) bool { return n.server.addr == c.Status().Watched })
 	nodes[1-watched].offer(two)
 	for i := range 4 { // until the other one has answered
@@ -130,26 +129,41 @@ func TestARetiredNamespaceDoesNotComeBackAtAPDPThatIsBehind(t *testing.T) {
 	}
 }
 
-// A watch that tells of the retirement is enough.
-func TestARetiredNamespaceIsNotRememberedByAnotherWatch(t *testing.T) {
-	d, now := testkit.NewDomain(t), new(testkit.Clock)
-	shop := d.Release("center", "shop", nil, d.Rego(`deny contains "never" if false`))
-	one := d.Release("cart", "shop.cart", nil, d.Rego("allow := true"))
-	nodes := []*node{startNode(t, d, now.Now), startNode(t, d, now.Now)}
-	for _, n := range nodes {
-		n.offer(shop, one)
-	}
-	c := client(t, remote.Config{Servers: []string{nodes[0].server.addr, nodes[1].server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.Now})
-	remembers(t, c, one.Version())
-	mustAsk(t, c, request("shop.cart", "Add"))
-	watched := slices.IndexFunc(nodes, func(n *node) bool { return n.server.addr == c.Status().Watched })
-	nodes[watched].offer(d.Release("cart", "shop.cart", one.Signed, nil))
-	testkit.Until(t, func() bool { return c.Status().Namespaces[0].Undecided != nil })
-	before := c.Status().Ignored
-	nodes[watched].server.stop()
-	testkit.Until(t, func() bool { return c.Status().Ignored > before })
-	if got, err := c.Authorize(t.Context(), request("shop.cart", "Add")); got.Allowed || policy.KindOf(err) != policy.Unavailable {
-		t.Errorf("got %s", spelling(got, err))
+// A watch that tells that nothing decides any more is enough: of a retired namespace, or
+// of a release whose author's key was stolen, which is told without any version.
+func TestWhatDecidesNoMoreDoesNotComeBackByAnotherWatch(t *testing.T) {
+	for name, end := range map[string]func(*testing.T, *testkit.Domain, testkit.Release, *node){
+		"retired": func(_ *testing.T, d *testkit.Domain, r testkit.Release, n *node) {
+			n.offer(d.Release("cart", "shop.cart", r.Signed, nil))
+		},
+		"by a key that is trusted no more": func(t *testing.T, d *testkit.Domain, _ testkit.Release, n *node) {
+			d.WriteTrust(testkit.TrustOptions{Version: 2, CartSigners: []string{"ann"}})
+			if err := n.state.SetTrust(d.Trust()); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, now := testkit.NewDomain(t), new(testkit.Clock)
+			shop := d.Release("center", "shop", nil, d.Rego(`deny contains "never" if false`))
+			one := d.Release("cart", "shop.cart", nil, d.Rego("allow := true"))
+			nodes := []*node{startNode(t, d, now.Now), startNode(t, d, now.Now)}
+			for _, n := range nodes {
+				n.offer(shop, one)
+			}
+			c := remembering(t, now.Now, one.Version(), nodes...)
+			r := request("shop.cart", "Add")
+			mustAsk(t, c, r)
+			watched := nodes[slices.IndexFunc(nodes, func(n *node) bool { return n.server.addr == c.Status().Watched })]
+			end(t, d, one, watched)
+			testkit.Until(t, func() bool { return c.Status().Namespaces[0].Undecided != nil })
+			before := c.Status().Ignored
+			watched.server.stop()
+			testkit.Until(t, func() bool { return c.Status().Ignored > before })
+			if got, err := c.Authorize(t.Context(), r); got.Allowed || policy.KindOf(err) != policy.Unavailable {
+				t.Errorf("got %s", spelling(got, err))
+			}
+		})
 	}
 }
 
@@ -209,33 +223,5 @@ func TestAGuardrailDoesNotVanishAtAPDPThatHasAnOlderTrustFile(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// That a release does not decide any more, as its author's key was stolen, is told without
-// any version of it.
-func TestAReleaseByAKeyThatIsTrustedNoMoreDoesNotComeBack(t *testing.T) {
-	d, now := testkit.NewDomain(t), new(testkit.Clock)
-	shop := d.Release("center", "shop", nil, d.Rego(`deny contains "never" if false`))
-	one := d.Release("cart", "shop.cart", nil, d.Rego("allow := true"))
-	nodes := []*node{startNode(t, d, now.Now), startNode(t, d, now.Now)}
-	for _, n := range nodes {
-		n.offer(shop, one)
-	}
-	c := client(t, remote.Config{Servers: []string{nodes[0].server.addr, nodes[1].server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.Now})
-	remembers(t, c, one.Version())
-	r := request("shop.cart", "Add")
-	mustAsk(t, c, r)
-	watched := slices.IndexFunc(nodes, func(n *node) bool { return n.server.addr == c.Status().Watched })
-	d.WriteTrust(testkit.TrustOptions{Version: 2, CartSigners: []string{"ann"}})
-	if err := nodes[watched].state.SetTrust(d.Trust()); err != nil {
-		t.Fatal(err)
-	}
-	testkit.Until(t, func() bool { return c.Status().Namespaces[0].Undecided != nil })
-	before := c.Status().Ignored
-	nodes[watched].server.stop()
-	testkit.Until(t, func() bool { return c.Status().Ignored > before })
-	if got, err := c.Authorize(t.Context(), r); got.Allowed || policy.KindOf(err) != policy.Unavailable {
-		t.Errorf("got %s", spelling(got, err))
 	}
 }

@@ -49,8 +49,7 @@ func TestWhatIsRememberedIsWhatThePDPWouldDecide(t *testing.T) {
 	shop := d.Release("center", "shop", nil, d.Rego(`deny contains "outside" if not startswith(input.subject.id, "spiffe://shop/")`))
 	cart := d.Release("cart", "shop.cart", nil, d.Rego(attributes))
 	n.offer(shop, cart)
-	c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.Now})
-	remembers(t, c, cart.Version())
+	c := remembering(t, now.Now, cart.Version(), n)
 	rnd := rand.New(rand.NewPCG(1, 2))
 	rs := make([]policy.Request, 400)
 	for i := range rs {
@@ -115,8 +114,7 @@ func TestAClientLooksUpByItsOwnClockAndFilesByThePDPs(t *testing.T) {
 	cart := d.Release("cart", "shop.cart", nil, d.Rego(`reasons contains sprintf("it is %d", [input.time.hour])`+"\nallow := true"))
 	n.offer(shop, cart)
 	here.Pass(time.Hour)
-	c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: here.Now})
-	remembers(t, c, cart.Version())
+	c := remembering(t, here.Now, cart.Version(), n)
 	r := request("shop.cart", "Add")
 	ten := mustAsk(t, c, r)
 	if ten.Evaluation.Time != there.Now().Unix() || ten.Reasons[0].Text != "it is 10" {

@@ -93,6 +93,19 @@ func full(d policy.Decision, err error) string {
 	return fmt.Sprintf("%s stale %v %v by %s", spelling(d, err), d.Stale, d.StaleDenied, d.Evaluation.Engine)
 }
 
+// remembering returns a client of nodes, by a clock, that remembers what a version of
+// shop.cart decides.
+func remembering(t *testing.T, now func() time.Time, v policy.Version, nodes ...*node) *remote.Client {
+	t.Helper()
+	config := remote.Config{Namespaces: []policy.Namespace{"shop.cart"}, Now: now}
+	for _, n := range nodes {
+		config.Servers = append(config.Servers, n.server.addr)
+	}
+	c := client(t, config)
+	remembers(t, c, v)
+	return c
+}
+
 // mustHit asks, and fails if a PDP was asked.
 func mustHit(t *testing.T, c *remote.Client, r policy.Request) policy.Decision {
 	t.Helper()

@@ -6,33 +6,34 @@ import (
 	"testing"
 	"time"
 
-	"github.com/microwall/microwall/clients/remote"
 	"github.com/microwall/microwall/internal/testkit"
 	"github.com/microwall/microwall/pdp/grpcapi"
 	"github.com/microwall/microwall/policy"
 )
 
-// proven is a domain whose guardrail serves when it is stale, and whose shop.cart denies.
-func proven(t *testing.T, when string) (d *testkit.Domain, heads []testkit.Release) {
+// released is a PDP with its clock, and the releases that it has and nobody has proven
+// yet: a guardrail that serves when it is stale, and shop.cart, which says what it does
+// then a minute after the last proof.
+func released(t *testing.T, when string) (d *testkit.Domain, n *node, now *testkit.Clock, heads []testkit.Release) {
 	t.Helper()
 	d = testkit.NewDomain(t)
 	d.WriteTrust(testkit.TrustOptions{Beacons: []string{"beat"}, More: map[policy.Namespace]string{"shop.cart": "max-staleness: 1m, when-stale: " + when}})
-	return d, []testkit.Release{
+	heads = []testkit.Release{
 		d.Release("center", "shop", nil, d.Rego(`deny contains "never" if false`)),
 		d.Release("cart", "shop.cart", nil, d.Rego("allow := input.action.name != \"Drop\"")),
 	}
+	now = new(testkit.Clock)
+	n = startNode(t, d, now.Now)
+	n.offer(heads...)
+	return d, n, now, heads
 }
 
 func TestWhatIsRememberedGrowsStaleAsItsAuthorsSay(t *testing.T) {
 	for when, want := range map[string]string{"serve": "true [shop.cart] false", "deny": "false [shop.cart] true"} {
 		t.Run(when, func(t *testing.T) {
-			d, heads := proven(t, when)
-			now := new(testkit.Clock)
-			n := startNode(t, d, now.Now)
-			n.offer(heads...)
+			_, n, now, heads := released(t, when)
 			n.prove(now.Now(), heads...)
-			c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.Now})
-			remembers(t, c, heads[1].Version())
+			c := remembering(t, now.Now, heads[1].Version(), n)
 			r := request("shop.cart", "Add")
 			mustAsk(t, c, r)
 			n.server.stop()
@@ -70,12 +71,8 @@ func TestWhatIsRememberedGrowsStaleAsItsAuthorsSay(t *testing.T) {
 
 // A decision that only staleness denies is not to be found when the proof is there.
 func TestADenialByStalenessIsNotRemembered(t *testing.T) {
-	d, heads := proven(t, "deny")
-	now := new(testkit.Clock)
-	n := startNode(t, d, now.Now)
-	n.offer(heads...)
-	c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.Now})
-	remembers(t, c, heads[1].Version())
+	_, n, now, heads := released(t, "deny")
+	c := remembering(t, now.Now, heads[1].Version(), n)
 	r := request("shop.cart", "Add")
 	if got := mustAsk(t, c, r); got.Allowed || !got.StaleDenied {
 		t.Errorf("never proven: %s", full(got, nil))
@@ -93,12 +90,8 @@ func TestADenialByStalenessIsNotRemembered(t *testing.T) {
 
 // What is served although it is stale is remembered without that.
 func TestStaleIsNotRemembered(t *testing.T) {
-	d, heads := proven(t, "serve")
-	now := new(testkit.Clock)
-	n := startNode(t, d, now.Now)
-	n.offer(heads...)
-	c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.Now})
-	remembers(t, c, heads[1].Version())
+	_, n, now, heads := released(t, "serve")
+	c := remembering(t, now.Now, heads[1].Version(), n)
 	r := request("shop.cart", "Add")
 	if got := mustAsk(t, c, r); !got.Allowed || len(got.Stale) != 2 {
 		t.Errorf("never proven: %s", full(got, nil))
@@ -119,14 +112,11 @@ func TestAProofFromTheFutureDoesNotStayYoung(t *testing.T) {
 		believed bool // at first
 	}{"by as much as clocks may differ": {29 * time.Second, true}, "by a day": {24 * time.Hour, false}} {
 		t.Run(name, func(t *testing.T) {
-			d, heads := proven(t, "deny")
-			now, own := new(testkit.Clock), new(testkit.Clock)
+			_, n, now, heads := released(t, "deny")
+			own := new(testkit.Clock)
 			own.Pass(-test.behind)
-			n := startNode(t, d, now.Now)
-			n.offer(heads...)
 			n.prove(now.Now(), heads...)
-			c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: own.Now})
-			remembers(t, c, heads[1].Version())
+			c := remembering(t, own.Now, heads[1].Version(), n)
 			r := request("shop.cart", "Add")
 			mustAsk(t, c, r)
 			if test.believed {
@@ -164,8 +154,7 @@ func TestWhatNobodyWatchesAnyMoreIsAskedFor(t *testing.T) {
 	two := d.Release("cart", "shop.cart", one.Signed, d.Rego("allow := false"))
 	n := startNode(t, d, now.Now)
 	n.offer(shop, one)
-	c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.Now})
-	remembers(t, c, one.Version())
+	c := remembering(t, now.Now, one.Version(), n)
 	r := request("shop.cart", "Add")
 	mustAsk(t, c, r)
 	n.server.stop()
@@ -192,13 +181,9 @@ func TestWhatNobodyWatchesAnyMoreIsAskedFor(t *testing.T) {
 // A PDP that is gone for long takes nothing from what is believed.
 func TestWhatIsBelievedIsHandedOutHoweverLongNoPDPAnswers(t *testing.T) {
 	t.Parallel()
-	d, heads := proven(t, "deny")
-	now := new(testkit.Clock)
-	n := startNode(t, d, now.Now)
-	n.offer(heads...)
+	_, n, now, heads := released(t, "deny")
 	n.prove(now.Now(), heads...)
-	c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.Now})
-	remembers(t, c, heads[1].Version())
+	c := remembering(t, now.Now, heads[1].Version(), n)
 	r := request("shop.cart", "Add")
 	mustAsk(t, c, r)
 	n.server.stop()
@@ -219,13 +204,9 @@ func TestWhatIsBelievedIsHandedOutHoweverLongNoPDPAnswers(t *testing.T) {
 // A beacon's key that was stolen, and is in the trust file no more, proves nothing more to
 // those who were told before of what it has signed.
 func TestAProofByAKeyThatIsTrustedNoMoreIsForgotten(t *testing.T) {
-	d, heads := proven(t, "deny")
-	now := new(testkit.Clock)
-	n := startNode(t, d, now.Now)
-	n.offer(heads...)
+	d, n, now, heads := released(t, "deny")
 	n.prove(now.Now(), heads...)
-	c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.Now})
-	remembers(t, c, heads[1].Version())
+	c := remembering(t, now.Now, heads[1].Version(), n)
 	r := request("shop.cart", "Add")
 	mustAsk(t, c, r)
 	mustHit(t, c, r)

@@ -18,8 +18,7 @@ func TestManyWhoAskTheSameAreAnsweredByOneCall(t *testing.T) {
 	n := startNode(t, d, now.Now)
 	shop, cart := d.Release("center", "shop", nil, d.Rego(`deny contains "never" if false`)), d.Release("cart", "shop.cart", nil, d.Rego(attributes))
 	n.offer(shop, cart)
-	c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.Now})
-	remembers(t, c, cart.Version())
+	c := remembering(t, now.Now, cart.Version(), n)
 	gate := make(chan struct{})
 	wait := func(context.Context) { <-gate }
 	n.before.Store(&wait)
@@ -79,8 +78,7 @@ func TestNobodyTakesAnAnswerByAPolicyThatTellsThemApart(t *testing.T) {
 	one := d.Release("cart", "shop.cart", nil, d.Rego("allow := true"))
 	two := d.Release("cart", "shop.cart", one.Signed, d.Rego("default allow := false\nallow if input.subject.id == \"spiffe://shop/good\""))
 	n.offer(shop, one)
-	c := client(t, remote.Config{Servers: []string{n.server.addr}, Namespaces: []policy.Namespace{"shop.cart"}, Now: now.Now})
-	remembers(t, c, one.Version())
+	c := remembering(t, now.Now, one.Version(), n)
 	gate := make(chan struct{})
 	wait := func(context.Context) { <-gate }
 	n.before.Store(&wait)
