@@ -148,7 +148,10 @@ func (c *clustered) pauseServer(t *testing.T) {
 	must(t, err)
 	c.Settle(headStream)
 	c.Lead(headStream, n)
-	conn := connectTo(t, n.URL(), c.pdp1)
+	// One that stays with a server that hangs, which those of Microwall leave.
+	conn, err := nats.Connect(n.URL(), append(c.pdp1.Options(), nats.PingInterval(time.Hour))...)
+	must(t, err)
+	t.Cleanup(conn.Close)
 	inbox := conn.NewInbox()
 	answers, err := conn.SubscribeSync(inbox)
 	must(t, errors.Join(err, conn.Flush()))
