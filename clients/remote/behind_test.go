@@ -69,6 +69,7 @@ func TestAPDPThatIsBehindIsPassedOver(t *testing.T) {
 }
 
 func TestAWatchMovesToAPDPThatIsNotBehind(t *testing.T) {
+	t.Parallel() // it waits
 	d, now := testkit.NewDomain(t), new(testkit.Clock)
 	shop := d.Release("center", "shop", nil, d.Rego(`deny contains "never" if false`))
 	one := d.Release("cart", "shop.cart", nil, d.Rego("allow := input.action.name != \"Drop\""))

@@ -279,6 +279,7 @@ func TestWhyAPDPHasWaitedTooLongIsTold(t *testing.T) {
 // Where asking again is not paid for, a call ends before its time. Then it has not run
 // out of time.
 func TestACallThatEndsEarlyHasNotRunOutOfTime(t *testing.T) {
+	t.Parallel() // it waits
 	hang := deciding(func(ctx context.Context, _ policy.Request) (policy.Decision, error) {
 		<-ctx.Done()
 		return policy.Decision{}, ctx.Err()

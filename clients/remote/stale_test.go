@@ -71,6 +71,7 @@ func TestWhatIsRememberedGrowsStaleAsItsAuthorsSay(t *testing.T) {
 
 // A decision that only staleness denies is not to be found when the proof is there.
 func TestADenialByStalenessIsNotRemembered(t *testing.T) {
+	t.Parallel() // it waits
 	_, n, now, heads := released(t, "deny")
 	c := remembering(t, now.Now, heads[1].Version(), n)
 	r := request("shop.cart", "Add")
@@ -90,6 +91,7 @@ func TestADenialByStalenessIsNotRemembered(t *testing.T) {
 
 // What is served although it is stale is remembered without that.
 func TestStaleIsNotRemembered(t *testing.T) {
+	t.Parallel() // it waits
 	_, n, now, heads := released(t, "serve")
 	c := remembering(t, now.Now, heads[1].Version(), n)
 	r := request("shop.cart", "Add")

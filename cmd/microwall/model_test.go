@@ -22,7 +22,7 @@ import (
 )
 
 var (
-	modelFor  = flag.Duration("model.for", 20*time.Second, "how long releases are pushed while servers and clients are killed, paused and cut off")
+	modelFor  = flag.Duration("model.for", 12*time.Second, "how long releases are pushed while servers and clients are killed, paused and cut off")
 	modelSeed = flag.Uint64("model.seed", 0, "seed of what happens; 0 picks one")
 )
 
