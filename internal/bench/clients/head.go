@@ -77,44 +77,28 @@ func pushOnce(ctx context.Context, d *domain.Domain, client *remote.Client, r po
 	if err != nil {
 		return 0, err
 	}
-	type answer struct {
-		policy.Decision
-		at  time.Time
-		err error
-	}
-	first := make(chan answer, 1)
-	begun := time.Now()
-	go func() { // ends with ctx
+	got, released, took, err := d.ReleaseUntil(ctx, draft, func(ctx context.Context) (policy.Decision, error) {
 		ticks := time.NewTicker(look)
 		defer ticks.Stop()
 		for {
 			d, err := client.Authorize(ctx, r)
-			if at := time.Now(); err != nil || own(d) != own(last) {
-				first <- answer{d, at, err}
-				return
+			if err != nil || own(d) != own(last) {
+				return d, err
 			}
 			select {
 			case <-ticks.C:
 			case <-ctx.Done():
-				first <- answer{err: context.Cause(ctx)}
-				return
+				return policy.Decision{}, context.Cause(ctx)
 			}
 		}
-	}()
-	released, err := d.Release(ctx, draft)
-	if err != nil {
-		cancel()
-	}
-	got := <-first
+	})
 	switch {
 	case err != nil:
 		return 0, err
-	case got.err != nil:
-		return 0, got.err
-	case own(got.Decision) != released || !got.Allowed || len(got.Reasons) != 1 || got.Reasons[0].Text != fmt.Sprint(release):
-		return 0, fmt.Errorf("%v was pushed, and the client answered %+v", released, got.Decision)
+	case own(got) != released || !got.Allowed || len(got.Reasons) != 1 || got.Reasons[0].Text != fmt.Sprint(release):
+		return 0, fmt.Errorf("%v was pushed, and the client answered %+v", released, got)
 	}
-	return got.at.Sub(begun), nil
+	return took, nil
 }
 
 // own is the version of the namespace that decided.

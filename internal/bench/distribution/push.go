@@ -116,42 +116,25 @@ func pushOnce(ctx context.Context, d *domain.Domain, client *embedded.Client, ac
 		return 0, err
 	}
 
-	type decided struct {
-		policy.Decision
-		at  time.Time
-		err error
-	}
-	first := make(chan decided, 1)
-	start := time.Now()
-	go func() { // ends with ctx
+	got, released, took, err := d.ReleaseUntil(ctx, draft, func(ctx context.Context) (policy.Decision, error) {
 		for {
 			select {
 			case <-activated:
 			case <-ctx.Done():
-				first <- decided{err: context.Cause(ctx)}
-				return
+				return policy.Decision{}, context.Cause(ctx)
 			}
-			decision, err := client.Authorize(ctx, r)
-			if at := time.Now(); err == nil && decision.Allowed {
-				first <- decided{Decision: decision, at: at}
-				return
+			if decision, err := client.Authorize(ctx, r); err == nil && decision.Allowed {
+				return decision, nil
 			}
 		}
-	}()
-	released, err := d.Release(ctx, draft)
-	if err != nil {
-		cancel()
-	}
-	got := <-first
+	})
 	switch {
 	case err != nil:
 		return 0, err
-	case got.err != nil:
-		return 0, got.err
 	case got.Versions[len(got.Versions)-1] != released:
 		return 0, fmt.Errorf("%v was pushed, and the client decided by %v", released, got.Versions)
 	}
-	return got.at.Sub(start), nil
+	return took, nil
 }
 
 // cartTest is what a team would not push without: it runs in the PDP at every

@@ -220,6 +220,34 @@ func (d *Domain) Release(ctx context.Context, draft pap.Draft) (policy.Version, 
 	return result.Release.Version(), nil
 }
 
+// ReleaseUntil releases a draft, while ask waits for the first answer by it, until ctx
+// ends. It returns that answer, what was released, and how long after it began ask had
+// returned.
+func (d *Domain) ReleaseUntil(ctx context.Context, draft pap.Draft, ask func(context.Context) (policy.Decision, error)) (policy.Decision, policy.Version, time.Duration, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type answer struct {
+		policy.Decision
+		after time.Duration
+		err   error
+	}
+	first := make(chan answer, 1)
+	begun := time.Now()
+	go func() { // ends with ctx
+		a, err := ask(ctx)
+		first <- answer{a, time.Since(begun), err}
+	}()
+	released, err := d.Release(ctx, draft)
+	if err != nil {
+		cancel()
+	}
+	got := <-first
+	if err == nil {
+		err = got.err
+	}
+	return got.Decision, released, got.after, err
+}
+
 // Push releases a folder.
 func (d *Domain) Push(ctx context.Context, n policy.Namespace, folder fs.FS) (policy.Version, error) {
 	draft, err := d.Draft(n, folder)
